@@ -1,0 +1,132 @@
+//! The 32-byte names of things. Each kind is a type of its own, so that none can stand in for another.
+//!
+//! Content-derived identifiers are BLAKE3 over a domain tag of [`DOMAIN_BYTES`] bytes followed by the
+//! canonical encoding; the tag keeps the hash of one kind of thing from ever being that of another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+/// Length of a domain tag, in bytes.
+pub const DOMAIN_BYTES: usize = 16;
+
+/// Text that is not 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected 64 hexadecimal digits, found {found:?}")]
+pub struct IdentifierSyntax {
+    found: String,
+}
+
+macro_rules! identifier {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Wraps 32 bytes that are already known to name such a thing.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let text = hex::encode(self.0);
+                write!(formatter, "{}({}…)", stringify!($name), text.get(..8).unwrap_or(&text))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdentifierSyntax;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let mut bytes = [0_u8; 32];
+                hex::decode_to_slice(text, &mut bytes)
+                    .map_err(|_| IdentifierSyntax { found: text.to_owned() })?;
+                Ok(Self(bytes))
+            }
+        }
+    };
+}
+
+identifier!(
+    /// A party: its Ed25519 verification key (the 32 bytes of RFC 8032).
+    Party
+);
+identifier!(
+    /// BLAKE3 of a transaction's canonical body. Signatures are not part of it and cannot change it.
+    TransactionId
+);
+identifier!(
+    /// BLAKE3 of (creating transaction, index, contract): an output's name commits to its content.
+    OutputId
+);
+identifier!(
+    /// BLAKE3 of settlement terms.
+    TermsId
+);
+identifier!(
+    /// Names one ledger for ever; every transaction carries it, so none can be replayed on another ledger.
+    ClusterId
+);
+identifier!(
+    /// BLAKE3 of an atomic group's members, each taken without its group field.
+    AtomicGroupId
+);
+identifier!(
+    /// BLAKE3 of a bundle's bytes.
+    BundleDigest
+);
+identifier!(
+    /// A node of the Merkle log, a log root or another plain BLAKE3 hash.
+    Hash
+);
+
+impl ClusterId {
+    /// The identifier of the ledger called `name`.
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        Self(tagged_hash(b"seriatim cluster", &[name.as_bytes()]))
+    }
+}
+
+impl BundleDigest {
+    /// The digest of a bundle's encoded bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(tagged_hash(b"seriatim bundle.", &[bytes]))
+    }
+}
+
+/// BLAKE3 over a domain tag and the parts, one after another. Callers make sure that the parts' encoding is
+/// self-delimiting.
+#[must_use]
+pub fn tagged_hash(domain: &[u8; DOMAIN_BYTES], parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(domain);
+    for part in parts {
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The canonical encoding of a value (borsh).
+#[must_use]
+pub fn canonical_bytes<T: BorshSerialize>(value: &T) -> Vec<u8> {
+    borsh::to_vec(value).expect("encoding into memory cannot fail: every length fits in 32 bits")
+}
