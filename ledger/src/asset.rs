@@ -88,7 +88,8 @@ impl BorshDeserialize for Symbol {
             .get_mut(..length)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a symbol has at most 16 bytes"))?;
         reader.read_exact(text)?;
-        let text = std::str::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a symbol is ASCII"))?;
+        let text =
+            std::str::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a symbol is ASCII"))?;
         text.parse().map_err(|error: SymbolSyntax| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }

@@ -5,11 +5,7 @@
 //!
 //! Deliberately absent: I/O, clocks, threads, randomness. Time, parallelism and the state's view are
 //! arguments, so that every replica, validator, prover and simulator computes the same bytes.
-#![deny(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::float_arithmetic
-)]
+#![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::float_arithmetic)]
 
 pub mod identifier;
 pub mod quantity;
@@ -27,18 +23,18 @@ pub mod entry;
 pub mod effects;
 pub mod outcome;
 pub mod view;
+pub mod parallel;
 pub mod apply;
 pub mod digest;
 pub mod merkle;
 pub mod head;
+pub mod commitments;
 pub mod receipt;
 
 pub use asset::{AssetType, Symbol};
 pub use contract::{Allocation, Contract, Grant, Position};
 pub use head::{Head, SignedHead};
-pub use identifier::{
-    AtomicGroupId, BundleDigest, ClusterId, Hash, OutputId, Party, TermsId, TransactionId,
-};
+pub use identifier::{AtomicGroupId, BundleDigest, ClusterId, Hash, OutputId, Party, TermsId, TransactionId};
 pub use limits::Limits;
 pub use outcome::{Outcome, OutcomeRecord};
 pub use quantity::{LogTime, Quantity, Sequence};
@@ -46,6 +42,6 @@ pub use receipt::Receipt;
 pub use rejection::Rejection;
 pub use terms::{Leg, Terms};
 pub use transaction::{
-    Body, Command, Input, Intent, Movements, Origin, Reference, Signature, SupplyChange,
-    TermsAction, TermsEntry, Transaction, Unlock,
+    Body, Command, Input, Intent, Movements, Origin, Reference, Signature, SupplyChange, TermsAction, TermsEntry,
+    Transaction, Unlock,
 };

@@ -5,9 +5,7 @@ use std::fmt;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// A signed amount of an asset in its minor units.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize)]
 pub struct Quantity(i128);
 
 impl Quantity {
@@ -64,9 +62,7 @@ impl fmt::Display for Quantity {
 }
 
 /// A place in the total order of transactions, from 0. As a size it counts the transactions before it.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize)]
 pub struct Sequence(u64);
 
 impl Sequence {
@@ -99,9 +95,7 @@ impl fmt::Display for Sequence {
 }
 
 /// Milliseconds since the Unix epoch as stamped by the leader into the log; never runs backwards.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize)]
 pub struct LogTime(u64);
 
 impl LogTime {

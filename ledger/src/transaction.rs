@@ -9,9 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::asset::AssetType;
 use crate::contract::Contract;
-use crate::identifier::{
-    AtomicGroupId, ClusterId, Hash, OutputId, Party, TransactionId, canonical_bytes, tagged_hash,
-};
+use crate::identifier::{AtomicGroupId, ClusterId, Hash, OutputId, Party, TransactionId, canonical_bytes, tagged_hash};
 use crate::quantity::{LogTime, Quantity, Sequence};
 use crate::terms::Terms;
 

@@ -9,16 +9,14 @@ use std::io;
 
 use ledger::Hash;
 use ledger::merkle::{
-    Frontier, LEAVES_MAX, LogFault, MerkleLog, ProofFault, TILE_BYTES, TILE_HASHES, TileId,
-    TileSource, empty_root, leaf_hash, node_hash, verify_consistency, verify_inclusion,
+    Frontier, LEAVES_MAX, LogFault, MerkleLog, ProofFault, TILE_BYTES, TILE_HASHES, TileId, TileSource, empty_root,
+    leaf_hash, node_hash, verify_consistency, verify_inclusion,
 };
 use proptest::prelude::*;
 
 /// Leaf `n` is the number n, big-endian: no two leaves are equal.
 fn leaves(count: u64) -> Vec<Hash> {
-    (0..count)
-        .map(|index| leaf_hash(&index.to_be_bytes()))
-        .collect()
+    (0..count).map(|index| leaf_hash(&index.to_be_bytes())).collect()
 }
 
 /// RFC 6962, 2.1, word for word, with memory for what was computed before.
@@ -38,10 +36,7 @@ enum Step {
 
 impl Model {
     fn new(count: u64) -> Self {
-        Self {
-            leaves: leaves(count),
-            known: RefCell::default(),
-        }
+        Self { leaves: leaves(count), known: RefCell::default() }
     }
 
     /// `MTH(D[start:end])`.
@@ -68,15 +63,9 @@ impl Model {
         }
         let k = split(end - start);
         let (mut path, sibling) = if index < k {
-            (
-                self.path(index, start, start + k),
-                self.root(start + k, end),
-            )
+            (self.path(index, start, start + k), self.root(start + k, end))
         } else {
-            (
-                self.path(index - k, start + k, end),
-                self.root(start, start + k),
-            )
+            (self.path(index - k, start + k, end), self.root(start, start + k))
         };
         path.push(sibling);
         path
@@ -84,34 +73,20 @@ impl Model {
 
     /// `PROOF(old, D[0:new])`; empty for an empty old tree, which the RFC leaves open.
     fn proof(&self, old: u64, new: u64) -> Vec<Hash> {
-        if old == 0 {
-            Vec::new()
-        } else {
-            self.subproof(old, 0, new, true)
-        }
+        if old == 0 { Vec::new() } else { self.subproof(old, 0, new, true) }
     }
 
     /// `SUBPROOF(m, D[start:end], known)`.
     fn subproof(&self, m: u64, start: u64, end: u64, known: bool) -> Vec<Hash> {
         let count = end - start;
         if m == count {
-            return if known {
-                Vec::new()
-            } else {
-                vec![self.root(start, end)]
-            };
+            return if known { Vec::new() } else { vec![self.root(start, end)] };
         }
         let k = split(count);
         let (mut proof, sibling) = if m <= k {
-            (
-                self.subproof(m, start, start + k, known),
-                self.root(start + k, end),
-            )
+            (self.subproof(m, start, start + k, known), self.root(start + k, end))
         } else {
-            (
-                self.subproof(m - k, start + k, end, false),
-                self.root(start, start + k),
-            )
+            (self.subproof(m - k, start + k, end, false), self.root(start, start + k))
         };
         proof.push(sibling);
         proof
@@ -191,10 +166,7 @@ impl Store {
     fn append(&mut self, log: &mut MerkleLog, leaves: &[Hash]) {
         for (id, bytes) in log.append_all(leaves) {
             assert_eq!(bytes.len(), TILE_BYTES);
-            assert!(
-                self.tiles.insert(id, bytes).is_none(),
-                "tile {id} was written twice"
-            );
+            assert!(self.tiles.insert(id, bytes).is_none(), "tile {id} was written twice");
         }
     }
 
@@ -264,10 +236,7 @@ fn every_root_and_proof_up_to_300_leaves_is_that_of_the_rfc() {
             let proof = reader.consistency_proof(old, size).unwrap();
             assert_eq!(proof, model.proof(old, size), "from {old} to {size}");
             let old_root = model.root(0, old);
-            assert_eq!(
-                verify_consistency(old, &old_root, size, &root, &proof),
-                Ok(())
-            );
+            assert_eq!(verify_consistency(old, &old_root, size, &root, &proof), Ok(()));
         }
     }
 }
@@ -294,24 +263,13 @@ fn proofs_are_the_same_whichever_tiles_are_complete() {
 fn proofs_around_every_tile_boundary_are_those_of_the_rfc() {
     let model = Model::new(66_000);
     let (log, store) = Store::filled(&model.leaves);
-    let edges = [
-        1, 255, 256, 257, 511, 512, 513, 32_768, 65_279, 65_280, 65_535, 65_536, 65_537, 66_000,
-    ];
+    let edges = [1, 255, 256, 257, 511, 512, 513, 32_768, 65_279, 65_280, 65_535, 65_536, 65_537, 66_000];
     for size in edges {
         for smaller in edges.into_iter().filter(|smaller| *smaller <= size) {
             let proof = log.inclusion_proof(&store, smaller - 1, size);
-            assert_eq!(
-                proof,
-                Ok(model.path(smaller - 1, 0, size)),
-                "leaf {} of {size}",
-                smaller - 1
-            );
+            assert_eq!(proof, Ok(model.path(smaller - 1, 0, size)), "leaf {} of {size}", smaller - 1);
             let proof = log.consistency_proof(&store, smaller, size);
-            assert_eq!(
-                proof,
-                Ok(model.proof(smaller, size)),
-                "from {smaller} to {size}"
-            );
+            assert_eq!(proof, Ok(model.proof(smaller, size)), "from {smaller} to {size}");
         }
     }
 }
@@ -328,12 +286,7 @@ fn tiles_hold_256_leaf_hashes_or_256_roots_of_tiles() {
     expected.insert(tile(1, 0), roots.collect());
     let expected: BTreeMap<TileId, Vec<u8>> = expected
         .into_iter()
-        .map(|(id, hashes)| {
-            (
-                id,
-                hashes.iter().flat_map(|hash| *hash.as_bytes()).collect(),
-            )
-        })
+        .map(|(id, hashes)| (id, hashes.iter().flat_map(|hash| *hash.as_bytes()).collect()))
         .collect();
     assert_eq!(store.tiles, expected);
 }
@@ -341,14 +294,7 @@ fn tiles_hold_256_leaf_hashes_or_256_roots_of_tiles() {
 #[test]
 fn tile_keys_are_nine_bytes_and_sort_as_ids_do() {
     assert_eq!(tile(1, 0x0203).key(), [1, 0, 0, 0, 0, 0, 0, 2, 3]);
-    let ids = [
-        tile(0, 0),
-        tile(0, 255),
-        tile(0, 256),
-        tile(0, u64::MAX),
-        tile(1, 0),
-        tile(2, 1),
-    ];
+    let ids = [tile(0, 0), tile(0, 255), tile(0, 256), tile(0, u64::MAX), tile(1, 0), tile(2, 1)];
     assert!(ids.is_sorted());
     assert!(ids.map(TileId::key).is_sorted());
 }
@@ -357,9 +303,7 @@ fn tile_keys_are_nine_bytes_and_sort_as_ids_do() {
 fn a_log_reloaded_at_any_point_continues_identically() {
     let all = leaves(66_000);
     let (whole, whole_store) = Store::filled(&all);
-    for cut in [
-        0, 1, 100, 255, 256, 257, 300, 65_279, 65_280, 65_535, 65_536, 65_537, 65_999,
-    ] {
+    for cut in [0, 1, 100, 255, 256, 257, 300, 65_279, 65_280, 65_535, 65_536, 65_537, 65_999] {
         let (log, mut store) = Store::filled(&all[..cut]);
         let bytes = borsh::to_vec(&log).unwrap();
         let mut reloaded: MerkleLog = borsh::from_slice(&bytes).unwrap();
@@ -396,11 +340,7 @@ fn a_frontier_with_too_many_or_too_few_peaks_is_refused() {
     assert_eq!(decode(LEAVES_MAX, 56).unwrap().size(), LEAVES_MAX);
     for (size, peaks) in [(5, 1), (5, 3), (0, 1), (LEAVES_MAX + 1, 1), (u64::MAX, 64)] {
         let refused = decode(size, peaks).unwrap_err();
-        assert_eq!(
-            refused.kind(),
-            io::ErrorKind::InvalidData,
-            "{size} leaves, {peaks} peaks"
-        );
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData, "{size} leaves, {peaks} peaks");
     }
 }
 
@@ -411,26 +351,17 @@ fn any_damage_to_a_persisted_log_is_refused() {
     for position in 0..bytes.len() {
         let mut damaged = bytes.clone();
         damaged[position] ^= 1;
-        assert!(
-            borsh::from_slice::<MerkleLog>(&damaged).is_err(),
-            "byte {position}"
-        );
+        assert!(borsh::from_slice::<MerkleLog>(&damaged).is_err(), "byte {position}");
     }
     for length in 0..bytes.len() {
-        assert!(
-            borsh::from_slice::<MerkleLog>(&bytes[..length]).is_err(),
-            "cut to {length}"
-        );
+        assert!(borsh::from_slice::<MerkleLog>(&bytes[..length]).is_err(), "cut to {length}");
     }
 }
 
 #[test]
 fn a_question_beyond_the_log_is_refused() {
     let (log, store) = Store::filled(&leaves(10));
-    let beyond = LogFault::SizeOutOfRange {
-        requested: 11,
-        size: 10,
-    };
+    let beyond = LogFault::SizeOutOfRange { requested: 11, size: 10 };
     assert_eq!(log.root_at(&store, 11), Err(beyond.clone()));
     assert_eq!(log.inclusion_proof(&store, 0, 11), Err(beyond.clone()));
     assert_eq!(log.consistency_proof(&store, 0, 11), Err(beyond));
@@ -438,10 +369,7 @@ fn a_question_beyond_the_log_is_refused() {
     assert_eq!(log.inclusion_proof(&store, 7, 7), Err(outside));
     let outside = LogFault::IndexOutOfRange { index: 0, size: 0 };
     assert_eq!(log.inclusion_proof(&store, 0, 0), Err(outside));
-    let reversed = LogFault::SizesReversed {
-        old_size: 7,
-        new_size: 6,
-    };
+    let reversed = LogFault::SizesReversed { old_size: 7, new_size: 6 };
     assert_eq!(log.consistency_proof(&store, 7, 6), Err(reversed));
 }
 
@@ -477,10 +405,7 @@ fn a_tile_of_another_place_is_not_taken_for_this_one() {
     let (log, mut store) = Store::filled(&leaves(1_000));
     let other = store.tiles[&tile(0, 1)].clone();
     store.tiles.insert(tile(0, 0), other);
-    assert_eq!(
-        log.root_at(&store, 100),
-        Err(LogFault::TileCorrupt(tile(0, 0)))
-    );
+    assert_eq!(log.root_at(&store, 100), Err(LogFault::TileCorrupt(tile(0, 0))));
 }
 
 #[test]
@@ -492,29 +417,14 @@ fn verification_refuses_impossible_claims_of_any_magnitude() {
     }
     for (old_size, new_size) in [(1, 0), (u64::MAX, u64::MAX - 1)] {
         let refused = verify_consistency(old_size, &hash, new_size, &hash, &[]);
-        assert_eq!(
-            refused,
-            Err(ProofFault::SizesReversed { old_size, new_size })
-        );
+        assert_eq!(refused, Err(ProofFault::SizesReversed { old_size, new_size }));
     }
     let length = |expected| Err(ProofFault::Length { expected, found: 1 });
-    assert_eq!(
-        verify_inclusion(&hash, u64::MAX - 1, u64::MAX, &[hash], &hash),
-        length(63)
-    );
-    assert_eq!(
-        verify_inclusion(&hash, 0, u64::MAX, &[hash], &hash),
-        length(64)
-    );
-    assert_eq!(
-        verify_consistency(u64::MAX - 1, &hash, u64::MAX, &hash, &[hash]),
-        length(64)
-    );
+    assert_eq!(verify_inclusion(&hash, u64::MAX - 1, u64::MAX, &[hash], &hash), length(63));
+    assert_eq!(verify_inclusion(&hash, 0, u64::MAX, &[hash], &hash), length(64));
+    assert_eq!(verify_consistency(u64::MAX - 1, &hash, u64::MAX, &hash, &[hash]), length(64));
     assert_eq!(verify_consistency(1 << 63, &hash, u64::MAX, &hash, &[]), {
-        Err(ProofFault::Length {
-            expected: 1,
-            found: 0,
-        })
+        Err(ProofFault::Length { expected: 1, found: 0 })
     });
 }
 
@@ -523,32 +433,17 @@ fn every_tree_extends_the_empty_one_and_only_the_empty_one_has_its_root() {
     let (empty, root) = (empty_root(), leaf_hash(b"leaf"));
     assert_eq!(verify_consistency(0, &empty, 0, &empty, &[]), Ok(()));
     assert_eq!(verify_consistency(0, &empty, 1, &root, &[]), Ok(()));
-    assert_eq!(
-        verify_consistency(0, &root, 1, &root, &[]),
-        Err(ProofFault::OldRoot)
-    );
-    assert_eq!(
-        verify_consistency(0, &empty, 0, &root, &[]),
-        Err(ProofFault::Root)
-    );
+    assert_eq!(verify_consistency(0, &root, 1, &root, &[]), Err(ProofFault::OldRoot));
+    assert_eq!(verify_consistency(0, &empty, 0, &root, &[]), Err(ProofFault::Root));
     let refused = verify_consistency(0, &empty, 1, &root, &[root]);
-    assert_eq!(
-        refused,
-        Err(ProofFault::Length {
-            expected: 0,
-            found: 1
-        })
-    );
+    assert_eq!(refused, Err(ProofFault::Length { expected: 0, found: 1 }));
 }
 
 #[test]
 fn a_tree_extends_itself_and_no_other_of_its_size() {
     let (root, other) = (leaf_hash(b"root"), leaf_hash(b"other"));
     assert_eq!(verify_consistency(6, &root, 6, &root, &[]), Ok(()));
-    assert_eq!(
-        verify_consistency(6, &root, 6, &other, &[]),
-        Err(ProofFault::Root)
-    );
+    assert_eq!(verify_consistency(6, &root, 6, &other, &[]), Err(ProofFault::Root));
 }
 
 #[test]
@@ -570,8 +465,7 @@ fn a_claim_with_any_other_index_or_size_is_proved_only_by_a_path_of_the_same_sha
             let shape = inclusion_shape(index, size);
             for claimed_size in 1..=80 {
                 for claimed_index in 0..claimed_size {
-                    let accepted =
-                        verify_inclusion(leaf, claimed_index, claimed_size, &proof, &root).is_ok();
+                    let accepted = verify_inclusion(leaf, claimed_index, claimed_size, &proof, &root).is_ok();
                     let indistinguishable = inclusion_shape(claimed_index, claimed_size) == shape;
                     assert_eq!(accepted, indistinguishable);
                     assert!(claimed_size != size || accepted == (claimed_index == index));
@@ -591,8 +485,7 @@ fn a_claim_of_any_other_sizes_is_proved_only_by_a_path_of_the_same_shape() {
             let shape = consistency_shape(old, new, true);
             for claimed_new in 1..=80 {
                 for claimed_old in 1..=claimed_new {
-                    let verdict =
-                        verify_consistency(claimed_old, &roots.0, claimed_new, &roots.1, &proof);
+                    let verdict = verify_consistency(claimed_old, &roots.0, claimed_new, &roots.1, &proof);
                     let claimed_shape = consistency_shape(claimed_old, claimed_new, true);
                     assert_eq!(verdict.is_ok(), claimed_shape == shape);
                     assert!(claimed_new != new || verdict.is_ok() == (claimed_old == old));
@@ -628,9 +521,7 @@ impl Mutation {
                 let place = place.index(proof.len());
                 mutated.insert(place, proof[place]);
             }
-            Self::Swap(one, other) => {
-                mutated.swap(one.index(proof.len()), other.index(proof.len()))
-            }
+            Self::Swap(one, other) => mutated.swap(one.index(proof.len()), other.index(proof.len())),
         }
         (mutated != proof).then_some(mutated)
     }

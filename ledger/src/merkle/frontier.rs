@@ -33,9 +33,7 @@ impl Frontier {
     #[must_use]
     pub fn root(&self) -> Hash {
         let right_to_left = self.peaks.iter().copied().rev();
-        right_to_left
-            .reduce(|right, left| node_hash(&left, &right))
-            .unwrap_or_else(empty_root)
+        right_to_left.reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root)
     }
 
     /// Appends one leaf.
@@ -65,10 +63,7 @@ impl Frontier {
         completed(0, leaf);
         let mut node = leaf;
         for height in 1..=self.size.trailing_ones() {
-            let left = self
-                .peaks
-                .pop()
-                .expect("each set bit of the size has its peak");
+            let left = self.peaks.pop().expect("each set bit of the size has its peak");
             node = node_hash(&left, &node);
             completed(height, node);
         }
@@ -88,10 +83,7 @@ impl BorshDeserialize for Frontier {
         let peaks = Vec::<Hash>::deserialize_reader(reader)?;
         let consistent = u32::try_from(peaks.len()) == Ok(size.count_ones());
         if size > LEAVES_MAX || !consistent {
-            let message = format!(
-                "a frontier of {size} leaves cannot have {} peaks",
-                peaks.len()
-            );
+            let message = format!("a frontier of {size} leaves cannot have {} peaks", peaks.len());
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         Ok(Self { size, peaks })

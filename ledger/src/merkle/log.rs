@@ -109,11 +109,7 @@ impl MerkleLog {
     /// # Errors
     ///
     /// If `tree_size` is beyond the log or a tile cannot be had.
-    pub fn root_at<S: TileSource>(
-        &self,
-        source: &S,
-        tree_size: u64,
-    ) -> Result<Hash, LogFault<S::Error>> {
+    pub fn root_at<S: TileSource>(&self, source: &S, tree_size: u64) -> Result<Hash, LogFault<S::Error>> {
         self.reader(source).root_at(tree_size)
     }
 
@@ -126,19 +122,12 @@ impl MerkleLog {
     /// Whether the frontier and the filling tiles tell the same story.
     fn is_consistent(&self) -> bool {
         let bytes = self.size().to_le_bytes();
-        let digits = bytes
-            .iter()
-            .rposition(|digit| *digit != 0)
-            .map_or(0, |last| last.saturating_add(1));
+        let digits = bytes.iter().rposition(|digit| *digit != 0).map_or(0, |last| last.saturating_add(1));
         let lengths = self.filling.iter().map(Vec::len);
         if !lengths.eq(bytes.iter().take(digits).copied().map(usize::from)) {
             return false;
         }
-        let tiles: Vec<TileNodes> = self
-            .filling
-            .iter()
-            .map(|hashes| TileNodes::new(hashes.clone()))
-            .collect();
+        let tiles: Vec<TileNodes> = self.filling.iter().map(|hashes| TileNodes::new(hashes.clone())).collect();
         let peaks = complete_subtrees(0..self.size()).map(|subtree| {
             let tile = tiles.get(usize::from(level_of(subtree.height)))?;
             tile.node(subtree)
@@ -162,45 +151,28 @@ impl BorshDeserialize for MerkleLog {
 
 /// The level of the tile that holds nodes of this height.
 pub(super) fn level_of(height: u32) -> u8 {
-    let level = height
-        .checked_div(TILE_HEIGHT)
-        .and_then(|level| u8::try_from(level).ok());
+    let level = height.checked_div(TILE_HEIGHT).and_then(|level| u8::try_from(level).ok());
     level.expect("a height is below 64")
 }
 
 /// Which tile of a level is above leaf `position`.
 fn tile_index(level: u8, position: u64) -> u64 {
-    let height = u32::from(level)
-        .saturating_add(1)
-        .saturating_mul(TILE_HEIGHT);
+    let height = u32::from(level).saturating_add(1).saturating_mul(TILE_HEIGHT);
     position.checked_shr(height).unwrap_or(0)
 }
 
 /// Adds the node above leaf `position` to its level's filling tile; returns that tile if this completes it.
-fn push(
-    filling: &mut Vec<Vec<Hash>>,
-    level: u8,
-    position: u64,
-    hash: Hash,
-) -> Option<(TileId, Vec<u8>)> {
+fn push(filling: &mut Vec<Vec<Hash>>, level: u8, position: u64, hash: Hash) -> Option<(TileId, Vec<u8>)> {
     let level_index = usize::from(level);
     if filling.len() == level_index {
         filling.push(Vec::with_capacity(TILE_HASHES));
     }
-    let hashes = filling
-        .get_mut(level_index)
-        .expect("a level starts when the one below completes a tile");
+    let hashes = filling.get_mut(level_index).expect("a level starts when the one below completes a tile");
     hashes.push(hash);
     if hashes.len() < TILE_HASHES {
         return None;
     }
     let bytes = tile::encode(hashes);
     hashes.clear();
-    Some((
-        TileId {
-            level,
-            index: tile_index(level, position),
-        },
-        bytes,
-    ))
+    Some((TileId { level, index: tile_index(level, position) }, bytes))
 }

@@ -58,13 +58,10 @@ pub fn verify_inclusion(
     }
     let path = inclusion_path(index, size);
     check_length(path.len(), proof)?;
-    let computed = path
-        .iter()
-        .zip(proof)
-        .fold(*leaf_hash, |node, (sibling, hash)| match sibling.side {
-            Side::Left => node_hash(hash, &node),
-            Side::Right => node_hash(&node, hash),
-        });
+    let computed = path.iter().zip(proof).fold(*leaf_hash, |node, (sibling, hash)| match sibling.side {
+        Side::Left => node_hash(hash, &node),
+        Side::Right => node_hash(&node, hash),
+    });
     check_root(&computed, root, ProofFault::Root)
 }
 
@@ -92,10 +89,7 @@ pub fn verify_consistency(
         (Some(_), [seed, hashes @ ..]) => (seed, hashes),
         (Some(_), []) | (None, _) => (old_root, proof),
     };
-    check_length(
-        usize::from(path.seed.is_some()).saturating_add(path.siblings.len()),
-        proof,
-    )?;
+    check_length(usize::from(path.seed.is_some()).saturating_add(path.siblings.len()), proof)?;
 
     let (mut old, mut new) = (*seed, *seed);
     for (sibling, hash) in path.siblings.iter().zip(hashes) {
@@ -111,12 +105,7 @@ pub fn verify_consistency(
     check_root(&old, old_root, ProofFault::OldRoot)
 }
 
-fn verify_from_empty(
-    old_root: &Hash,
-    new_size: u64,
-    new_root: &Hash,
-    proof: &[Hash],
-) -> Result<(), ProofFault> {
+fn verify_from_empty(old_root: &Hash, new_size: u64, new_root: &Hash, proof: &[Hash]) -> Result<(), ProofFault> {
     check_length(0, proof)?;
     if new_size == 0 {
         check_root(&empty_root(), new_root, ProofFault::Root)?;
@@ -128,16 +117,9 @@ fn check_length(expected: usize, proof: &[Hash]) -> Result<(), ProofFault> {
     if proof.len() == expected {
         return Ok(());
     }
-    Err(ProofFault::Length {
-        expected,
-        found: proof.len(),
-    })
+    Err(ProofFault::Length { expected, found: proof.len() })
 }
 
 fn check_root(computed: &Hash, claimed: &Hash, fault: ProofFault) -> Result<(), ProofFault> {
-    if computed == claimed {
-        Ok(())
-    } else {
-        Err(fault)
-    }
+    if computed == claimed { Ok(()) } else { Err(fault) }
 }

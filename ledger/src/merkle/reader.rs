@@ -59,11 +59,7 @@ pub struct LogReader<'a, S> {
 
 impl<'a, S: TileSource> LogReader<'a, S> {
     pub(super) fn new(log: &'a MerkleLog, source: &'a S) -> Self {
-        Self {
-            log,
-            source,
-            tiles: BTreeMap::new(),
-        }
+        Self { log, source, tiles: BTreeMap::new() }
     }
 
     /// Proof that leaf `index` is in the tree of the first `tree_size` leaves, for `verify_inclusion`.
@@ -71,23 +67,13 @@ impl<'a, S: TileSource> LogReader<'a, S> {
     /// # Errors
     ///
     /// If `tree_size` is beyond the log, `index` beyond `tree_size`, or a tile cannot be had.
-    pub fn inclusion_proof(
-        &mut self,
-        index: u64,
-        tree_size: u64,
-    ) -> Result<Vec<Hash>, LogFault<S::Error>> {
+    pub fn inclusion_proof(&mut self, index: u64, tree_size: u64) -> Result<Vec<Hash>, LogFault<S::Error>> {
         self.check_size(tree_size)?;
         if index >= tree_size {
-            return Err(LogFault::IndexOutOfRange {
-                index,
-                size: tree_size,
-            });
+            return Err(LogFault::IndexOutOfRange { index, size: tree_size });
         }
         let siblings = inclusion_path(index, tree_size);
-        siblings
-            .into_iter()
-            .map(|sibling| self.fold(sibling.leaves))
-            .collect()
+        siblings.into_iter().map(|sibling| self.fold(sibling.leaves)).collect()
     }
 
     /// Proof that the tree of `new_size` leaves extends that of `old_size`, for `verify_consistency`. Empty
@@ -96,11 +82,7 @@ impl<'a, S: TileSource> LogReader<'a, S> {
     /// # Errors
     ///
     /// If `new_size` is beyond the log, `old_size` beyond `new_size`, or a tile cannot be had.
-    pub fn consistency_proof(
-        &mut self,
-        old_size: u64,
-        new_size: u64,
-    ) -> Result<Vec<Hash>, LogFault<S::Error>> {
+    pub fn consistency_proof(&mut self, old_size: u64, new_size: u64) -> Result<Vec<Hash>, LogFault<S::Error>> {
         self.check_size(new_size)?;
         if old_size > new_size {
             return Err(LogFault::SizesReversed { old_size, new_size });
@@ -110,11 +92,7 @@ impl<'a, S: TileSource> LogReader<'a, S> {
         }
         let path = consistency_path(old_size, new_size);
         let siblings = path.siblings.into_iter().map(|sibling| sibling.leaves);
-        path.seed
-            .into_iter()
-            .chain(siblings)
-            .map(|leaves| self.fold(leaves))
-            .collect()
+        path.seed.into_iter().chain(siblings).map(|leaves| self.fold(leaves)).collect()
     }
 
     /// The root of the first `tree_size` leaves.
@@ -157,9 +135,7 @@ impl<'a, S: TileSource> LogReader<'a, S> {
             self.tiles.insert(id, tile);
         }
         let tile = self.tiles.get(&id).expect("inserted above");
-        Ok(tile
-            .node(subtree)
-            .expect("a tile within the log's size holds its complete subtrees"))
+        Ok(tile.node(subtree).expect("a tile within the log's size holds its complete subtrees"))
     }
 
     fn load(&mut self, id: TileId) -> Result<TileNodes, LogFault<S::Error>> {
@@ -172,11 +148,7 @@ impl<'a, S: TileSource> LogReader<'a, S> {
         let tile = TileNodes::new(hashes);
         // The level above holds this tile's root, and the top of that chain is in the log itself. Nearly
         // every path needs those tiles anyway, so this costs one hash.
-        if tile.root() == Some(self.subtree(root_of(id))?) {
-            Ok(tile)
-        } else {
-            Err(LogFault::TileCorrupt(id))
-        }
+        if tile.root() == Some(self.subtree(root_of(id))?) { Ok(tile) } else { Err(LogFault::TileCorrupt(id)) }
     }
 }
 
@@ -184,27 +156,14 @@ impl<'a, S: TileSource> LogReader<'a, S> {
 fn tile_of(subtree: Subtree) -> TileId {
     let level = level_of(subtree.height);
     let tile_height = root_of(TileId { level, index: 0 }).height;
-    let above = tile_height
-        .checked_sub(subtree.height)
-        .expect("a tile is higher than the nodes in it");
-    TileId {
-        level,
-        index: subtree
-            .index
-            .checked_shr(above)
-            .expect("a tile spans eight heights"),
-    }
+    let above = tile_height.checked_sub(subtree.height).expect("a tile is higher than the nodes in it");
+    TileId { level, index: subtree.index.checked_shr(above).expect("a tile spans eight heights") }
 }
 
 /// The node that a complete tile folds to.
 fn root_of(id: TileId) -> Subtree {
-    let height = u32::from(id.level)
-        .saturating_add(1)
-        .saturating_mul(TILE_HEIGHT);
-    Subtree {
-        height,
-        index: id.index,
-    }
+    let height = u32::from(id.level).saturating_add(1).saturating_mul(TILE_HEIGHT);
+    Subtree { height, index: id.index }
 }
 
 /// Every complete node inside one tile.
@@ -219,12 +178,7 @@ impl TileNodes {
         let mut rows = vec![hashes];
         for _ in 0..TILE_HEIGHT {
             let (pairs, _) = rows.last().expect("row 0 is there").as_chunks::<2>();
-            rows.push(
-                pairs
-                    .iter()
-                    .map(|[left, right]| node_hash(left, right))
-                    .collect(),
-            );
+            rows.push(pairs.iter().map(|[left, right]| node_hash(left, right)).collect());
         }
         Self { rows }
     }

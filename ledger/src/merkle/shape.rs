@@ -43,12 +43,8 @@ pub(super) fn complete_subtrees(leaves: Range<u64>) -> impl Iterator<Item = Subt
     let Range { mut start, end } = leaves;
     iter::from_fn(move || {
         let height = length(&(start..end)).checked_ilog2()?;
-        let index = start
-            .checked_shr(height)
-            .expect("a logarithm of 64 bits is below 64");
-        start = start
-            .checked_add(power(height))
-            .expect("the subtree ends at `end` or before");
+        let index = start.checked_shr(height).expect("a logarithm of 64 bits is below 64");
+        start = start.checked_add(power(height)).expect("the subtree ends at `end` or before");
         Some(Subtree { height, index })
     })
 }
@@ -66,9 +62,7 @@ pub(super) fn inclusion_path(index: u64, size: u64) -> Vec<Sibling> {
 
 /// What links the tree of the first `old_size` leaves to that of `new_size` (`0 < old_size <= new_size`).
 pub(super) fn consistency_path(old_size: u64, new_size: u64) -> ConsistencyPath {
-    let last = old_size
-        .checked_sub(1)
-        .expect("callers handle the empty tree, which has no leaf to lead to");
+    let last = old_size.checked_sub(1).expect("callers handle the empty tree, which has no leaf to lead to");
     let mut siblings = Vec::new();
     let mut node = 0..new_size;
     while node.end != old_size {
@@ -85,17 +79,11 @@ fn descend(node: &mut Range<u64>, leaf: u64) -> Sibling {
     if leaf < middle {
         let leaves = middle..node.end;
         node.end = middle;
-        Sibling {
-            side: Side::Right,
-            leaves,
-        }
+        Sibling { side: Side::Right, leaves }
     } else {
         let leaves = node.start..middle;
         node.start = middle;
-        Sibling {
-            side: Side::Left,
-            leaves,
-        }
+        Sibling { side: Side::Left, leaves }
     }
 }
 
@@ -103,20 +91,13 @@ fn descend(node: &mut Range<u64>, leaf: u64) -> Sibling {
 fn split(node: &Range<u64>) -> u64 {
     let height = length(node).checked_sub(1).and_then(u64::checked_ilog2);
     let left = power(height.expect("a node with children has two leaves or more"));
-    node.start
-        .checked_add(left)
-        .expect("the left child ends before the node does")
+    node.start.checked_add(left).expect("the left child ends before the node does")
 }
 
 fn length(leaves: &Range<u64>) -> u64 {
-    leaves
-        .end
-        .checked_sub(leaves.start)
-        .expect("a range of leaves is not reversed")
+    leaves.end.checked_sub(leaves.start).expect("a range of leaves is not reversed")
 }
 
 fn power(height: u32) -> u64 {
-    1_u64
-        .checked_shl(height)
-        .expect("a logarithm of 64 bits is below 64")
+    1_u64.checked_shl(height).expect("a logarithm of 64 bits is below 64")
 }

@@ -1,0 +1,132 @@
+//! Before the order is looked at: decode the members, name their outputs, look everything up; then give places.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::bundle::Submission;
+use crate::check::group_is_complete;
+use crate::effects::Effects;
+use crate::identifier::TransactionId;
+use crate::outcome::Outcome;
+use crate::parallel::{self, Parallel};
+use crate::quantity::Sequence;
+use crate::transaction::{Body, Command, Intent, ReceivedTransaction};
+use crate::view::{LedgerView, Place, ViewFault};
+
+use super::component::IdHasher;
+use super::{AdmittedBundle, MemberResult, Placed, Placement};
+
+/// A member that passed validation, with the state of everything that it touches before the batch.
+pub(super) struct Prepared {
+    received: ReceivedTransaction,
+    pub(super) effects: Effects,
+    prior: Option<(Sequence, Outcome)>,
+    /// Places of the consumed outputs that are live, in input order.
+    pub(super) consumed_live: Vec<Option<Place>>,
+    /// Places of the referenced outputs that are live, in reference order.
+    pub(super) referenced_live: Vec<Option<Place>>,
+    /// False where the transaction signed a head that this ledger does not contain.
+    pub(super) head_is_known: bool,
+}
+
+impl Prepared {
+    pub(super) const fn id(&self) -> TransactionId {
+        self.received.id()
+    }
+
+    pub(super) const fn body(&self) -> &Body {
+        &self.received.transaction().body
+    }
+
+    pub(super) const fn command(&self) -> Option<&Command> {
+        match &self.body().intent {
+            Intent::Command(command) => Some(command),
+            Intent::Movements(_) => None,
+        }
+    }
+}
+
+/// Decodes and looks up, per submission and in parallel. `None` where a member has no place in the order: it, or
+/// another member of its group, failed validation.
+pub(super) fn prepare_members(
+    view: &dyn LedgerView,
+    threads: &dyn Parallel,
+    bundle: &AdmittedBundle<'_>,
+) -> Result<Vec<Option<Prepared>>, ViewFault> {
+    let submissions = parallel::map(threads, bundle.layout.submissions(), |submission| {
+        let Some(received) = decode_passed(bundle, &submission.members) else {
+            return Ok(submission.members.clone().map(|_| None).collect::<Vec<_>>());
+        };
+        received.into_iter().map(|member| look_up(view, member).map(Some)).collect()
+    });
+    let mut members = Vec::with_capacity(bundle.layout.members().len());
+    for submission in submissions {
+        members.extend(submission?);
+    }
+    Ok(members)
+}
+
+/// The decoded members where all of them passed. Validators vouch for decoding and grouping too; both are checked
+/// again because a wrong certificate must not stop a replica or split a group.
+fn decode_passed(bundle: &AdmittedBundle<'_>, members: &Range<usize>) -> Option<Vec<ReceivedTransaction>> {
+    let decode = |member: usize| {
+        if bundle.verdicts.passed(member) != Some(true) {
+            return None;
+        }
+        let range = bundle.layout.members().get(member)?.clone();
+        ReceivedTransaction::decode(bundle.bytes.get(range)?).ok()
+    };
+    let received: Vec<_> = members.clone().map(decode).collect::<Option<_>>()?;
+    group_is_complete(&received).then_some(received)
+}
+
+fn look_up(view: &dyn LedgerView, received: ReceivedTransaction) -> Result<Prepared, ViewFault> {
+    let body = &received.transaction().body;
+    let effects = Effects::of(&received.id(), body);
+    let head_is_known = match body.seen_head {
+        Some(seen) => view.log_root_at(seen.size)? == Some(seen.log_root),
+        None => true,
+    };
+    Ok(Prepared {
+        prior: view.outcome(&received.id())?,
+        consumed_live: effects.consumed.iter().map(|(id, _)| view.live(id)).collect::<Result<_, _>>()?,
+        referenced_live: effects.referenced.iter().map(|(id, _)| view.live(id)).collect::<Result<_, _>>()?,
+        head_is_known,
+        received,
+        effects,
+    })
+}
+
+/// Gives every new transaction its place. A transaction has one outcome for ever: what was sequenced before, or
+/// stands earlier in this bundle, is a duplicate.
+pub(super) fn place(members: &[Option<Prepared>], submissions: &[Submission], next: Sequence) -> Placement {
+    let mut placement =
+        Placement { transactions: Vec::new(), units: Vec::new(), results: vec![MemberResult::Refused; members.len()] };
+    let mut here: HashMap<TransactionId, usize, IdHasher> = HashMap::default();
+    for submission in submissions {
+        let first = placement.transactions.len();
+        for member in submission.members.clone() {
+            let Some(prepared) = members.get(member).and_then(Option::as_ref) else { continue };
+            let result = match (&prepared.prior, here.get(&prepared.id())) {
+                (Some((sequence, outcome)), _) => {
+                    MemberResult::Duplicate { sequence: *sequence, outcome: outcome.clone() }
+                }
+                (None, Some(record)) => MemberResult::Sequenced(*record),
+                (None, None) => {
+                    let record = placement.transactions.len();
+                    let sequence = next.plus(u64::try_from(record).expect("bundles are small"));
+                    here.insert(prepared.id(), record);
+                    placement.transactions.push(Placed { member, sequence, stamp: submission.stamp });
+                    MemberResult::Sequenced(record)
+                }
+            };
+            if let Some(slot) = placement.results.get_mut(member) {
+                *slot = result;
+            }
+        }
+        if placement.transactions.len() > first {
+            placement.units.push(first..placement.transactions.len());
+        }
+    }
+    placement
+}

@@ -1,0 +1,75 @@
+//! What the log orders: certified bundles and changes of the replicated configuration.
+
+use std::io;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::certificate::Certificate;
+use crate::identifier::{Party, canonical_bytes};
+use crate::quantity::LogTime;
+
+/// First byte of every entry, so that a later version can change the rest.
+const VERSION: u8 = 1;
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LogEntry {
+    /// The leader's clock when it proposed the entry. What counts is the largest so far.
+    pub log_time: LogTime,
+    /// What is ordered.
+    pub payload: LogPayload,
+}
+
+/// What an entry orders.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum LogPayload {
+    /// Transactions.
+    Bundle(CertifiedBundle),
+    /// A change of the replicated configuration.
+    Configure(ConfigurationChange),
+}
+
+/// A bundle and the validators' word on it. Weaker than it sounds: whoever receives it checks the certificates.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct CertifiedBundle {
+    /// The bundle's bytes ([`crate::bundle`]).
+    pub bundle: Vec<u8>,
+    /// The certificates.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A change of the replicated configuration. Every applied change begins a new epoch.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ConfigurationChange {
+    /// Admits validators.
+    AddValidators(Vec<Party>),
+    /// Dismisses validators.
+    RemoveValidators(Vec<Party>),
+    /// How many certificates a bundle needs.
+    RequireCertificates(u16),
+}
+
+impl LogEntry {
+    /// The entry's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&canonical_bytes(self));
+        bytes
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// Where the bytes are not an entry of this version, whole and nothing more.
+    pub fn decode(bytes: &[u8]) -> io::Result<Self> {
+        match bytes.split_first() {
+            Some((&VERSION, rest)) => Self::try_from_slice(rest),
+            Some((version, _)) => {
+                let message = format!("log entry of version {version}; this program knows version {VERSION}");
+                Err(io::Error::new(io::ErrorKind::InvalidData, message))
+            }
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "empty log entry")),
+        }
+    }
+}
