@@ -1,0 +1,184 @@
+//! Ordered tables of opaque rows, written atomically, copied and replaced as a whole.
+//!
+//! A write is seen at once and is durable only after [`KvStore::sync`]; until then a crash may lose it, but
+//! only together with everything written after it.
+
+mod rocks;
+
+use std::{fmt::Debug, sync::Arc};
+
+use bytes::Bytes;
+
+pub use self::rocks::{KvOptions, RocksKv};
+use crate::{
+    StorageFault,
+    snapshot::{Manifest, SnapshotSink, SnapshotSource},
+};
+
+/// Snapshots that a store keeps: the newest for those who need one now, and the one before for those who are
+/// still being served from it.
+pub const SNAPSHOTS_KEPT: usize = 2;
+
+/// A store of tables. All calls block; implementations share [`crate::conformance::kv_store`].
+pub trait KvStore: Send + Sync + Debug + 'static {
+    /// One row.
+    ///
+    /// # Errors
+    /// Damage and faults of the disk.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageFault>;
+
+    /// Many rows of one table at once, in the order of the keys.
+    ///
+    /// # Errors
+    /// Damage and faults of the disk.
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageFault>;
+
+    /// Up to `limit` rows in key order whose key starts with `prefix` and is `from` or greater.
+    ///
+    /// # Errors
+    /// Damage and faults of the disk.
+    fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize)
+    -> Result<Vec<(Bytes, Bytes)>, StorageFault>;
+
+    /// Writes all operations, over all tables, or none; the later of two operations on one key wins.
+    ///
+    /// # Errors
+    /// Faults of the disk. They are final: every later write and sync fails with the first one.
+    fn write(&self, batch: KvBatch) -> Result<(), StorageFault>;
+
+    /// Makes everything written before durable.
+    ///
+    /// # Errors
+    /// As for [`KvStore::write`].
+    fn sync(&self) -> Result<(), StorageFault>;
+
+    /// A consistent and durable copy of everything written so far, synced or not. Keeps the newest
+    /// [`SNAPSHOTS_KEPT`]; an older one disappears when its last user drops it. Takes time in proportion to
+    /// what changed since the last one: call it off the hot path.
+    ///
+    /// # Errors
+    /// Faults of the disk.
+    fn checkpoint(&self, label: Bytes) -> Result<Arc<dyn SnapshotSource>, StorageFault>;
+
+    /// The newest copy that is stored, also from before a restart.
+    ///
+    /// # Errors
+    /// Faults of the disk.
+    fn newest_checkpoint(&self) -> Result<Option<Arc<dyn SnapshotSource>>, StorageFault>;
+
+    /// Starts to take in a snapshot. It comes instead of the whole content when it is finished, also of what
+    /// is written meanwhile. Stored checkpoints stay.
+    ///
+    /// # Errors
+    /// Faults of the disk.
+    fn begin_restore(&self, manifest: Manifest) -> Result<Box<dyn SnapshotSink>, StorageFault>;
+
+    /// Bytes that the store and its snapshots take on disk.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    fn bytes_on_disk(&self) -> Result<u64, StorageFault>;
+}
+
+/// The tables; their names are part of the disk format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Unspent outputs.
+    Live,
+    /// Outputs by owner.
+    Owners,
+    /// Spent outputs and who spent them.
+    Spent,
+    /// Where each transaction id was decided.
+    Transactions,
+    /// Ordered batches with their outcomes.
+    Batches,
+    /// Tiles of the Merkle log.
+    Tiles,
+    /// Heads by sequence.
+    Heads,
+    /// Single values.
+    Meta,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 8] = [
+        Self::Live,
+        Self::Owners,
+        Self::Spent,
+        Self::Transactions,
+        Self::Batches,
+        Self::Tiles,
+        Self::Heads,
+        Self::Meta,
+    ];
+
+    /// The name on disk.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Owners => "owners",
+            Self::Spent => "spent",
+            Self::Transactions => "transactions",
+            Self::Batches => "batches",
+            Self::Tiles => "tiles",
+            Self::Heads => "heads",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+/// Changes that are written together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KvBatch {
+    ops: Vec<KvOp>,
+}
+
+/// One change of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KvOp {
+    /// Sets a row.
+    Put {
+        /// Where.
+        table: Table,
+        /// The row's key.
+        key: Bytes,
+        /// The row's value.
+        value: Bytes,
+    },
+    /// Removes a row if it is there.
+    Delete {
+        /// Where.
+        table: Table,
+        /// The row's key.
+        key: Bytes,
+    },
+}
+
+impl KvBatch {
+    /// No changes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds [`KvOp::Put`].
+    pub fn put(&mut self, table: Table, key: impl Into<Bytes>, value: impl Into<Bytes>) -> &mut Self {
+        self.ops.push(KvOp::Put { table, key: key.into(), value: value.into() });
+        self
+    }
+
+    /// Adds [`KvOp::Delete`].
+    pub fn delete(&mut self, table: Table, key: impl Into<Bytes>) -> &mut Self {
+        self.ops.push(KvOp::Delete { table, key: key.into() });
+        self
+    }
+
+    /// The changes in order.
+    #[must_use]
+    pub fn ops(&self) -> &[KvOp] {
+        &self.ops
+    }
+}

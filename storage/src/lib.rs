@@ -1,0 +1,24 @@
+//! What a replica keeps on disk: one ordered log and one set of key-value tables.
+//!
+//! The sequencer writes opaque records to a [`LogEngine`]; the ledger's state lives in a [`KvStore`]. Both
+//! are traits, because a simulator puts disks of its own behind them; [`RocksLog`] and [`RocksKv`] are what
+//! production runs. [`conformance`] states what any implementation has to hold.
+//!
+//! Invariants: a log append that was answered is durable; a damaged or missing record is a
+//! [`StorageFault`], never an answer; a write to several tables is seen whole or not at all; a restore
+//! replaces the whole content or none of it.
+//!
+//! Deliberately absent: any idea of what records and rows mean, and of Raft.
+
+pub mod conformance;
+mod directory;
+pub mod fault;
+pub mod kv;
+pub mod log;
+pub mod record;
+pub mod snapshot;
+
+pub use fault::StorageFault;
+pub use kv::{KvBatch, KvOp, KvOptions, KvStore, RocksKv, Table};
+pub use log::{LogBatch, LogEngine, LogOp, LogOptions, LogStats, MetaKey, RocksLog};
+pub use snapshot::{FileEntry, Manifest, SnapshotSink, SnapshotSource};
