@@ -32,7 +32,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Locks the directory (creating it if it is missing) and checks format and identity.
     pub(crate) fn claim(path: &Path, format: &'static str, identity: &[u8]) -> Result<Self, StorageFault> {
-        fs::create_dir_all(path).map_err(|error| StorageFault::from_io(error, "creating the directory", path))?;
+        create(path)?;
         let lock = lock(path)?;
         discard_partial(path)?;
         let fresh = match read_optional(&path.join(FORMAT))? {
@@ -113,6 +113,21 @@ fn check_identity(path: &Path, identity: &[u8], fresh: bool) -> Result<(), Stora
         None if fresh => replace_file(&file, identity),
         None => Err(StorageFault::corruption(&file, "the node's identity", "the file is missing")),
     }
+}
+
+/// Creates a directory and those above it that are missing, each durable by name: what is synced inside a
+/// directory is lost all the same where the directory's own name is not on disk.
+pub(crate) fn create(path: &Path) -> Result<(), StorageFault> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    create(parent)?;
+    fs::create_dir(path).map_err(|error| StorageFault::from_io(error, "creating the directory", path))?;
+    sync(parent)
 }
 
 /// Removes what a process that died left unfinished.

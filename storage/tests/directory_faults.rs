@@ -73,8 +73,9 @@ fn an_unknown_format_and_a_foreign_directory_are_refused() {
 fn a_log_directory_is_no_store_directory() {
     let place = tempfile::tempdir().unwrap();
     let [(_, log), (_, store)] = ENGINES;
-    drop(log(place.path(), US).unwrap());
-    assert!(matches!(store(place.path(), US).unwrap_err(), StorageFault::UnknownFormat { .. }));
+    let path = place.path().join("not/there/yet");
+    drop(log(&path, US).unwrap());
+    assert!(matches!(store(&path, US).unwrap_err(), StorageFault::UnknownFormat { .. }));
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub(super) struct StoredSnapshot {
 impl Snapshots {
     /// Finds the stored snapshots and discards unfinished and superfluous ones.
     pub(super) fn open(path: PathBuf) -> Result<Self, StorageFault> {
-        fs::create_dir_all(&path).map_err(|error| StorageFault::from_io(error, "creating the directory", &path))?;
+        directory::create(&path)?;
         directory::discard_partial(&path)?;
         let mut numbers: Vec<u64> = directory::names(&path)?.iter().filter_map(|name| name.parse().ok()).collect();
         numbers.sort_unstable();
