@@ -1,10 +1,11 @@
 //! What the log orders: certified bundles and changes of the replicated configuration.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, ValidatorSet};
 use crate::identifier::{Party, canonical_bytes};
 use crate::quantity::LogTime;
 
@@ -38,7 +39,7 @@ pub struct CertifiedBundle {
     pub certificates: Vec<Certificate>,
 }
 
-/// A change of the replicated configuration. Every applied change begins a new epoch.
+/// A change of the replicated configuration. Every change that alters anything begins a new epoch.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum ConfigurationChange {
     /// Admits validators.
@@ -47,6 +48,56 @@ pub enum ConfigurationChange {
     RemoveValidators(Vec<Party>),
     /// How many certificates a bundle needs.
     RequireCertificates(u16),
+    /// Binds a node's number to the key that signs its heads, for ever, and admits the key as a validator.
+    RegisterNode {
+        /// The node's number.
+        node: u64,
+        /// Its key.
+        key: Party,
+    },
+}
+
+/// What the replicas agree on besides the ledger itself.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Configuration {
+    /// The validators; their epoch is the configuration's.
+    pub validators: ValidatorSet,
+    /// The keys that sign heads, by node.
+    pub nodes: BTreeMap<u64, Party>,
+}
+
+impl Configuration {
+    /// Before the first change: no validators, one certificate required.
+    #[must_use]
+    pub fn genesis() -> Self {
+        Self { validators: ValidatorSet { epoch: 0, required: 1, keys: BTreeSet::new() }, nodes: BTreeMap::new() }
+    }
+
+    /// The configuration after a change; `None` where the change alters nothing or must not be made (a node's key
+    /// never changes, and validators can never be fewer than a bundle needs).
+    #[must_use]
+    pub fn after(&self, change: &ConfigurationChange) -> Option<Self> {
+        let mut next = self.clone();
+        match change {
+            ConfigurationChange::AddValidators(keys) => next.validators.keys.extend(keys),
+            ConfigurationChange::RemoveValidators(keys) => {
+                next.validators.keys.retain(|key| !keys.contains(key));
+            }
+            ConfigurationChange::RequireCertificates(required) => next.validators.required = *required,
+            ConfigurationChange::RegisterNode { node, key } => {
+                if next.nodes.insert(*node, *key).is_some_and(|before| before != *key) {
+                    return None;
+                }
+                next.validators.keys.insert(*key);
+            }
+        }
+        let required = usize::from(next.validators.required);
+        if next == *self || required == 0 || required > next.validators.keys.len() {
+            return None;
+        }
+        next.validators.epoch = self.validators.epoch.checked_add(1)?;
+        Some(next)
+    }
 }
 
 impl LogEntry {
