@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! bytes ─► prepare (parallel: decode, name outputs, look up) ─► place (serial: duplicates, sequence numbers)
-//!       ─► components (transactions that share outputs) ─► resolve (parallel over components, serial inside)
+//!       ─► components (linked by outputs that change) ─► resolve (parallel over components, serial inside)
 //!       ─► effects (in order: records, leaves, net changes)
 //! ```
 //! The first spender in the order wins. Nothing depends on the number of threads: sequence numbers are given
-//! before outcomes are known, and components share no output.
+//! before outcomes are known, and no component changes what another looks at.
 
 mod component;
 mod prepare;
@@ -16,12 +16,14 @@ use crate::bundle::{BundleFault, BundleLayout};
 use crate::certificate::{CertificateFault, ValidatorSet, VerdictBitmap};
 use crate::contract::Contract;
 use crate::entry::CertifiedBundle;
-use crate::identifier::{Hash, OutputId};
+use crate::id_map::SeededIds;
+use crate::identifier::{Hash, OutputId, TransactionId};
 use crate::limits::Limits;
 use crate::outcome::{Outcome, OutcomeRecord};
 use crate::parallel::{self, Parallel};
 use crate::quantity::{LogTime, Sequence};
-use crate::transaction::Origin;
+use crate::rejection::Rejection;
+use crate::transaction::{Command, Origin};
 use crate::view::{LedgerView, LiveOutput, Place, ViewFault};
 
 use prepare::Prepared;
@@ -133,10 +135,24 @@ pub fn apply(
     bundle: &AdmittedBundle<'_>,
 ) -> Result<BatchEffects, ViewFault> {
     let members = prepare::prepare_members(view, threads, bundle)?;
-    let placed = prepare::place(&members, bundle.layout.submissions(), context.next);
+    let hashing = SeededIds::new(bundle.layout.digest().as_bytes());
+    let placed = prepare::place(&members, bundle.layout.submissions(), context.next, hashing);
     let components = component::components(&members, &placed);
     let resolved = parallel_resolve(view, threads, context, &members, &placed, &components)?;
     Ok(assemble(threads, context, &members, placed, resolved))
+}
+
+/// What a command creates from the outputs that were chosen for it: for readers of the history, where commands are
+/// kept with what they consumed.
+///
+/// # Errors
+/// Where the chosen outputs do not cover the command.
+pub fn command_outputs(
+    id: &TransactionId,
+    command: &Command,
+    chosen: &[LiveOutput],
+) -> Result<Vec<(OutputId, Contract)>, Rejection> {
+    resolve::command_outputs(id, command, chosen)
 }
 
 /// A member with its place in the order.
@@ -152,6 +168,8 @@ struct Placement {
     transactions: Vec<Placed>,
     units: Vec<std::ops::Range<usize>>,
     results: Vec<MemberResult>,
+    has_commands: bool,
+    hashing: SeededIds,
 }
 
 fn parallel_resolve(
@@ -183,14 +201,14 @@ fn assemble(
     resolved: Vec<Option<Resolved>>,
 ) -> BatchEffects {
     let mut effects = BatchEffects { results: placed.results, ..BatchEffects::default() };
-    let mut born = component::OutputMap::default();
+    let mut born = placed.hashing.map::<OutputId, usize>();
     let mut created: Vec<Option<LiveOutput>> = Vec::new();
     for (place, resolved) in placed.transactions.iter().zip(resolved) {
         let resolved = resolved.expect("every placed transaction is in exactly one component");
         let prepared = members.get(place.member).and_then(Option::as_ref);
         let transaction = prepared.expect("only prepared members are placed").id();
         for output in resolved.consumed {
-            let birth: Option<usize> = born.remove(&output.id);
+            let birth = born.remove(&output.id);
             if let Some(slot) = birth.and_then(|index| created.get_mut(index)) {
                 *slot = None;
             }
@@ -215,7 +233,7 @@ fn assemble(
 
 fn live_output(
     place: &Placed,
-    transaction: &crate::identifier::TransactionId,
+    transaction: &TransactionId,
     position: usize,
     id: OutputId,
     contract: Contract,

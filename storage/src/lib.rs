@@ -17,8 +17,10 @@ pub mod kv;
 pub mod log;
 pub mod record;
 pub mod snapshot;
+pub mod state;
 
 pub use fault::StorageFault;
 pub use kv::{KvBatch, KvOp, KvOptions, KvStore, RocksKv, Table};
 pub use log::{LogBatch, LogEngine, LogOp, LogOptions, LogStats, MetaKey, RocksLog};
+pub use state::{AppliedEntry, EntryResult, LedgerState, StateFault};
 pub use snapshot::{FileEntry, Manifest, SnapshotSink, SnapshotSource};

@@ -1,59 +1,42 @@
-//! Which parts of a batch may be resolved side by side: transactions linked by shared outputs form a component.
-
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+//! Which parts of a batch may be resolved side by side: transactions linked by outputs that change form a component.
 
 use crate::identifier::OutputId;
 
 use super::Placement;
 use super::prepare::Prepared;
 
-/// Takes eight bytes of an identifier as its hash: identifiers are BLAKE3 hashes already. Making many of them
-/// collide costs a search of 2^64 per pair, and collisions cost time only.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct PrefixHasher {
-    prefix: u64,
-}
-
-impl Hasher for PrefixHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(prefix) = bytes.first_chunk::<8>() {
-            self.prefix = u64::from_le_bytes(*prefix);
-        }
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.prefix
-    }
-}
-
-pub(super) type IdHasher = BuildHasherDefault<PrefixHasher>;
-pub(super) type OutputMap<V> = HashMap<OutputId, V, IdHasher>;
-
 /// The units of the batch grouped into components, each in order, ordered by their first units.
 ///
+/// An output links its creator, its consumers and those who reference it. Referencing alone links nobody: what
+/// nothing in the batch creates or consumes stays as it is, and so one grant does not put all its users in one queue.
 /// Commands choose their inputs later and could meet anything, so a batch with one is a single component.
 pub(super) fn components(members: &[Option<Prepared>], placed: &Placement) -> Vec<Vec<usize>> {
-    let prepared = |place: usize| {
-        placed.transactions.get(place).and_then(|placed| members.get(placed.member)).and_then(Option::as_ref)
-    };
-    if (0..placed.transactions.len()).filter_map(prepared).any(|member| member.command().is_some()) {
+    if placed.has_commands {
         return vec![(0..placed.units.len()).collect()];
     }
+    let effects_of = |unit: usize| {
+        let places = placed.units.get(unit).cloned().unwrap_or_default();
+        let transactions = placed.transactions.get(places).unwrap_or_default();
+        transactions.iter().filter_map(|placed| members.get(placed.member)?.as_ref()).map(|member| &member.effects)
+    };
     let mut links = DisjointSets::new(placed.units.len());
-    let mut first_toucher: OutputMap<usize> = HashMap::default();
-    for (unit, places) in placed.units.iter().enumerate() {
-        for id in places.clone().filter_map(prepared).flat_map(|member| member.effects.touched()) {
-            let first = *first_toucher.entry(*id).or_insert(unit);
-            links.join(first, unit);
+    let mut first_to_change = placed.hashing.map::<OutputId, usize>();
+    for unit in 0..placed.units.len() {
+        for id in effects_of(unit).flat_map(|effects| effects.changed()) {
+            links.join(*first_to_change.entry(*id).or_insert(unit), unit);
+        }
+    }
+    for unit in 0..placed.units.len() {
+        for (id, _) in effects_of(unit).flat_map(|effects| &effects.referenced) {
+            if let Some(changer) = first_to_change.get(id) {
+                links.join(*changer, unit);
+            }
         }
     }
     links.into_components()
 }
 
-/// Union-find with path halving; the smaller index is the representative.
+/// Union-find with path halving; the smallest member is the representative.
 struct DisjointSets {
     parents: Vec<usize>,
 }
@@ -85,12 +68,13 @@ impl DisjointSets {
         }
     }
 
+    /// The sets, each ascending, ordered by their smallest members: a root comes before the rest of its set.
     fn into_components(mut self) -> Vec<Vec<usize>> {
         let mut components: Vec<Vec<usize>> = Vec::new();
-        let mut component_of: Vec<usize> = Vec::new();
+        let mut component_of: Vec<usize> = Vec::with_capacity(self.parents.len());
         for unit in 0..self.parents.len() {
             let root = self.root(unit);
-            let component = if root == unit { components.len() } else { component_of.get(root).copied().unwrap_or(0) };
+            let component = component_of.get(root).copied().unwrap_or(components.len());
             component_of.push(component);
             match components.get_mut(component) {
                 Some(units) => units.push(unit),
@@ -98,5 +82,33 @@ impl DisjointSets {
             }
         }
         components
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DisjointSets;
+
+    #[test]
+    fn joined_sets_come_out_ascending_and_by_their_smallest_members() {
+        let mut sets = DisjointSets::new(7);
+        for (a, b) in [(5, 2), (6, 5), (3, 1), (1, 3), (4, 4)] {
+            sets.join(a, b);
+        }
+        assert_eq!(sets.into_components(), [vec![0], vec![1, 3], vec![2, 5, 6], vec![4]]);
+    }
+
+    #[test]
+    fn a_long_chain_joined_from_its_end_is_one_set() {
+        let mut sets = DisjointSets::new(10_000);
+        for unit in (1..10_000).rev() {
+            sets.join(unit, unit - 1);
+        }
+        assert_eq!(sets.into_components(), [(0..10_000).collect::<Vec<_>>()]);
+    }
+
+    #[test]
+    fn no_units_make_no_component() {
+        assert!(DisjointSets::new(0).into_components().is_empty());
     }
 }

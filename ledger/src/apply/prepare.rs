@@ -1,26 +1,26 @@
 //! Before the order is looked at: decode the members, name their outputs, look everything up; then give places.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::bundle::Submission;
 use crate::check::group_is_complete;
 use crate::effects::Effects;
+use crate::id_map::SeededIds;
 use crate::identifier::TransactionId;
 use crate::outcome::Outcome;
 use crate::parallel::{self, Parallel};
 use crate::quantity::Sequence;
-use crate::transaction::{Body, Command, Intent, ReceivedTransaction};
+use crate::transaction::{Body, Intent, ReceivedTransaction};
 use crate::view::{LedgerView, Place, ViewFault};
 
-use super::component::IdHasher;
 use super::{AdmittedBundle, MemberResult, Placed, Placement};
 
-/// A member that passed validation, with the state of everything that it touches before the batch.
+/// A member that passed validation, with the state of everything that it touches before the batch. Where the
+/// transaction was sequenced before, only that is known of it.
 pub(super) struct Prepared {
     received: ReceivedTransaction,
-    pub(super) effects: Effects,
     prior: Option<(Sequence, Outcome)>,
+    pub(super) effects: Effects,
     /// Places of the consumed outputs that are live, in input order.
     pub(super) consumed_live: Vec<Option<Place>>,
     /// Places of the referenced outputs that are live, in reference order.
@@ -38,11 +38,8 @@ impl Prepared {
         &self.received.transaction().body
     }
 
-    pub(super) const fn command(&self) -> Option<&Command> {
-        match &self.body().intent {
-            Intent::Command(command) => Some(command),
-            Intent::Movements(_) => None,
-        }
+    const fn is_command(&self) -> bool {
+        matches!(self.body().intent, Intent::Command(_))
     }
 }
 
@@ -81,6 +78,17 @@ fn decode_passed(bundle: &AdmittedBundle<'_>, members: &Range<usize>) -> Option<
 }
 
 fn look_up(view: &dyn LedgerView, received: ReceivedTransaction) -> Result<Prepared, ViewFault> {
+    let prior = view.outcome(&received.id())?;
+    if prior.is_some() {
+        return Ok(Prepared {
+            received,
+            prior,
+            effects: Effects::default(),
+            consumed_live: Vec::new(),
+            referenced_live: Vec::new(),
+            head_is_known: true,
+        });
+    }
     let body = &received.transaction().body;
     let effects = Effects::of(&received.id(), body);
     let head_is_known = match body.seen_head {
@@ -88,7 +96,7 @@ fn look_up(view: &dyn LedgerView, received: ReceivedTransaction) -> Result<Prepa
         None => true,
     };
     Ok(Prepared {
-        prior: view.outcome(&received.id())?,
+        prior: None,
         consumed_live: effects.consumed.iter().map(|(id, _)| view.live(id)).collect::<Result<_, _>>()?,
         referenced_live: effects.referenced.iter().map(|(id, _)| view.live(id)).collect::<Result<_, _>>()?,
         head_is_known,
@@ -99,10 +107,23 @@ fn look_up(view: &dyn LedgerView, received: ReceivedTransaction) -> Result<Prepa
 
 /// Gives every new transaction its place. A transaction has one outcome for ever: what was sequenced before, or
 /// stands earlier in this bundle, is a duplicate.
-pub(super) fn place(members: &[Option<Prepared>], submissions: &[Submission], next: Sequence) -> Placement {
-    let mut placement =
-        Placement { transactions: Vec::new(), units: Vec::new(), results: vec![MemberResult::Refused; members.len()] };
-    let mut here: HashMap<TransactionId, usize, IdHasher> = HashMap::default();
+///
+/// Duplicates never split a group: its members carry the group's name, so whoever finds one of them sequenced finds
+/// all of them, at the same places.
+pub(super) fn place(
+    members: &[Option<Prepared>],
+    submissions: &[Submission],
+    next: Sequence,
+    hashing: SeededIds,
+) -> Placement {
+    let mut placement = Placement {
+        transactions: Vec::new(),
+        units: Vec::new(),
+        results: vec![MemberResult::Refused; members.len()],
+        has_commands: false,
+        hashing,
+    };
+    let mut here = hashing.map::<TransactionId, usize>();
     for submission in submissions {
         let first = placement.transactions.len();
         for member in submission.members.clone() {
@@ -117,6 +138,7 @@ pub(super) fn place(members: &[Option<Prepared>], submissions: &[Submission], ne
                     let sequence = next.plus(u64::try_from(record).expect("bundles are small"));
                     here.insert(prepared.id(), record);
                     placement.transactions.push(Placed { member, sequence, stamp: submission.stamp });
+                    placement.has_commands |= prepared.is_command();
                     MemberResult::Sequenced(record)
                 }
             };

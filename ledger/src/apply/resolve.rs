@@ -2,6 +2,8 @@
 
 mod command;
 
+pub(super) use command::outputs as command_outputs;
+
 use std::collections::{BTreeMap, HashMap};
 
 use crate::asset::AssetType;

@@ -89,7 +89,7 @@ fn candidates(
 }
 
 /// What a command creates: a position per leg in leg order, then each payer's change.
-pub(super) fn outputs(
+pub(in crate::apply) fn outputs(
     transaction: &TransactionId,
     command: &Command,
     chosen: &[LiveOutput],

@@ -1,0 +1,398 @@
+//! The ledger's state: recent changes in memory, net changes on disk.
+//!
+//! Entries of the log flow in through [`LedgerState::apply`]; outcomes, heads and history are read from it. What
+//! was applied lives in an overlay that the log can rebuild. Once in a while the overlay's *net* changes go to the
+//! [`KvStore`] in one atomic write, together with the commitments and the position in the log that they reflect: an
+//! output that lived for milliseconds costs no live row. On disk the state is therefore always that of one position.
+//!
+//! Invariants: a row on disk, overlaid by the flushing and then by the current overlay, is the state after the last
+//! applied entry; `durable` never runs ahead of what was synced; the digest equals the sum over live rows.
+//!
+//! Deliberately absent: Raft, and any opinion on what is right (that is crate `ledger`).
+
+mod codec;
+mod history;
+mod overlay;
+mod tables;
+
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use ledger::apply::{self, AdmissionFault, AdmittedBundle, BatchContext, BatchEffects, MemberResult};
+use ledger::check::LedgerIdentity;
+use ledger::commitments::Commitments;
+use ledger::entry::{CertifiedBundle, Configuration, ConfigurationChange, LogEntry, LogPayload};
+use ledger::merkle::TileId;
+use ledger::parallel::Parallel;
+use ledger::view::ViewFault;
+use ledger::{BundleDigest, Head, Limits, LogTime};
+
+pub use history::{BatchRecord, BatchUpdate, ConsistencyProof, Holdings};
+use overlay::Overlay;
+
+use crate::{KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
+
+/// When the overlay is written to disk: at this many changed rows. Enough that short-lived outputs are gone before
+/// they are written, and about 50 MiB of memory.
+const OVERLAY_ROWS_MAX: usize = 200_000;
+/// The same by the bytes of batches, which are kept for readers of recent history.
+const OVERLAY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Why the state cannot be read or written. The replica stops.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFault {
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageFault),
+    /// A row does not decode: another version wrote it, or it is corrupt.
+    #[error("the ledger's row {0} cannot be read. Restore this node from a snapshot, or start the version that wrote it")]
+    Row(&'static str),
+    /// A log entry does not decode.
+    #[error("log entry {index} cannot be read: {source}. All nodes must run a version that knows its format")]
+    Entry {
+        /// Its position in the log.
+        index: u64,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A look-up failed while a batch was applied.
+    #[error(transparent)]
+    View(#[from] ViewFault),
+    /// A proof was asked for between sizes that the log does not have.
+    #[error("the log has no such size")]
+    OutOfRange,
+    /// A snapshot is of another ledger.
+    #[error("the snapshot is of another ledger")]
+    OtherLedger,
+}
+
+/// What became of one entry of the log.
+#[derive(Debug, Clone)]
+pub struct AppliedEntry {
+    /// The bundle it carried, if any.
+    pub bundle: Option<BundleDigest>,
+    /// What became of it.
+    pub result: EntryResult,
+    /// The head afterwards.
+    pub head: Head,
+}
+
+/// What became of the content of one entry.
+#[derive(Debug, Clone)]
+pub enum EntryResult {
+    /// A bundle was applied. The batch is there unless the bundle held nothing new.
+    Applied {
+        /// One result per member of the bundle.
+        results: Vec<MemberResult>,
+        /// The batch that it became.
+        batch: Option<Arc<BatchRecord>>,
+    },
+    /// A bundle was passed over: nothing of it happened.
+    PassedOver(AdmissionFault),
+    /// The configuration changed, or the change was void.
+    Configured {
+        /// True where it changed.
+        changed: bool,
+    },
+    /// The entry carried nothing.
+    Nothing,
+}
+
+/// The replicated state of one ledger on one node.
+#[derive(Debug)]
+pub struct LedgerState {
+    kv: Arc<dyn KvStore>,
+    identity: LedgerIdentity,
+    limits: Limits,
+    memory: RwLock<Memory>,
+    /// Held while a flush writes, so that there is one at a time.
+    flushing: Mutex<()>,
+    durable: Mutex<Option<Bytes>>,
+}
+
+/// Everything small or recent.
+#[derive(Debug)]
+struct Memory {
+    core: Core,
+    /// Changes since the last flush began.
+    current: Overlay,
+    /// Changes that a flush is writing right now.
+    writing: Option<Arc<Overlay>>,
+}
+
+/// What is written with every flush besides rows.
+#[derive(Debug, Clone, BorshSerialize, BorshDeserialize)]
+struct Core {
+    commitments: Commitments,
+    configuration: Configuration,
+    live_outputs: u64,
+    /// The caller's marker of its position in the log, opaque here.
+    position: Option<Vec<u8>>,
+}
+
+impl LedgerState {
+    /// Opens the state in `kv`, or begins an empty ledger where there is none.
+    ///
+    /// # Errors
+    /// Where the store fails or holds another ledger.
+    pub fn open(kv: Arc<dyn KvStore>, identity: LedgerIdentity, limits: Limits) -> Result<Self, StateFault> {
+        let core = tables::read_core(&*kv, &identity)?;
+        let durable = core.position.clone().map(Bytes::from);
+        Ok(Self {
+            kv,
+            identity,
+            limits,
+            memory: RwLock::new(Memory { core, current: Overlay::default(), writing: None }),
+            flushing: Mutex::new(()),
+            durable: Mutex::new(durable),
+        })
+    }
+
+    /// The newest head.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        *self.read().core.commitments.head()
+    }
+
+    /// The replicated configuration in force.
+    #[must_use]
+    pub fn configuration(&self) -> Configuration {
+        self.read().core.configuration.clone()
+    }
+
+    /// Which ledger this is.
+    #[must_use]
+    pub const fn identity(&self) -> LedgerIdentity {
+        self.identity
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Number of live outputs.
+    #[must_use]
+    pub fn live_outputs(&self) -> u64 {
+        self.read().core.live_outputs
+    }
+
+    /// The caller's marker of the last applied entry.
+    #[must_use]
+    pub fn position(&self) -> Option<Bytes> {
+        self.read().core.position.clone().map(Bytes::from)
+    }
+
+    /// The caller's marker of the last entry whose effects survive a power cut without the log.
+    #[must_use]
+    pub fn durable_position(&self) -> Option<Bytes> {
+        self.durable.lock().expect("no holder panics").clone()
+    }
+
+    /// Bytes on disk, snapshots included.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn bytes_on_disk(&self) -> Result<u64, StateFault> {
+        Ok(self.kv.bytes_on_disk()?)
+    }
+
+    /// Applies the entry at `index`, `None` for an entry without content, and moves to `position`.
+    ///
+    /// # Errors
+    /// Where the state cannot be read or the entry does not decode; the replica then stops.
+    pub fn apply(
+        &self,
+        threads: &dyn Parallel,
+        index: u64,
+        entry: Option<&[u8]>,
+        position: Bytes,
+    ) -> Result<AppliedEntry, StateFault> {
+        let Some(bytes) = entry else {
+            let head = self.write_position(position);
+            return Ok(AppliedEntry { bundle: None, result: EntryResult::Nothing, head });
+        };
+        let entry = LogEntry::decode(bytes).map_err(|source| StateFault::Entry { index, source })?;
+        match entry.payload {
+            LogPayload::Bundle(certified) => self.apply_bundle(threads, certified, entry.log_time, position),
+            LogPayload::Configure(change) => Ok(self.configure(&change, entry.log_time, position)),
+        }
+    }
+
+    fn apply_bundle(
+        &self,
+        threads: &dyn Parallel,
+        certified: CertifiedBundle,
+        stamped: LogTime,
+        position: Bytes,
+    ) -> Result<AppliedEntry, StateFault> {
+        let memory = self.read();
+        let admitted = match AdmittedBundle::admit(&certified, &memory.core.configuration.validators, &self.limits) {
+            Ok(admitted) => admitted,
+            Err(fault) => {
+                drop(memory);
+                let bundle = Some(BundleDigest::of(&certified.bundle));
+                let head = self.write_position(position);
+                return Ok(AppliedEntry { bundle, result: EntryResult::PassedOver(fault), head });
+            }
+        };
+        let head = memory.core.commitments.head();
+        let log_time = stamped.max(head.log_time);
+        let context = BatchContext { next: head.size, log_time, limits: &self.limits };
+        let view = tables::View { kv: &*self.kv, memory: &memory };
+        let effects = apply::apply(&view, threads, &context, &admitted)?;
+        let digest = admitted.layout().digest();
+        drop(memory);
+        let (batch, head) = self.install(effects.results.clone(), effects, certified.bundle, log_time, position);
+        let (results, batch) = batch;
+        Ok(AppliedEntry { bundle: Some(digest), result: EntryResult::Applied { results, batch }, head })
+    }
+
+    fn configure(&self, change: &ConfigurationChange, stamped: LogTime, position: Bytes) -> AppliedEntry {
+        let mut memory = self.write();
+        memory.core.position = Some(position.to_vec());
+        let next = memory.core.configuration.after(change);
+        let changed = next.is_some();
+        if let Some(next) = next {
+            let log_time = stamped.max(memory.core.commitments.head().log_time);
+            let epoch = next.validators.epoch;
+            memory.core.configuration = next;
+            let tiles = memory.core.commitments.advance(&BatchEffects::default(), log_time, epoch);
+            assert!(tiles.is_empty(), "a change of the configuration adds no leaf");
+            let head = *memory.core.commitments.head();
+            memory.current.add_batch(BatchRecord::of_configuration(head, change.clone()), &[]);
+        }
+        AppliedEntry {
+            bundle: None,
+            result: EntryResult::Configured { changed },
+            head: *memory.core.commitments.head(),
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
+    fn install(
+        &self,
+        results: Vec<MemberResult>,
+        effects: BatchEffects,
+        bundle: Vec<u8>,
+        log_time: LogTime,
+        position: Bytes,
+    ) -> ((Vec<MemberResult>, Option<Arc<BatchRecord>>), Head) {
+        let mut memory = self.write();
+        let memory = &mut *memory;
+        memory.core.position = Some(position.to_vec());
+        if effects.records.is_empty() {
+            return ((results, None), *memory.core.commitments.head());
+        }
+        let epoch = memory.core.configuration.validators.epoch;
+        let tiles: Vec<(TileId, Vec<u8>)> = memory.core.commitments.advance(&effects, log_time, epoch);
+        let head = *memory.core.commitments.head();
+        memory.core.live_outputs = live_after(memory.core.live_outputs, &effects);
+        memory.current.add_effects(memory.writing.as_deref(), &effects);
+        let record = BatchRecord::of_bundle(head, bundle, effects);
+        let batch = memory.current.add_batch(record, &tiles);
+        ((results, Some(batch)), head)
+    }
+
+    fn write_position(&self, position: Bytes) -> Head {
+        let mut memory = self.write();
+        memory.core.position = Some(position.to_vec());
+        *memory.core.commitments.head()
+    }
+
+    /// True where enough has gathered that [`Self::flush`] should run.
+    #[must_use]
+    pub fn wants_flush(&self) -> bool {
+        let memory = self.read();
+        memory.current.rows() >= OVERLAY_ROWS_MAX || memory.current.bytes() >= OVERLAY_BYTES_MAX
+    }
+
+    /// True where so much has gathered behind a running flush that applying should wait for it.
+    #[must_use]
+    pub fn must_wait_for_flush(&self) -> bool {
+        let memory = self.read();
+        memory.current.rows() >= 2 * OVERLAY_ROWS_MAX || memory.current.bytes() >= 2 * OVERLAY_BYTES_MAX
+    }
+
+    /// Writes the overlay's net changes and the position that they reflect, atomically, and makes them durable.
+    /// Applying and reading go on meanwhile.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn flush(&self) -> Result<(), StateFault> {
+        let _one_at_a_time = self.flushing.lock().expect("no holder panics");
+        let (overlay, core) = {
+            let mut memory = self.write();
+            let overlay = Arc::new(std::mem::take(&mut memory.current));
+            memory.writing = Some(Arc::clone(&overlay));
+            (overlay, memory.core.clone())
+        };
+        self.kv.write(tables::rows(&overlay, &core))?;
+        self.kv.sync()?;
+        let mut memory = self.write();
+        memory.writing = None;
+        *self.durable.lock().expect("no holder panics") = core.position.map(Bytes::from);
+        Ok(())
+    }
+
+    /// Flushes, and makes a durable copy of the state labelled with its position.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn snapshot(&self) -> Result<Arc<dyn SnapshotSource>, StateFault> {
+        self.flush()?;
+        let _no_flush = self.flushing.lock().expect("no holder panics");
+        let label = self.durable_position().unwrap_or_default();
+        Ok(self.kv.checkpoint(label)?)
+    }
+
+    /// The newest copy there is.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn newest_snapshot(&self) -> Result<Option<Arc<dyn SnapshotSource>>, StateFault> {
+        Ok(self.kv.newest_checkpoint()?)
+    }
+
+    /// Starts to take in another node's copy, beside the present state.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn begin_restore(&self, manifest: Manifest) -> Result<Box<dyn SnapshotSink>, StateFault> {
+        Ok(self.kv.begin_restore(manifest)?)
+    }
+
+    /// Replaces the whole state by the copy taken in. Returns its position marker.
+    ///
+    /// # Errors
+    /// Where the copy is not what its manifest says, or of another ledger, or the store fails.
+    pub fn finish_restore(&self, sink: Box<dyn SnapshotSink>) -> Result<Option<Bytes>, StateFault> {
+        let _no_flush = self.flushing.lock().expect("no holder panics");
+        let mut memory = self.write();
+        sink.finish()?;
+        let core = tables::read_core(&*self.kv, &self.identity)?;
+        let position = core.position.clone().map(Bytes::from);
+        *memory = Memory { core, current: Overlay::default(), writing: None };
+        *self.durable.lock().expect("no holder panics") = position.clone();
+        Ok(position)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().expect("no holder panics")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().expect("no holder panics")
+    }
+}
+
+fn live_after(before: u64, effects: &BatchEffects) -> u64 {
+    let created = effects.created.len();
+    let consumed = effects.consumed.iter().filter(|consumed| !consumed.born_in_batch).count();
+    let added = before.checked_add(u64::try_from(created).expect("batches are small"));
+    added
+        .and_then(|sum| sum.checked_sub(u64::try_from(consumed).expect("batches are small")))
+        .expect("only live outputs are consumed")
+}

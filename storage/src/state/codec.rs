@@ -1,0 +1,144 @@
+//! Keys and values of the ledger's tables. Part of the disk format: integers in keys are big-endian, so that rows sort
+//! by them.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::view::{LiveOutput, Place};
+use ledger::{AssetType, Contract, Origin, OutputId, Party, Sequence, TransactionId};
+
+/// Longest prefix of an [`OwnerKey`]: holder, issuer, symbol, kind.
+const OWNER_KEY_BYTES: usize = 32 + 32 + 16 + 1 + 32;
+
+/// A row of `Owners`: holder, asset, kind of contract, output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OwnerKey([u8; OWNER_KEY_BYTES]);
+
+/// Kinds of contract in [`OwnerKey`].
+const POSITION: u8 = 0;
+const GRANT: u8 = 1;
+const ALLOCATION: u8 = 2;
+
+impl OwnerKey {
+    pub(super) fn of(output: &LiveOutput) -> Self {
+        let kind = match output.contract {
+            Contract::Position(_) => POSITION,
+            Contract::Grant(_) => GRANT,
+            Contract::Allocation(_) => ALLOCATION,
+        };
+        let mut bytes = [0; OWNER_KEY_BYTES];
+        let (front, id) = bytes.split_at_mut(OWNER_KEY_BYTES - 32);
+        front.copy_from_slice(&prefix(&output.contract.holder(), &output.contract.asset(), kind));
+        id.copy_from_slice(output.id.as_bytes());
+        Self(bytes)
+    }
+
+    pub(super) const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The smallest key that starts with `prefix`.
+    pub(super) fn lower_bound(prefix: &[u8]) -> Self {
+        let mut bytes = [0; OWNER_KEY_BYTES];
+        bytes.iter_mut().zip(prefix).for_each(|(slot, byte)| *slot = *byte);
+        Self(bytes)
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+
+    pub(super) fn output(&self) -> OutputId {
+        let id = self.0.last_chunk::<32>().expect("the key ends with the output's name");
+        OutputId::from_bytes(*id)
+    }
+}
+
+fn prefix(holder: &Party, asset: &AssetType, kind: u8) -> Vec<u8> {
+    [holder.as_bytes().as_slice(), asset.issuer.as_bytes(), asset.symbol.padded(), &[kind]].concat()
+}
+
+/// Prefix of the keys of an owner's positions of one asset.
+pub(super) fn positions_prefix(owner: &Party, asset: &AssetType) -> Vec<u8> {
+    prefix(owner, asset, POSITION)
+}
+
+/// Value of `Live`.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct LiveRow {
+    origin: Origin,
+    sequence: u64,
+    contract: Contract,
+}
+
+pub(super) fn live_value(output: &LiveOutput) -> Vec<u8> {
+    let row = LiveRow { origin: output.origin, sequence: output.place.sequence.get(), contract: output.contract };
+    ledger::identifier::canonical_bytes(&row)
+}
+
+pub(super) fn read_live(id: OutputId, value: &[u8]) -> Option<LiveOutput> {
+    let row = LiveRow::try_from_slice(value).ok()?;
+    let place = Place { sequence: Sequence::new(row.sequence), index: row.origin.index };
+    Some(LiveOutput { id, origin: row.origin, place, contract: row.contract })
+}
+
+/// Value of `Spent`: who consumed the output, and enough of its name to tell it from a forgery of the same origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpentRow {
+    pub(super) winner: TransactionId,
+    name: [u8; 8],
+}
+
+impl SpentRow {
+    pub(super) fn new(id: &OutputId, winner: TransactionId) -> Self {
+        Self { winner, name: name_of(id) }
+    }
+
+    pub(super) fn is_of(&self, id: &OutputId) -> bool {
+        self.name == name_of(id)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        [self.winner.as_bytes().as_slice(), &self.name].concat()
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+        let (winner, name) = value.split_first_chunk::<32>()?;
+        Some(Self { winner: TransactionId::from_bytes(*winner), name: name.try_into().ok()? })
+    }
+}
+
+fn name_of(id: &OutputId) -> [u8; 8] {
+    *id.as_bytes().first_chunk().expect("a name has 32 bytes")
+}
+
+/// Key of `Spent`: the place of the output.
+pub(super) fn place_key(place: &Place) -> Vec<u8> {
+    [place.sequence.get().to_be_bytes().as_slice(), &place.index.to_be_bytes()].concat()
+}
+
+/// Value of `Transactions`: place and batch.
+pub(super) fn transaction_value(sequence: Sequence, batch: u64) -> Vec<u8> {
+    pair(sequence.get(), batch)
+}
+
+pub(super) fn read_transaction(value: &[u8]) -> Option<(Sequence, u64)> {
+    let (sequence, batch) = read_pair(value)?;
+    Some((Sequence::new(sequence), batch))
+}
+
+/// Key of `Heads`: log size after the batch, number of the batch.
+pub(super) fn head_key(size: Sequence, batch: u64) -> Vec<u8> {
+    pair(size.get(), batch)
+}
+
+pub(super) fn read_head_key(key: &[u8]) -> Option<(Sequence, u64)> {
+    read_transaction(key)
+}
+
+fn pair(first: u64, second: u64) -> Vec<u8> {
+    [first.to_be_bytes(), second.to_be_bytes()].concat()
+}
+
+fn read_pair(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (first, second) = bytes.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*first), u64::from_be_bytes(second.try_into().ok()?)))
+}

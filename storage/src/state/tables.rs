@@ -1,0 +1,236 @@
+//! The layers as one: current overlay over the one being written over the store.
+
+use borsh::BorshDeserialize;
+use ledger::check::LedgerIdentity;
+use ledger::commitments::Commitments;
+use ledger::entry::Configuration;
+use ledger::identifier::canonical_bytes;
+use ledger::merkle::{TileId, TileSource};
+use ledger::view::{LedgerView, LiveOutput, Place, ViewFault};
+use ledger::{AssetType, Contract, Hash, Origin, Outcome, OutputId, Party, Sequence, TransactionId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::codec::{self, OwnerKey, SpentRow};
+use super::overlay::{LiveChange, Overlay};
+use super::{BatchRecord, Core, Memory, StateFault};
+use crate::{KvBatch, KvStore, StorageFault, Table};
+
+/// Key of the only row of `Meta`.
+const CORE: &[u8] = b"core";
+
+pub(super) fn read_core(kv: &dyn KvStore, identity: &LedgerIdentity) -> Result<Core, StateFault> {
+    let Some(row) = kv.get(Table::Meta, CORE)? else {
+        let commitments = Commitments::genesis(identity.cluster, identity.group);
+        return Ok(Core { commitments, configuration: Configuration::genesis(), live_outputs: 0, position: None });
+    };
+    let core = Core::try_from_slice(&row).map_err(|_| StateFault::Row("meta/core"))?;
+    let head = core.commitments.head();
+    if (head.cluster, head.group) != (identity.cluster, identity.group) {
+        return Err(StateFault::OtherLedger);
+    }
+    Ok(core)
+}
+
+/// Everything that one flush writes.
+pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
+    let mut batch = KvBatch::new();
+    #[expect(clippy::iter_over_hash_type, reason = "the store sorts; the order within one write has no effect")]
+    for (id, change) in &overlay.live {
+        match change {
+            LiveChange::Created(output) => {
+                batch.put(Table::Live, id.as_bytes().to_vec(), codec::live_value(output));
+            }
+            LiveChange::Consumed => {
+                batch.delete(Table::Live, id.as_bytes().to_vec());
+            }
+        }
+    }
+    for (key, held) in &overlay.owners {
+        if *held {
+            batch.put(Table::Owners, key.as_bytes().to_vec(), Vec::new());
+        } else {
+            batch.delete(Table::Owners, key.as_bytes().to_vec());
+        }
+    }
+    #[expect(clippy::iter_over_hash_type, reason = "the store sorts; the order within one write has no effect")]
+    for (place, row) in &overlay.spent {
+        batch.put(Table::Spent, codec::place_key(place), row.encode());
+    }
+    #[expect(clippy::iter_over_hash_type, reason = "the store sorts; the order within one write has no effect")]
+    for (id, (sequence, number)) in &overlay.transactions {
+        batch.put(Table::Transactions, id.as_bytes().to_vec(), codec::transaction_value(*sequence, *number));
+    }
+    for (number, record) in &overlay.batches {
+        batch.put(Table::Batches, number.to_be_bytes().to_vec(), canonical_bytes(&**record));
+    }
+    for ((size, number), root) in &overlay.heads {
+        batch.put(Table::Heads, codec::head_key(*size, *number), root.to_vec());
+    }
+    for (tile, hashes) in &overlay.tiles {
+        batch.put(Table::Tiles, tile.key().to_vec(), hashes.clone());
+    }
+    batch.put(Table::Meta, CORE, canonical_bytes(core));
+    batch
+}
+
+/// The layers at one moment.
+pub(super) struct View<'a> {
+    pub(super) kv: &'a dyn KvStore,
+    pub(super) memory: &'a Memory,
+}
+
+impl View<'_> {
+    /// The overlays, newest first.
+    fn overlays(&self) -> impl Iterator<Item = &Overlay> {
+        std::iter::once(&self.memory.current).chain(self.memory.writing.as_deref())
+    }
+
+    pub(super) fn live_output(&self, id: &OutputId) -> Result<Option<LiveOutput>, StateFault> {
+        match self.overlays().find_map(|overlay| overlay.live.get(id)) {
+            Some(LiveChange::Created(output)) => Ok(Some(*output)),
+            Some(LiveChange::Consumed) => Ok(None),
+            None => match self.kv.get(Table::Live, id.as_bytes())? {
+                Some(value) => codec::read_live(*id, &value).map(Some).ok_or(StateFault::Row("live")),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// Place and batch of a sequenced transaction.
+    pub(super) fn transaction(&self, id: &TransactionId) -> Result<Option<(Sequence, u64)>, StateFault> {
+        if let Some(found) = self.overlays().find_map(|overlay| overlay.transactions.get(id)) {
+            return Ok(Some(*found));
+        }
+        match self.kv.get(Table::Transactions, id.as_bytes())? {
+            Some(value) => codec::read_transaction(&value).map(Some).ok_or(StateFault::Row("transactions")),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn batch(&self, number: u64) -> Result<Option<Arc<BatchRecord>>, StateFault> {
+        if let Some(found) = self.overlays().find_map(|overlay| overlay.batches.get(&number)) {
+            return Ok(Some(Arc::clone(found)));
+        }
+        match self.kv.get(Table::Batches, &number.to_be_bytes())? {
+            Some(value) => {
+                let record = BatchRecord::try_from_slice(&value).map_err(|_| StateFault::Row("batches"))?;
+                Ok(Some(Arc::new(record)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The first batch (log size afterwards, number, root) with at least this size afterwards.
+    pub(super) fn head_from(&self, size: Sequence) -> Result<Option<(Sequence, u64, [u8; 32])>, StateFault> {
+        // older layers hold older batches
+        let from = codec::head_key(size, 0);
+        if let Some((key, root)) = self.kv.scan(Table::Heads, &[], &from, 1)?.first() {
+            let found = codec::read_head_key(key).zip(root.as_ref().try_into().ok());
+            return found.map(|((size, batch), root)| Some((size, batch, root))).ok_or(StateFault::Row("heads"));
+        }
+        let older = self.memory.writing.as_deref().into_iter().chain([&self.memory.current]);
+        let mut found = older.filter_map(|overlay| overlay.heads.range((size, 0)..).next());
+        Ok(found.next().map(|((size, batch), root)| (*size, *batch, *root)))
+    }
+
+    /// Up to `limit` keys of held outputs that start with `prefix` and come after `after`, in order.
+    pub(super) fn owner_keys(
+        &self,
+        prefix: &[u8],
+        after: Option<OwnerKey>,
+        limit: usize,
+    ) -> Result<Vec<OwnerKey>, StateFault> {
+        let mut changed: BTreeMap<OwnerKey, bool> = BTreeMap::new();
+        let from = after.unwrap_or_else(|| OwnerKey::lower_bound(prefix));
+        let beyond = |key: &OwnerKey| after.is_none_or(|after| *key > after);
+        // newest last, so that it prevails
+        for overlay in self.memory.writing.as_deref().into_iter().chain([&self.memory.current]) {
+            let range = overlay.owners.range(from..).take_while(|(key, _)| key.as_bytes().starts_with(prefix));
+            changed.extend(range.map(|(key, held)| (*key, *held)));
+        }
+        let voided = changed.values().filter(|held| !**held).count();
+        let stored = self.kv.scan(Table::Owners, prefix, from.as_bytes(), limit + voided + 1)?;
+        for (key, _) in stored {
+            let key = OwnerKey::from_bytes(&key).ok_or(StateFault::Row("owners"))?;
+            changed.entry(key).or_insert(true);
+        }
+        // beyond the last stored row only overlays were seen, which is all there is
+        Ok(changed.into_iter().filter(|(key, held)| *held && beyond(key)).map(|(key, _)| key).take(limit).collect())
+    }
+}
+
+fn view_fault(fault: StateFault) -> ViewFault {
+    ViewFault(Box::new(fault))
+}
+
+impl LedgerView for View<'_> {
+    fn live(&self, id: &OutputId) -> Result<Option<Place>, ViewFault> {
+        Ok(self.live_output(id).map_err(view_fault)?.map(|output| output.place))
+    }
+
+    fn spender(&self, id: &OutputId, origin: &Origin) -> Result<Option<TransactionId>, ViewFault> {
+        let Some((sequence, _)) = self.transaction(&origin.transaction).map_err(view_fault)? else { return Ok(None) };
+        let place = Place { sequence, index: origin.index };
+        let row = match self.overlays().find_map(|overlay| overlay.spent.get(&place)) {
+            Some(row) => Some(*row),
+            None => {
+                let stored = self.kv.get(Table::Spent, &codec::place_key(&place));
+                let stored = stored.map_err(|fault| view_fault(fault.into()))?;
+                let decode = |value: bytes::Bytes| SpentRow::decode(&value).ok_or(StateFault::Row("spent"));
+                stored.map(decode).transpose().map_err(view_fault)?
+            }
+        };
+        Ok(row.filter(|row| row.is_of(id)).map(|row| row.winner))
+    }
+
+    fn outcome(&self, id: &TransactionId) -> Result<Option<(Sequence, Outcome)>, ViewFault> {
+        let Some((sequence, number)) = self.transaction(id).map_err(view_fault)? else { return Ok(None) };
+        let batch = self.batch(number).map_err(view_fault)?;
+        let record = batch.and_then(|batch| batch.record(sequence).cloned());
+        let record = record.ok_or_else(|| view_fault(StateFault::Row("batches (outcome)")))?;
+        Ok(Some((sequence, record.outcome)))
+    }
+
+    fn log_root_at(&self, size: Sequence) -> Result<Option<Hash>, ViewFault> {
+        if size == Sequence::default() {
+            return Ok(Some(ledger::merkle::empty_root()));
+        }
+        let found = self.head_from(size).map_err(view_fault)?;
+        Ok(found.filter(|(at, ..)| *at == size).map(|(_, _, root)| Hash::from_bytes(root)))
+    }
+
+    fn positions(&self, owner: &Party, asset: &AssetType, limit: usize) -> Result<Vec<LiveOutput>, ViewFault> {
+        let prefix = codec::positions_prefix(owner, asset);
+        let mut positions = Vec::new();
+        let mut after = None;
+        while positions.len() < limit {
+            let wanted = limit - positions.len();
+            let keys = self.owner_keys(&prefix, after, wanted).map_err(view_fault)?;
+            for key in &keys {
+                let output = self.live_output(&key.output()).map_err(view_fault)?;
+                let output = output.ok_or_else(|| view_fault(StateFault::Row("owners (void)")))?;
+                if matches!(output.contract, Contract::Position(held) if held.quantity.is_positive()) {
+                    positions.push(output);
+                }
+            }
+            after = keys.last().copied();
+            if keys.len() < wanted {
+                break;
+            }
+        }
+        Ok(positions)
+    }
+}
+
+impl TileSource for View<'_> {
+    type Tile = Vec<u8>;
+    type Error = StorageFault;
+
+    fn tile(&self, id: TileId) -> Result<Option<Self::Tile>, Self::Error> {
+        if let Some(tile) = self.overlays().find_map(|overlay| overlay.tiles.get(&id)) {
+            return Ok(Some(tile.clone()));
+        }
+        Ok(self.kv.get(Table::Tiles, &id.key())?.map(|tile| tile.to_vec()))
+    }
+}
