@@ -1,0 +1,225 @@
+//! Certifying one bundle: whom to ask, for how long to wait, whom to believe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::FuturesUnordered;
+use ledger::Party;
+use ledger::bundle::BundleLayout;
+use ledger::certificate::ValidatorSet;
+use seams::{offload, tasks};
+use tokio::time::{Instant, sleep_until};
+
+use super::call::{self, CallFault, Question, Vouched};
+use super::roster::{Choice, Place, Purpose};
+use super::{Certified, Inner, PoolFault};
+use crate::check::{BundleVerdicts, validate_bundle};
+
+type Answer = (Party, Result<Vouched, CallFault>);
+
+pub(super) struct Round {
+    inner: Arc<Inner>,
+    bundle: Bytes,
+    layout: Arc<BundleLayout>,
+    set: ValidatorSet,
+    question: Arc<Question>,
+    required: usize,
+    /// Certificates so far: of different validators, all agreeing.
+    found: Vec<Vouched>,
+    /// Everyone who was asked, except who refused for lack of room.
+    asked: BTreeSet<Party>,
+    /// Who has not answered yet, and from when on the answer is late.
+    open: BTreeMap<Party, Instant>,
+    calls: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// This node's own finding, once something made it necessary.
+    truth: Option<BundleVerdicts>,
+}
+
+/// What is left to do after asking everyone worth asking.
+enum Outlook {
+    /// Wait for answers.
+    Answers,
+    /// Wait for answers or room; room comes at this time, or unannounced.
+    Room(Option<Instant>),
+    /// Not enough validators can be had.
+    TooFew,
+}
+
+impl Round {
+    pub(super) fn new(inner: Arc<Inner>, bundle: Bytes, layout: Arc<BundleLayout>, set: ValidatorSet) -> Self {
+        let question = Arc::new(Question::new(&bundle, &layout, set.epoch));
+        let required = usize::from(set.required.max(1));
+        Self {
+            inner,
+            bundle,
+            layout,
+            set,
+            question,
+            required,
+            found: Vec::new(),
+            asked: BTreeSet::new(),
+            open: BTreeMap::new(),
+            calls: FuturesUnordered::new(),
+            truth: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Result<Certified, PoolFault> {
+        let inner = Arc::clone(&self.inner);
+        let deadline = Instant::now() + inner.options.certify_timeout;
+        while self.found.len() < self.required {
+            // listens before looking, so that no change falls between
+            let changed = inner.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let outlook = self.ask();
+            let (room, listening) = match outlook {
+                Outlook::TooFew => {
+                    self.stand_in().await?;
+                    continue;
+                }
+                Outlook::Answers => (None, false),
+                Outlook::Room(until) => (until, true),
+            };
+            let now = Instant::now();
+            let late = self.open.values().copied().filter(|late_at| *late_at > now).min();
+            let wake = [Some(deadline), late, room].into_iter().flatten().min().unwrap_or(deadline);
+            // each branch only waits: what is cancelled loses nothing, and the calls stay in the set
+            tokio::select! {
+                biased;
+                Some((validator, answer)) = self.calls.next() => self.take(validator, answer).await,
+                () = &mut changed, if listening => {}
+                () = sleep_until(wake) => {
+                    if Instant::now() >= deadline {
+                        let waited = inner.options.certify_timeout;
+                        return Err(PoolFault::Late { found: self.found.len(), required: self.required, waited });
+                    }
+                }
+            }
+        }
+        Ok(self.finish())
+    }
+
+    /// Asks until as many answers as needed are had or expected in time.
+    fn ask(&mut self) -> Outlook {
+        loop {
+            let now = Instant::now();
+            let in_time = self.open.values().filter(|late_at| **late_at > now).count();
+            if self.found.len() + in_time >= self.required {
+                return Outlook::Answers;
+            }
+            let covered = self.found.len() + self.open.len() >= self.required;
+            let purpose = if covered { Purpose::Hedge } else { Purpose::Need };
+            let draw = self.inner.draw();
+            let mut roster = self.inner.roster();
+            match roster.choose(&self.inner.options, &self.set, &self.asked, purpose, now, draw) {
+                Choice::Take(place) => {
+                    let late_at = now + roster.late_after(&self.inner.options);
+                    if purpose == Purpose::Hedge {
+                        roster.counters.hedges += 1;
+                    }
+                    drop(roster);
+                    self.call(place, late_at);
+                }
+                Choice::Wait(until) => return Outlook::Room(until),
+                Choice::Nobody if covered => return Outlook::Answers,
+                Choice::Nobody => return Outlook::TooFew,
+            }
+        }
+    }
+
+    /// The call is a task of its own: it ends, and is noted, also when this round does not wait for it.
+    fn call(&mut self, place: Place, late_at: Instant) {
+        let validator = place.validator;
+        self.asked.insert(validator);
+        self.open.insert(validator, late_at);
+        let (inner, question) = (Arc::clone(&self.inner), Arc::clone(&self.question));
+        let task = tasks::spawn(async move {
+            let began = Instant::now();
+            let answer = call::put(&inner, &place.address, &question, Some(validator)).await;
+            drop(place.permit);
+            inner.note(&validator, began.elapsed(), &answer);
+            answer
+        });
+        let ended = |joined: Result<_, tokio::task::JoinError>| {
+            // aborted with its node, as this round is about to be
+            joined.unwrap_or_else(|error| Err(CallFault::Failed(error.to_string())))
+        };
+        self.calls.push(task.map(move |joined| (validator, ended(joined))).boxed());
+    }
+
+    async fn take(&mut self, validator: Party, answer: Result<Vouched, CallFault>) {
+        self.open.remove(&validator);
+        match answer {
+            Ok(vouched) => {
+                let differs = self.found.first().is_some_and(|first| first.rejections != vouched.rejections);
+                self.found.push(vouched);
+                if differs && self.truth.is_none() {
+                    self.inner.roster().counters.disagreements += 1;
+                    self.find_out().await;
+                }
+                self.convict_liars();
+            }
+            Err(CallFault::Busy(_)) => {
+                self.asked.remove(&validator);
+            }
+            Err(CallFault::Failed(_) | CallFault::Stranger(_) | CallFault::Wrong(_)) => {}
+        }
+    }
+
+    /// This node counts for one validator, where its key is in the set.
+    async fn stand_in(&mut self) -> Result<(), PoolFault> {
+        let local = self.inner.local_key.party();
+        let stands_in = self.set.keys.contains(&local) && !self.asked.contains(&local);
+        let found = self.found.len() + self.open.len() + usize::from(stands_in);
+        if found < self.required {
+            return Err(PoolFault::TooFewValidators { found, required: self.required });
+        }
+        self.asked.insert(local);
+        let truth = self.find_out().await;
+        let certificate = truth.certify(self.layout.digest(), self.set.epoch, &self.inner.local_key);
+        let rejections = truth.rejections();
+        self.convict_liars();
+        self.found.push(Vouched { certificate, rejections });
+        self.inner.roster().counters.fallback_bundles += 1;
+        Ok(())
+    }
+
+    /// Checks the bundle in process.
+    async fn find_out(&mut self) -> BundleVerdicts {
+        if let Some(truth) = &self.truth {
+            return truth.clone();
+        }
+        let (inner, bundle, layout) = (Arc::clone(&self.inner), self.bundle.clone(), Arc::clone(&self.layout));
+        let truth = offload(&*self.inner.compute, move || {
+            validate_bundle(&bundle, &layout, &inner.identity, &inner.options.limits, &*inner.compute)
+        })
+        .await;
+        self.truth = Some(truth.clone());
+        truth
+    }
+
+    /// Once the truth is known, whoever signed something else lied.
+    fn convict_liars(&mut self) {
+        let Some(truth) = &self.truth else { return };
+        let truth = truth.rejections();
+        let mut roster = self.inner.roster();
+        self.found.retain(|vouched| {
+            let honest = vouched.rejections == truth;
+            if !honest {
+                roster.convict(&vouched.certificate.validator, "it signed verdicts or gave reasons that are false");
+            }
+            honest
+        });
+    }
+
+    fn finish(self) -> Certified {
+        let rejections = self.found.first().map(|vouched| vouched.rejections.clone()).unwrap_or_default();
+        assert!(self.found.iter().all(|vouched| vouched.rejections == rejections), "the certificates agree");
+        let certificates = self.found.into_iter().map(|vouched| vouched.certificate).collect();
+        Certified { certificates, rejections }
+    }
+}
