@@ -214,9 +214,9 @@ fn assemble(
             }
             effects.consumed.push(ConsumedOutput { output, spender: place.sequence, born_in_batch: birth.is_some() });
         }
-        for (position, (id, contract)) in resolved.created.into_iter().enumerate() {
-            born.insert(id, created.len());
-            created.push(Some(live_output(place, &transaction, position, id, contract)));
+        for output in resolved.created {
+            born.insert(output.id, created.len());
+            created.push(Some(output));
         }
         effects.records.push(OutcomeRecord {
             sequence: place.sequence,

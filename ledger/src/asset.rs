@@ -31,7 +31,8 @@ impl Symbol {
     pub fn as_str(&self) -> &str {
         let length = self.bytes.iter().position(|byte| *byte == 0).unwrap_or(SYMBOL_BYTES_MAX);
         let text = self.bytes.get(..length).unwrap_or_default();
-        std::str::from_utf8(text).expect("the constructor admits ASCII only")
+        // the constructor admits ASCII only
+        std::str::from_utf8(text).unwrap_or_default()
     }
 
     /// The symbol as [`SYMBOL_BYTES_MAX`] bytes, padded with zeros.
@@ -88,8 +89,7 @@ impl BorshDeserialize for Symbol {
             .get_mut(..length)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a symbol has at most 16 bytes"))?;
         reader.read_exact(text)?;
-        let text =
-            std::str::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a symbol is ASCII"))?;
+        let text = std::str::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         text.parse().map_err(|error: SymbolSyntax| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }

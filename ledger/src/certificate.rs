@@ -1,6 +1,7 @@
 //! Certificates: a validator's signed word on every transaction of one bundle.
 
 use std::collections::BTreeSet;
+use std::io::{self, Read};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -9,7 +10,10 @@ use crate::signature::{Claim, SigningKey, message};
 use crate::transaction::Signature;
 
 /// One bit per transaction of a bundle, in order; set where the transaction passed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
+///
+/// One list of verdicts has one encoding: as many bytes as it takes, first transaction in the lowest bit of the
+/// first byte, and zeros above the last. Anything else does not decode.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, BorshSerialize)]
 pub struct VerdictBitmap {
     transactions: u32,
     bits: Vec<u8>,
@@ -17,13 +21,14 @@ pub struct VerdictBitmap {
 
 impl VerdictBitmap {
     /// Packs verdicts.
+    ///
+    /// # Panics
+    /// Beyond 2^32 verdicts; bundles hold some thousand.
     #[must_use]
     pub fn of(verdicts: &[bool]) -> Self {
-        let bits = verdicts
-            .chunks(8)
-            .map(|chunk| chunk.iter().rev().fold(0_u8, |byte, passed| (byte << 1) | u8::from(*passed)))
-            // the first chunk may be short only if it is the last
-            .collect();
+        // from the last verdict of a byte to the first, so that the first ends in the lowest bit
+        let pack = |verdicts: &[bool]| verdicts.iter().rev().fold(0_u8, |byte, passed| (byte << 1) | u8::from(*passed));
+        let bits = verdicts.chunks(8).map(pack).collect();
         Self { transactions: u32::try_from(verdicts.len()).expect("bundles are small"), bits }
     }
 
@@ -54,6 +59,20 @@ impl VerdictBitmap {
     #[must_use]
     pub fn none_passed(&self) -> bool {
         self.bits.iter().all(|byte| *byte == 0)
+    }
+}
+
+impl BorshDeserialize for VerdictBitmap {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> io::Result<Self> {
+        let transactions = u32::deserialize_reader(reader)?;
+        let bits = Vec::<u8>::deserialize_reader(reader)?;
+        let whole = u32::try_from(bits.len()) == Ok(transactions.div_ceil(8));
+        let used_of_last = transactions.checked_rem(8).filter(|used| *used != 0).unwrap_or(8);
+        let above_last = bits.last().and_then(|last| last.checked_shr(used_of_last)).unwrap_or(0);
+        if !whole || above_last != 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a verdict bitmap has one bit per transaction"));
+        }
+        Ok(Self { transactions, bits })
     }
 }
 

@@ -6,11 +6,13 @@
 mod command;
 mod movements;
 
+pub(crate) use command::{command_legs, command_owes};
+
 use crate::identifier::ClusterId;
 use crate::limits::Limits;
 use crate::rejection::{Counted, Rejection};
 use crate::signature::{Claim, all_hold, transaction_message};
-use crate::transaction::{Body, Intent, ReceivedTransaction};
+use crate::transaction::{Intent, ReceivedTransaction, group_id};
 
 /// The ledger that transactions must be meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub fn check_submissions<'a>(
         .map(|members| {
             let group = check_group(members, limits);
             let structure = |member| check_structure(member, identity, limits);
-            members.iter().map(|member| structure(member).and_then(|()| group.clone())).collect()
+            members.iter().map(|member| lower(structure(member), group.clone())).collect()
         })
         .collect();
     reject_false_signatures(submissions, &mut verdicts);
@@ -88,6 +90,7 @@ pub fn check_structure(
     match &body.intent {
         Intent::Movements(movements) => {
             movements::check_counts(movements, limits)?;
+            movements::check_not_empty(movements)?;
             check_signers(received)?;
             movements::check(movements, &body.signers)
         }
@@ -115,6 +118,14 @@ fn check_signers(received: &ReceivedTransaction) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// Of two verdicts the one that is reported.
+fn lower(a: Result<(), Rejection>, b: Result<(), Rejection>) -> Result<(), Rejection> {
+    match (a, b) {
+        (Err(a), Err(b)) => Err(if b.code() < a.code() { b } else { a }),
+        (a, b) => a.and(b),
+    }
+}
+
 /// A member of an atomic group stands only together with exactly the others, in their order.
 fn check_group(members: &[ReceivedTransaction], limits: &Limits) -> Result<(), Rejection> {
     at_most(Counted::GroupMembers, members.len(), limits.group_members_max)?;
@@ -128,8 +139,7 @@ pub fn group_is_complete(members: &[ReceivedTransaction]) -> bool {
     if members.len() == 1 && bodies().all(|body| body.atomic.is_none()) {
         return true;
     }
-    let owned: Vec<Body> = bodies().cloned().collect();
-    let group = Body::atomic_group_id(&owned);
+    let group = group_id(bodies());
     bodies().all(|body| body.atomic == Some(group))
 }
 

@@ -47,6 +47,9 @@ impl Commitments {
     }
 
     /// Advances by one batch. Returns the tiles that filled up, to be stored.
+    ///
+    /// # Panics
+    /// Where `log_time` is before that of the last batch: callers pass the largest log time so far.
     #[must_use = "full tiles are not kept here"]
     pub fn advance(&mut self, effects: &BatchEffects, log_time: LogTime, epoch: u64) -> Vec<(TileId, Vec<u8>)> {
         let tiles = self.log.append_all(&effects.leaves);

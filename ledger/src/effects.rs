@@ -1,12 +1,13 @@
-//! What a transaction does to the state, read off its body: the outputs it consumes, references and creates, and
-//! the log times at which it may.
+//! What a transaction wants to do to the state, read off its body: the outputs it consumes, references and creates,
+//! and the log times at which it may. Whether it happens is decided in the order ([`crate::apply`]).
 
 use crate::contract::Contract;
 use crate::identifier::{OutputId, TransactionId};
 use crate::quantity::LogTime;
 use crate::transaction::{Body, Intent, Movements, Origin, Unlock, output_id};
 
-/// The effects of one transaction, its commands excepted (their inputs are chosen at apply).
+/// The effects of a transaction that names its inputs. A command has none before it is applied: what it consumes
+/// is chosen then, and what it creates follows from that.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effects {
     /// Consumed outputs with their origins, in input order.
@@ -15,14 +16,16 @@ pub struct Effects {
     pub referenced: Vec<(OutputId, Origin)>,
     /// Created outputs, in output order.
     pub created: Vec<(OutputId, Contract)>,
-    /// Allocations returned as expired, with their expiries: (input, expiry), in input order.
+    /// Allocations returned as expired, which needs a log time at or after their expiries: (index of the input,
+    /// expiry), in input order.
     pub expirations: Vec<(u16, LogTime)>,
-    /// Allocations that settle, with their expiries: (input, expiry), in input order.
+    /// Allocations that settle, which needs a log time before their expiries: (index of the input, expiry), in
+    /// input order.
     pub settlements: Vec<(u16, LogTime)>,
 }
 
 impl Effects {
-    /// The effects of the body of transaction `id`.
+    /// The effects of `body`, whose identifier is `id`.
     #[must_use]
     pub fn of(id: &TransactionId, body: &Body) -> Self {
         match &body.intent {
@@ -56,10 +59,9 @@ impl Effects {
         }
     }
 
-    /// Every output that is touched.
-    pub fn touched(&self) -> impl Iterator<Item = &OutputId> {
-        let named = self.consumed.iter().chain(&self.referenced).map(|(id, _)| id);
-        named.chain(self.created.iter().map(|(id, _)| id))
+    /// Every output that begins or ceases to exist: the consumed ones, then the created ones.
+    pub fn changed(&self) -> impl Iterator<Item = &OutputId> {
+        self.consumed.iter().map(|(id, _)| id).chain(self.created.iter().map(|(id, _)| id))
     }
 }
 

@@ -126,6 +126,9 @@ pub fn tagged_hash(domain: &[u8; DOMAIN_BYTES], parts: &[&[u8]]) -> [u8; 32] {
 }
 
 /// The canonical encoding of a value (borsh).
+///
+/// # Panics
+/// Where a list has 2^32 items or more, which nothing that was received or is kept within the limits has.
 #[must_use]
 pub fn canonical_bytes<T: BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("encoding into memory cannot fail: every length fits in 32 bits")

@@ -8,6 +8,7 @@
 #![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::float_arithmetic)]
 
 pub mod identifier;
+mod id_map;
 pub mod quantity;
 pub mod asset;
 pub mod terms;

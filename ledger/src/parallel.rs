@@ -23,6 +23,9 @@ impl Parallel for Serial {
 const CHUNK: usize = 16;
 
 /// The results of `job` for each item, in the items' order, whatever order they ran in.
+///
+/// # Panics
+/// Where `parallel` breaks its contract and leaves a job out.
 pub fn map<T, R>(parallel: &dyn Parallel, items: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R>
 where
     T: Sync,

@@ -2,7 +2,11 @@
 //!
 //! Numbers 100–199 are order-free (the transaction alone shows them; it never enters the order), 200–299 are
 //! order-bound (they depend on the place in the order, and are outcomes). Where several hold, the lowest number
-//! is reported, except that the inputs and references of a transaction are judged in their own order.
+//! is reported, except that the inputs of a transaction are judged in their own order, as are its references, and
+//! that [`Rejection::GroupMemberRejected`] is also what the rest of a group gets when one member fails before the
+//! order.
+
+use std::io::{self, Read, Write};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -34,7 +38,9 @@ pub enum Counted {
 macro_rules! rejections {
     ($($(#[doc = $doc:literal])+ $code:literal $name:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $type:ty,)* } => $advice:literal;)+) => {
         /// A numbered reason with its evidence. The sender's mistake, and the same on every replica.
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
+        ///
+        /// Its encoding begins with the number, so that new reasons never change what is in the log.
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
         pub enum Rejection {
             $($(#[doc = $doc])+ $name { $($(#[doc = $field_doc])+ $field: $type,)* },)+
         }
@@ -53,12 +59,36 @@ macro_rules! rejections {
             }
         }
 
-        /// Every reason: number, name, meaning, what to do.
+        impl BorshSerialize for Rejection {
+            fn serialize<W: Write>(&self, writer: &mut W) -> io::Result<()> {
+                self.code().serialize(writer)?;
+                match self {
+                    $(Self::$name { $($field),* } => {
+                        $($field.serialize(writer)?;)*
+                    })+
+                }
+                Ok(())
+            }
+        }
+
+        impl BorshDeserialize for Rejection {
+            fn deserialize_reader<R: Read>(reader: &mut R) -> io::Result<Self> {
+                match u16::deserialize_reader(reader)? {
+                    $($code => Ok(Self::$name { $($field: <$type>::deserialize_reader(reader)?),* }),)+
+                    unknown => {
+                        let message = format!("no reason has the number {unknown}");
+                        Err(io::Error::new(io::ErrorKind::InvalidData, message))
+                    }
+                }
+            }
+        }
+
+        /// Every reason, ascending: number, name, meaning, what to do.
         pub const CATALOGUE: &[RejectionEntry] = &[
             $(RejectionEntry {
                 code: $code,
                 name: stringify!($name),
-                meaning: concat!($($doc),+),
+                meaning: concat!($($doc),+).trim_ascii(),
                 advice: $advice,
             },)+
         ];
@@ -333,7 +363,7 @@ pub enum Part {
 impl std::fmt::Display for Rejection {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let entry = CATALOGUE.iter().find(|entry| entry.code == self.code());
-        let meaning = entry.map_or("", |entry| entry.meaning.trim());
+        let meaning = entry.map_or("", |entry| entry.meaning);
         write!(formatter, "{} {}: {meaning} {self:?}", self.code(), self.name())
     }
 }

@@ -205,13 +205,18 @@ impl Body {
     /// The name of the group that consists of these bodies in this order, each taken without its group field.
     #[must_use]
     pub fn atomic_group_id(members: &[Self]) -> AtomicGroupId {
-        let digests: Vec<TransactionId> = members.iter().map(Self::id_outside_group).collect();
-        AtomicGroupId::from_bytes(tagged_hash(b"seriatim group..", &[&canonical_bytes(&digests)]))
+        group_id(members.iter())
     }
 
     fn id_outside_group(&self) -> TransactionId {
         Self { atomic: None, ..self.clone() }.id()
     }
+}
+
+/// The name of the group of these members.
+pub(crate) fn group_id<'a>(members: impl Iterator<Item = &'a Body>) -> AtomicGroupId {
+    let digests: Vec<TransactionId> = members.map(Body::id_outside_group).collect();
+    AtomicGroupId::from_bytes(tagged_hash(b"seriatim group..", &[&canonical_bytes(&digests)]))
 }
 
 /// The identifier of the transaction whose canonical body these bytes are.

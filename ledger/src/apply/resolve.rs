@@ -1,28 +1,29 @@
 //! Inside one component, one unit after another: the serial rule that everything else is measured against.
 
 mod command;
+mod holdings;
 
 pub(super) use command::outputs as command_outputs;
 
-use std::collections::{BTreeMap, HashMap};
-
-use crate::asset::AssetType;
 use crate::contract::Contract;
-use crate::identifier::{OutputId, Party, TransactionId};
+use crate::effects::small_index;
+use crate::id_map::IdMap;
+use crate::identifier::{OutputId, TransactionId};
 use crate::outcome::Outcome;
 use crate::rejection::Rejection;
-use crate::transaction::{Intent, Origin};
+use crate::transaction::{Intent, Movements, Origin};
 use crate::view::{LedgerView, LiveOutput, Place, ViewFault};
 
-use super::component::OutputMap;
 use super::prepare::Prepared;
 use super::{BatchContext, Placed, Placement, live_output};
+
+use holdings::Holdings;
 
 /// What became of one transaction.
 pub(super) struct Resolved {
     pub(super) outcome: Outcome,
     pub(super) consumed: Vec<LiveOutput>,
-    pub(super) created: Vec<(OutputId, Contract)>,
+    pub(super) created: Vec<LiveOutput>,
 }
 
 /// Resolves the units of a component in order; the result pairs places (indexes into the placed transactions) with
@@ -34,7 +35,8 @@ pub(super) fn resolve_component(
     placed: &Placement,
     units: &[usize],
 ) -> Result<Vec<(usize, Resolved)>, ViewFault> {
-    let mut resolver = Resolver { view, context, local: HashMap::default(), positions: BTreeMap::new() };
+    let holdings = placed.has_commands.then(Holdings::default);
+    let mut resolver = Resolver { view, context, local: placed.hashing.map(), holdings };
     let mut resolved = Vec::with_capacity(units.len());
     for unit in units {
         let places = placed.units.get(*unit).cloned().unwrap_or_default();
@@ -59,9 +61,9 @@ enum Local {
 struct Resolver<'a> {
     view: &'a dyn LedgerView,
     context: &'a BatchContext<'a>,
-    local: OutputMap<Local>,
-    /// Positions above zero that this component created and has not consumed: what commands find besides the view.
-    positions: BTreeMap<(Party, AssetType), BTreeMap<OutputId, LiveOutput>>,
+    local: IdMap<OutputId, Local>,
+    /// Kept only where the batch has commands: nothing else looks for positions.
+    holdings: Option<Holdings>,
 }
 
 /// A rejection, or a state that cannot be read.
@@ -85,15 +87,15 @@ impl From<ViewFault> for Refusal {
 impl Resolver<'_> {
     /// A unit commits whole or not at all: where one member is rejected, those before it are undone.
     fn resolve_unit(&mut self, unit: &[(usize, &Placed, &Prepared)]) -> Result<Vec<(usize, Resolved)>, ViewFault> {
-        let before = (unit.len() > 1).then(|| (self.local.clone(), self.positions.clone()));
         let mut resolved = Vec::with_capacity(unit.len());
         for (member, (place, placed, prepared)) in unit.iter().enumerate() {
             match self.resolve_one(placed, prepared) {
                 Ok(outcome) => resolved.push((*place, outcome)),
                 Err(Refusal::Fault(fault)) => return Err(fault),
                 Err(Refusal::Rejected(reason)) => {
-                    if let Some((local, positions)) = before {
-                        (self.local, self.positions) = (local, positions);
+                    for (_, done) in resolved.iter().rev() {
+                        self.discard(&done.created);
+                        self.restore(&done.consumed);
                     }
                     return Ok(reject_unit(unit, member, reason));
                 }
@@ -104,28 +106,31 @@ impl Resolver<'_> {
 
     fn resolve_one(&mut self, placed: &Placed, prepared: &Prepared) -> Result<Resolved, Refusal> {
         self.judge_times(prepared)?;
-        match &prepared.body().intent {
+        let transaction = prepared.id();
+        let (chosen, consumed, created) = match &prepared.body().intent {
             Intent::Movements(movements) => {
-                let places = self.judge_inputs(prepared)?;
-                let consumed = movements.inputs.iter().zip(&prepared.effects.consumed).zip(places);
-                let consumed = consumed
-                    .map(|((input, (id, origin)), place)| LiveOutput {
-                        id: *id,
-                        origin: *origin,
-                        place,
-                        contract: input.contract,
-                    })
-                    .collect();
-                let created = prepared.effects.created.clone();
-                Ok(self.commit(placed, prepared, Vec::new(), consumed, created))
+                let consumed = self.consume_inputs(movements, prepared)?;
+                (Vec::new(), consumed, prepared.effects.created.clone())
             }
             Intent::Command(command) => {
-                let chosen = command::choose(self, command)?;
-                let created = command::outputs(&prepared.id(), command, &chosen)?;
-                let names = chosen.iter().map(|output| output.id).collect();
-                Ok(self.commit(placed, prepared, names, chosen, created))
+                let inputs_max = self.context.limits.command_inputs_max;
+                let holdings = self.holdings.get_or_insert_default();
+                let consumed = command::choose(self.view, holdings, command, inputs_max)?;
+                let created = command::outputs(&transaction, command, &consumed)?;
+                for output in &consumed {
+                    self.consume(output, transaction);
+                }
+                (consumed.iter().map(|output| output.id).collect(), consumed, created)
             }
+        };
+        let live = |(position, (id, contract)): (usize, &(OutputId, Contract))| {
+            live_output(placed, &transaction, position, *id, *contract)
+        };
+        let created: Vec<LiveOutput> = created.iter().enumerate().map(live).collect();
+        for output in &created {
+            self.set_live(output);
         }
+        Ok(Resolved { outcome: Outcome::Committed { chosen }, consumed, created })
     }
 
     fn judge_times(&self, prepared: &Prepared) -> Result<(), Rejection> {
@@ -151,31 +156,57 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// The places of the consumed outputs, all of them and the referenced ones being live here.
-    fn judge_inputs(&self, prepared: &Prepared) -> Result<Vec<Place>, Refusal> {
-        let mut places = Vec::with_capacity(prepared.effects.consumed.len());
-        for (position, (named, before)) in prepared.effects.consumed.iter().zip(&prepared.consumed_live).enumerate() {
-            let input = crate::effects::small_index(position);
-            let (output, _) = *named;
-            match self.state_of(named, *before)? {
-                State::Live(place) => places.push(place),
-                State::Unknown => return Err(Rejection::InputUnknown { input, output }.into()),
-                State::SpentBy(winner) => return Err(Rejection::InputSpent { input, output, winner }.into()),
+    /// Consumes the inputs one after another, so that naming an output twice fails as any second spending does.
+    /// Where one fails, nothing was consumed.
+    fn consume_inputs(&mut self, movements: &Movements, prepared: &Prepared) -> Result<Vec<LiveOutput>, Refusal> {
+        let mut consumed = Vec::with_capacity(prepared.effects.consumed.len());
+        let judged = self
+            .try_consume_inputs(movements, prepared, &mut consumed)
+            .and_then(|()| self.judge_references(prepared));
+        match judged {
+            Ok(()) => Ok(consumed),
+            Err(refusal) => {
+                self.restore(&consumed);
+                Err(refusal)
             }
         }
-        for (position, (named, before)) in prepared.effects.referenced.iter().zip(&prepared.referenced_live).enumerate()
-        {
-            let reference = crate::effects::small_index(position);
+    }
+
+    fn try_consume_inputs(
+        &mut self,
+        movements: &Movements,
+        prepared: &Prepared,
+        consumed: &mut Vec<LiveOutput>,
+    ) -> Result<(), Refusal> {
+        let named = prepared.effects.consumed.iter().zip(&prepared.consumed_live);
+        for (position, (input, (named, before))) in movements.inputs.iter().zip(named).enumerate() {
+            let index = small_index(position);
+            let (output, origin) = *named;
+            match self.state_of(named, *before)? {
+                State::Live(place) => {
+                    let output = LiveOutput { id: output, origin, place, contract: input.contract };
+                    self.consume(&output, prepared.id());
+                    consumed.push(output);
+                }
+                State::Unknown => return Err(Rejection::InputUnknown { input: index, output }.into()),
+                State::SpentBy(winner) => return Err(Rejection::InputSpent { input: index, output, winner }.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_references(&self, prepared: &Prepared) -> Result<(), Refusal> {
+        let named = prepared.effects.referenced.iter().zip(&prepared.referenced_live);
+        for (position, (named, before)) in named.enumerate() {
+            let reference = small_index(position);
             let (output, _) = *named;
             match self.state_of(named, *before)? {
                 State::Live(_) => {}
                 State::Unknown => return Err(Rejection::ReferenceUnknown { reference, output }.into()),
-                State::SpentBy(winner) => {
-                    return Err(Rejection::ReferenceSpent { reference, output, winner }.into());
-                }
+                State::SpentBy(winner) => return Err(Rejection::ReferenceSpent { reference, output, winner }.into()),
             }
         }
-        Ok(places)
+        Ok(())
     }
 
     fn state_of(&self, (id, origin): &(OutputId, Origin), before: Option<Place>) -> Result<State, ViewFault> {
@@ -190,38 +221,34 @@ impl Resolver<'_> {
         }
     }
 
-    fn commit(
-        &mut self,
-        placed: &Placed,
-        prepared: &Prepared,
-        chosen: Vec<OutputId>,
-        consumed: Vec<LiveOutput>,
-        created: Vec<(OutputId, Contract)>,
-    ) -> Resolved {
-        let transaction = prepared.id();
-        for output in &consumed {
-            self.local.insert(output.id, Local::SpentBy(transaction));
-            self.forget_position(output);
-        }
-        for (position, (id, contract)) in created.iter().enumerate() {
-            let output = live_output(placed, &transaction, position, *id, *contract);
-            self.local.insert(*id, Local::Live(output.place));
-            self.note_position(output);
-        }
-        Resolved { outcome: Outcome::Committed { chosen }, consumed, created }
-    }
-
-    fn note_position(&mut self, output: LiveOutput) {
-        let Contract::Position(held) = output.contract else { return };
-        if held.quantity.is_positive() {
-            self.positions.entry((held.owner, held.asset)).or_default().insert(output.id, output);
+    fn consume(&mut self, output: &LiveOutput, spender: TransactionId) {
+        self.local.insert(output.id, Local::SpentBy(spender));
+        if let Some(holdings) = &mut self.holdings {
+            holdings.remove(output);
         }
     }
 
-    fn forget_position(&mut self, output: &LiveOutput) {
-        let Contract::Position(held) = output.contract else { return };
-        if let Some(positions) = self.positions.get_mut(&(held.owner, held.asset)) {
-            positions.remove(&output.id);
+    fn set_live(&mut self, output: &LiveOutput) {
+        self.local.insert(output.id, Local::Live(output.place));
+        if let Some(holdings) = &mut self.holdings {
+            holdings.add(*output);
+        }
+    }
+
+    /// Undoes the consumption of outputs, wherever they were live before: in the state or in this component.
+    fn restore(&mut self, consumed: &[LiveOutput]) {
+        for output in consumed {
+            self.set_live(output);
+        }
+    }
+
+    /// Undoes the creation of outputs.
+    fn discard(&mut self, created: &[LiveOutput]) {
+        for output in created {
+            self.local.remove(&output.id);
+            if let Some(holdings) = &mut self.holdings {
+                holdings.remove(output);
+            }
         }
     }
 }
@@ -235,7 +262,7 @@ enum State {
 
 fn reject_unit(unit: &[(usize, &Placed, &Prepared)], culprit: usize, reason: Rejection) -> Vec<(usize, Resolved)> {
     let code = reason.code();
-    let because = Rejection::GroupMemberRejected { member: crate::effects::small_index(culprit), code };
+    let because = Rejection::GroupMemberRejected { member: small_index(culprit), code };
     let rejected = |(member, (place, ..)): (usize, &(usize, &Placed, &Prepared))| {
         let rejection = if member == culprit { reason.clone() } else { because.clone() };
         let outcome = Outcome::Rejected(rejection);

@@ -26,9 +26,17 @@ pub(super) fn check_counts(movements: &Movements, limits: &Limits) -> Result<(),
     Ok(())
 }
 
+pub(super) fn check_not_empty(movements: &Movements) -> Result<(), Rejection> {
+    let Movements { inputs, outputs, supply, .. } = movements;
+    if inputs.is_empty() && outputs.is_empty() && supply.is_empty() {
+        return Err(Rejection::Empty {});
+    }
+    Ok(())
+}
+
+/// The rules after those on signers.
 pub(super) fn check(movements: &Movements, signers: &[Party]) -> Result<(), Rejection> {
     let parts = Parts { movements, signers, terms: RevealedTerms::of(movements) };
-    parts.is_not_empty()?;
     parts.names_each_input_once()?;
     parts.quantities_are_in_range()?;
     parts.terms_are_well_formed()?;
@@ -66,6 +74,9 @@ impl<'a> RevealedTerms<'a> {
     }
 }
 
+/// Quantities by party and asset; `None` where a sum leaves 128 bits.
+type Sums = BTreeMap<(Party, AssetType), Option<Quantity>>;
+
 /// A transaction's movements with what several rules need of them.
 struct Parts<'a> {
     movements: &'a Movements,
@@ -74,14 +85,6 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn is_not_empty(&self) -> Result<(), Rejection> {
-        let Movements { inputs, outputs, supply, .. } = self.movements;
-        if inputs.is_empty() && outputs.is_empty() && supply.is_empty() {
-            return Err(Rejection::Empty {});
-        }
-        Ok(())
-    }
-
     /// Outputs are named by origin: two contracts claimed for one origin cannot both exist.
     fn names_each_input_once(&self) -> Result<(), Rejection> {
         let mut named = BTreeSet::new();
@@ -225,8 +228,8 @@ impl Parts<'_> {
             }
             (Contract::Allocation(locked), Unlock::Reject) => {
                 let terms = self.terms.get(&locked.terms, TermsAction::Reject);
-                let party_signs = terms.is_some_and(|terms| self.signers.iter().any(|party| terms.names(party)));
-                if party_signs { Ok(()) } else { self.require_signer(&locked.payer, Part::Input, position) }
+                let party_signs = |leg: &Leg| self.signs(&leg.payer) || self.signs(&leg.receiver);
+                if terms.is_some_and(|terms| terms.legs.iter().any(party_signs)) { Ok(()) } else { self.require_signer(&locked.payer, Part::Input, position) }
             }
             (Contract::Allocation(_), Unlock::Owner | Unlock::Settle | Unlock::Expire) => Ok(()),
         }
@@ -270,44 +273,42 @@ impl Parts<'_> {
     /// Who signed agreed to the whole transaction; everyone else gets all that settled legs and returned
     /// allocations owe them.
     fn silent_parties_are_paid(&self) -> Result<(), Rejection> {
-        let mut due = BTreeMap::new();
+        let mut due = Sums::default();
         for (_, _, leg) in self.settled_legs() {
-            self.owe(&mut due, leg.receiver, leg.asset, leg.quantity)?;
+            self.owe(&mut due, leg.receiver, leg.asset, leg.quantity);
         }
         for input in &self.movements.inputs {
             let Contract::Allocation(locked) = &input.contract else { continue };
             if input.unlock != Unlock::Settle {
-                self.owe(&mut due, locked.return_to, locked.asset, locked.quantity)?;
+                self.owe(&mut due, locked.return_to, locked.asset, locked.quantity);
             }
         }
         if due.is_empty() {
             return Ok(());
         }
-        let mut paid = BTreeMap::new();
+        let mut paid = Sums::default();
         for output in &self.movements.outputs {
             let Contract::Position(held) = output else { continue };
-            self.owe(&mut paid, held.owner, held.asset, held.quantity)?;
+            self.owe(&mut paid, held.owner, held.asset, held.quantity);
         }
+        // who is underpaid is told before whose sums leave the range, because its number is lower
+        let mut overflow = Ok(());
         for ((party, asset), due) in due {
-            let paid = paid.get(&(party, asset)).copied().unwrap_or_default();
-            if paid < due {
-                return Err(Rejection::Underpaid { party, asset, due, paid });
+            let paid = paid.get(&(party, asset)).copied().unwrap_or(Some(Quantity::ZERO));
+            match due.zip(paid) {
+                Some((due, paid)) if paid < due => return Err(Rejection::Underpaid { party, asset, due, paid }),
+                Some(_) => {}
+                None => overflow = overflow.and(Err(Rejection::Overflow { asset })),
             }
         }
-        Ok(())
+        overflow
     }
 
-    fn owe(
-        &self,
-        ledger: &mut BTreeMap<(Party, AssetType), Quantity>,
-        party: Party,
-        asset: AssetType,
-        quantity: Quantity,
-    ) -> Result<(), Rejection> {
-        if self.signs(&party) {
-            return Ok(());
+    fn owe(&self, sums: &mut Sums, party: Party, asset: AssetType, quantity: Quantity) {
+        if !self.signs(&party) {
+            let sum = sums.entry((party, asset)).or_insert(Some(Quantity::ZERO));
+            *sum = sum.and_then(|sum| sum.checked_add(quantity));
         }
-        add(ledger.entry((party, asset)).or_default(), asset, quantity)
     }
 
     fn assets_are_conserved(&self) -> Result<(), Rejection> {
