@@ -202,7 +202,7 @@ impl Roster {
         now: Instant,
         draw: u64,
     ) -> Choice {
-        let usable: Vec<(&Party, &Member)> = self.usable(set, asked, now).collect();
+        let usable: Vec<(&Party, &Member)> = self.usable(set, asked).collect();
         if usable.is_empty() {
             return Choice::Nobody;
         }
@@ -232,11 +232,9 @@ impl Roster {
         &'a self,
         set: &'a ValidatorSet,
         asked: &'a BTreeSet<Party>,
-        now: Instant,
     ) -> impl Iterator<Item = (&'a Party, &'a Member)> {
         self.members.iter().filter(move |(party, member)| {
-            member.is_current(now)
-                && member.is_healthy()
+            member.is_healthy()
                 && set.keys.contains(party)
                 && !asked.contains(party)
                 && !self.faulty.contains_key(party)

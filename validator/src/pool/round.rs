@@ -74,7 +74,6 @@ impl Round {
             // listens before looking, so that no change falls between
             let changed = inner.changed.notified();
             tokio::pin!(changed);
-            changed.as_mut().enable();
             let outlook = self.ask();
             let (room, listening) = match outlook {
                 Outlook::TooFew => {

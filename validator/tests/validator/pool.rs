@@ -161,6 +161,17 @@ async fn a_dead_validator_is_dropped_and_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_fail_together_are_one_failure() {
+    let network = network(&[1]);
+    let pool = pool(&network, &[1]);
+    network.change(&address(1), |station| station.hangs = true);
+    let set = set(1, 1, &[1, 200]);
+    join_all((0..8).map(|_| certify(&pool, &set))).await.into_iter().for_each(|result| drop(result.unwrap()));
+    assert!(matches!(state(&pool, 1), ValidatorState::Probation { failures: 1, .. }));
+    assert_eq!((pool.counters().failures, pool.counters().fallback_bundles), (8, 8));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wrong_certificate_is_never_accepted_and_its_validator_is_named() {
     type Lie = (&'static str, fn(&mut ValidateReply), &'static str);
     let lies: [Lie; 6] = [
