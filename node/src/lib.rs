@@ -1,1 +1,11 @@
-//! .
+//! A node: everything that one member of the cluster runs, and the binary with its roles and tools.
+//!
+//! [`replica`] assembles the parts over the seams and knows neither gRPC nor HTTP, so that the simulator runs the
+//! same code. The servers, the configuration and the command line stand around it.
+//!
+//! Deliberately absent: the rules of the ledger (crate `ledger`) and the protocol of consensus (crate `sequencer`).
+
+pub mod machine;
+pub mod gateway;
+pub mod heads;
+pub mod replica;

@@ -1,0 +1,170 @@
+//! To the leader: proposing here, or handing over to the node that leads.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use ledger::LogTime;
+use ledger::entry::{CertifiedBundle, ConfigurationChange, LogEntry, LogPayload};
+use seams::{Address, CallError, Clock, Method, Transport};
+use sequencer::{ProposeFault, Sequencer};
+use tokio::time::{Instant, sleep};
+
+use super::{Gateway, Surroundings};
+
+/// The form of the messages.
+const VERSION: u8 = 1;
+
+/// What a node asks the leader to order.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ForwardRequest {
+    /// A bundle.
+    Bundle(CertifiedBundle),
+    /// A change of the replicated configuration.
+    Configure(ConfigurationChange),
+}
+
+/// What the leader answers.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ForwardAnswer {
+    /// It is in the order; true where it changed something.
+    Ordered(bool),
+    /// The node asked does not lead; where the leader is, as far as it knows.
+    NotLeader(Option<String>),
+    /// Too much is waiting; try again after so many milliseconds.
+    Overloaded(u64),
+    /// It may be in the order, now or later.
+    Unknown(String),
+    /// It can never be ordered.
+    Refused(String),
+}
+
+fn encode<T: BorshSerialize>(message: &T) -> Bytes {
+    let mut bytes = vec![VERSION];
+    bytes.extend_from_slice(&ledger::identifier::canonical_bytes(message));
+    Bytes::from(bytes)
+}
+
+fn decode<T: BorshDeserialize>(bytes: &[u8]) -> io::Result<T> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => T::try_from_slice(rest),
+        Some(_) | None => Err(io::Error::new(io::ErrorKind::InvalidData, "a message of another version")),
+    }
+}
+
+/// The leader's half: stamps the request with log time and proposes it.
+pub(crate) async fn serve(sequencer: &Sequencer, clock: &dyn Clock, body: &[u8]) -> Result<Bytes, CallError> {
+    let request: ForwardRequest = decode(body).map_err(|fault| CallError::Refused {
+        code: 400,
+        message: format!("the forwarded request cannot be read: {fault}"),
+        retry_after: None,
+    })?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    Ok(encode(&propose(sequencer, clock, request, deadline).await))
+}
+
+async fn propose(
+    sequencer: &Sequencer,
+    clock: &dyn Clock,
+    request: ForwardRequest,
+    deadline: Instant,
+) -> ForwardAnswer {
+    let payload = match request {
+        ForwardRequest::Bundle(bundle) => LogPayload::Bundle(bundle),
+        ForwardRequest::Configure(change) => LogPayload::Configure(change),
+    };
+    let entry = LogEntry { log_time: LogTime::from_unix_millis(clock.unix_millis()), payload };
+    match sequencer.propose(Bytes::from(entry.encode()), deadline).await {
+        Ok(answer) => ForwardAnswer::Ordered(answer.response.first() == Some(&1)),
+        Err(ProposeFault::NotLeader { leader }) => {
+            ForwardAnswer::NotLeader(leader.map(|leader| leader.address.as_str().to_owned()))
+        }
+        Err(ProposeFault::Overloaded { retry_after }) => {
+            ForwardAnswer::Overloaded(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX))
+        }
+        Err(fault @ ProposeFault::TooLarge { .. }) => ForwardAnswer::Refused(fault.to_string()),
+        Err(ProposeFault::Unknown(why)) => ForwardAnswer::Unknown(why),
+    }
+}
+
+/// Hands a request to whoever leads: here, or by a call. `None` where no leader is known or reachable.
+async fn attempt(around: &Surroundings, request: &ForwardRequest, timeout: Duration) -> Option<ForwardAnswer> {
+    let status = around.sequencer.status();
+    let leader = status.leader?;
+    if leader.id == status.id {
+        let deadline = Instant::now() + timeout;
+        return Some(propose(&around.sequencer, &*around.clock, request.clone(), deadline).await);
+    }
+    call(&*around.transport, &leader.address, request, timeout).await
+}
+
+async fn call(
+    transport: &dyn Transport,
+    leader: &Address,
+    request: &ForwardRequest,
+    timeout: Duration,
+) -> Option<ForwardAnswer> {
+    match transport.call(leader, Method::Forward, encode(request), timeout).await {
+        Ok(answer) => decode(&answer).ok(),
+        Err(fault) => {
+            tracing::debug!(%fault, %leader, "forwarding failed");
+            None
+        }
+    }
+}
+
+/// Forwards a bundle again and again until the caller, who sees this replica apply it, drops this; or until the
+/// deadline. Between two attempts it waits for what the last one may have achieved.
+pub(super) async fn until_applied(gateway: &Gateway, bundle: CertifiedBundle, deadline: Instant) {
+    let options = &gateway.0.options;
+    let request = ForwardRequest::Bundle(bundle);
+    while Instant::now() < deadline {
+        let timeout = options.forward_timeout.min(deadline.saturating_duration_since(Instant::now()));
+        let pause = match attempt(&gateway.0.around, &request, timeout).await {
+            // this replica will apply it with the next message of the leader: give it the time
+            Some(ForwardAnswer::Ordered(_)) => options.forward_timeout,
+            Some(ForwardAnswer::Overloaded(millis)) => Duration::from_millis(millis),
+            Some(ForwardAnswer::Refused(why)) => {
+                tracing::error!(%why, "a bundle of this gateway can never be ordered");
+                return;
+            }
+            Some(ForwardAnswer::NotLeader(_) | ForwardAnswer::Unknown(_)) | None => options.retry_pause,
+        };
+        sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+        gateway.0.counters.repeated_forwards.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a change of the configuration was not made, as far as known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigureFault {
+    /// The change is void: nothing would change, or it must not be made.
+    #[error("the change is void: it alters nothing, or would leave fewer validators than a bundle needs")]
+    Void,
+    /// No leader took it in time. It may have been made: look at the configuration.
+    #[error("no leader confirmed the change in time; look at the configuration before trying again")]
+    Unconfirmed,
+}
+
+/// Orders a change of the replicated configuration.
+///
+/// # Errors
+/// Where it is void, or unconfirmed by the deadline.
+pub(crate) async fn configure(
+    around: &Surroundings,
+    change: ConfigurationChange,
+    deadline: Instant,
+) -> Result<(), ConfigureFault> {
+    let request = ForwardRequest::Configure(change);
+    while Instant::now() < deadline {
+        let timeout = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(2));
+        match attempt(around, &request, timeout).await {
+            Some(ForwardAnswer::Ordered(true)) => return Ok(()),
+            Some(ForwardAnswer::Ordered(false)) => return Err(ConfigureFault::Void),
+            Some(_) | None => sleep(Duration::from_millis(50)).await,
+        }
+    }
+    Err(ConfigureFault::Unconfirmed)
+}

@@ -1,0 +1,167 @@
+//! The ledger as the sequencer's state machine: entries in, outcomes to whoever waits for them.
+//!
+//! Invariant: the position of the last entry is stored with its effects, so that a restart resumes exactly behind
+//! what it has. Background flushes write net changes; their first fault stops the node.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use ledger::Head;
+use seams::Compute;
+use sequencer::{Applied, Committed, Kind, Machine, MachineFault};
+use storage::{AppliedEntry, EntryResult, LedgerState, Manifest, SnapshotSink, SnapshotSource, StateFault};
+use tokio::sync::watch;
+use validator::check::Cores;
+
+/// What is told of every applied entry. Called in order, on the applying thread: it must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// An entry was applied at this index of the log.
+    fn applied(&self, index: u64, entry: &AppliedEntry);
+}
+
+/// The ledger's state behind the sequencer's interface.
+pub struct LedgerMachine {
+    state: Arc<LedgerState>,
+    compute: Arc<dyn Compute>,
+    observer: Arc<dyn Observer>,
+    membership: Mutex<Bytes>,
+    heads: watch::Sender<Head>,
+    flush: Arc<BackgroundFlush>,
+}
+
+#[derive(Debug, Default)]
+struct BackgroundFlush {
+    running: AtomicBool,
+    fault: Mutex<Option<String>>,
+}
+
+impl fmt::Debug for LedgerMachine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("LedgerMachine").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl LedgerMachine {
+    /// The machine over a state.
+    ///
+    /// # Errors
+    /// Where the stored position cannot be read.
+    pub fn new(
+        state: Arc<LedgerState>,
+        compute: Arc<dyn Compute>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, MachineFault> {
+        let membership = read_position(state.position())?.map(|applied| applied.membership).unwrap_or_default();
+        let heads = watch::Sender::new(state.head());
+        let flush = Arc::default();
+        Ok(Self { state, compute, observer, membership: Mutex::new(membership), heads, flush })
+    }
+
+    /// The newest head, as it changes.
+    #[must_use]
+    pub fn heads(&self) -> watch::Receiver<Head> {
+        self.heads.subscribe()
+    }
+
+    fn apply_one(&self, committed: Committed) -> Result<Bytes, MachineFault> {
+        let Committed { id, kind } = committed;
+        let entry = match kind {
+            Kind::Blank => None,
+            Kind::Membership(membership) => {
+                *self.membership.lock().expect("no holder panics") = membership;
+                None
+            }
+            Kind::Entry(bytes) => Some(bytes),
+        };
+        let membership = self.membership.lock().expect("no holder panics").clone();
+        let position = Applied { last: id, membership }.encode();
+        let cores = Cores(&*self.compute);
+        let applied = self.state.apply(&cores, id.index, entry.as_deref(), position).map_err(machine_fault)?;
+        self.observer.applied(id.index, &applied);
+        self.heads.send_if_modified(|head| {
+            let changed = *head != applied.head;
+            *head = applied.head;
+            changed
+        });
+        Ok(answer(&applied))
+    }
+
+    fn tend_overlay(&self) -> Result<(), MachineFault> {
+        if let Some(fault) = self.flush.fault.lock().expect("no holder panics").clone() {
+            return Err(MachineFault::new(fault));
+        }
+        if self.state.must_wait_for_flush() {
+            return self.state.flush().map_err(machine_fault);
+        }
+        if self.state.wants_flush() && !self.flush.running.swap(true, Ordering::AcqRel) {
+            let (state, flush) = (Arc::clone(&self.state), Arc::clone(&self.flush));
+            self.compute.execute(Box::new(move || {
+                if let Err(fault) = state.flush() {
+                    *flush.fault.lock().expect("no holder panics") = Some(fault.to_string());
+                }
+                flush.running.store(false, Ordering::Release);
+            }));
+        }
+        Ok(())
+    }
+}
+
+/// What a proposer is told: one byte, 1 where something changed.
+fn answer(applied: &AppliedEntry) -> Bytes {
+    let changed = match &applied.result {
+        EntryResult::Applied { batch, .. } => batch.is_some(),
+        EntryResult::Configured { changed } => *changed,
+        EntryResult::PassedOver(_) | EntryResult::Nothing => false,
+    };
+    Bytes::from(vec![u8::from(changed)])
+}
+
+fn machine_fault(fault: StateFault) -> MachineFault {
+    MachineFault::caused_by(fault.to_string(), fault)
+}
+
+fn read_position(position: Option<Bytes>) -> Result<Option<Applied>, MachineFault> {
+    let Some(position) = position else { return Ok(None) };
+    let applied = Applied::decode(&position);
+    applied.map(Some).ok_or_else(|| MachineFault::new("the ledger's position in the log cannot be read"))
+}
+
+impl Machine for LedgerMachine {
+    fn applied(&self) -> Result<Option<Applied>, MachineFault> {
+        read_position(self.state.position())
+    }
+
+    fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Bytes>, MachineFault> {
+        let answers = entries.into_iter().map(|entry| self.apply_one(entry)).collect::<Result<_, _>>()?;
+        self.tend_overlay()?;
+        Ok(answers)
+    }
+
+    fn durable_index(&self) -> Option<u64> {
+        let applied = read_position(self.state.durable_position()).ok().flatten();
+        applied.map(|applied| applied.last.index)
+    }
+
+    fn snapshot(&self) -> Result<Arc<dyn SnapshotSource>, MachineFault> {
+        self.state.snapshot().map_err(machine_fault)
+    }
+
+    fn newest_snapshot(&self) -> Result<Option<Arc<dyn SnapshotSource>>, MachineFault> {
+        self.state.newest_snapshot().map_err(machine_fault)
+    }
+
+    fn begin_restore(&self, manifest: Manifest) -> Result<Box<dyn SnapshotSink>, MachineFault> {
+        self.state.begin_restore(manifest).map_err(machine_fault)
+    }
+
+    fn finish_restore(&self, sink: Box<dyn SnapshotSink>) -> Result<Applied, MachineFault> {
+        let position = self.state.finish_restore(sink).map_err(machine_fault)?;
+        let applied = read_position(position)?;
+        let applied = applied.ok_or_else(|| MachineFault::new("the snapshot carries no position"))?;
+        *self.membership.lock().expect("no holder panics") = applied.membership.clone();
+        self.heads.send_replace(self.state.head());
+        Ok(applied)
+    }
+}
