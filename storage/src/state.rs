@@ -28,7 +28,7 @@ use ledger::parallel::Parallel;
 use ledger::view::ViewFault;
 use ledger::{BundleDigest, Head, Limits, LogTime};
 
-pub use history::{BatchRecord, BatchUpdate, ConsistencyProof, Holdings};
+pub use history::{BatchRecord, BatchUpdate, ConsistencyProof, Holdings, HoldingsCursor};
 use overlay::Overlay;
 
 use crate::{KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};

@@ -63,8 +63,26 @@ pub struct Holdings {
     pub outputs: Vec<LiveOutput>,
     /// The head that the page reflects.
     pub head: Head,
-    /// True where more follow.
-    pub more: bool,
+    /// Where the next page begins, if more follow. Opaque; stays good while outputs come and go.
+    pub next: Option<HoldingsCursor>,
+}
+
+/// A place in a holder's list of outputs: the last one of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldingsCursor(OwnerKey);
+
+impl HoldingsCursor {
+    /// The form on the wire.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// Reads [`Self::as_bytes`]; `None` for anything that cannot be one.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        OwnerKey::from_bytes(bytes).map(Self)
+    }
 }
 
 impl BatchRecord {
@@ -276,19 +294,24 @@ impl LedgerState {
         self.view(|view| view.live_output(id))
     }
 
-    /// Up to `limit` of a holder's live outputs after the one that ended the page before.
+    /// Up to `limit` of a holder's live outputs after the page that ended at the cursor.
     ///
     /// # Errors
     /// Where the store fails.
-    pub fn holdings(&self, holder: &Party, after: Option<&LiveOutput>, limit: usize) -> Result<Holdings, StateFault> {
+    pub fn holdings(
+        &self,
+        holder: &Party,
+        after: Option<&HoldingsCursor>,
+        limit: usize,
+    ) -> Result<Holdings, StateFault> {
         self.view(|view| {
-            let after = after.map(OwnerKey::of);
-            let mut keys = view.owner_keys(holder.as_bytes(), after, limit + 1)?;
+            let mut keys = view.owner_keys(holder.as_bytes(), after.map(|cursor| cursor.0), limit + 1)?;
             let more = keys.len() > limit;
             keys.truncate(limit);
+            let next = keys.last().filter(|_| more).copied().map(HoldingsCursor);
             let output = |key: &OwnerKey| view.live_output(&key.output())?.ok_or(StateFault::Row("owners (void)"));
             let outputs = keys.iter().map(output).collect::<Result<_, _>>()?;
-            Ok(Holdings { outputs, head: *view.memory.core.commitments.head(), more })
+            Ok(Holdings { outputs, head: *view.memory.core.commitments.head(), next })
         })
     }
 

@@ -142,7 +142,7 @@ impl View<'_> {
         limit: usize,
     ) -> Result<Vec<OwnerKey>, StateFault> {
         let mut changed: BTreeMap<OwnerKey, bool> = BTreeMap::new();
-        let from = after.unwrap_or_else(|| OwnerKey::lower_bound(prefix));
+        let from = after.unwrap_or(OwnerKey::lower_bound(prefix)).max(OwnerKey::lower_bound(prefix));
         let beyond = |key: &OwnerKey| after.is_none_or(|after| *key > after);
         // newest last, so that it prevails
         for overlay in self.memory.writing.as_deref().into_iter().chain([&self.memory.current]) {
