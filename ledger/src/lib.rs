@@ -22,6 +22,7 @@ pub mod bundle;
 pub mod certificate;
 pub mod entry;
 pub mod effects;
+pub mod dependency;
 pub mod outcome;
 pub mod view;
 pub mod parallel;

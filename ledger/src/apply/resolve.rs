@@ -160,9 +160,8 @@ impl Resolver<'_> {
     /// Where one fails, nothing was consumed.
     fn consume_inputs(&mut self, movements: &Movements, prepared: &Prepared) -> Result<Vec<LiveOutput>, Refusal> {
         let mut consumed = Vec::with_capacity(prepared.effects.consumed.len());
-        let judged = self
-            .try_consume_inputs(movements, prepared, &mut consumed)
-            .and_then(|()| self.judge_references(prepared));
+        let judged =
+            self.try_consume_inputs(movements, prepared, &mut consumed).and_then(|()| self.judge_references(prepared));
         match judged {
             Ok(()) => Ok(consumed),
             Err(refusal) => {

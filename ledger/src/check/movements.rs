@@ -229,7 +229,11 @@ impl Parts<'_> {
             (Contract::Allocation(locked), Unlock::Reject) => {
                 let terms = self.terms.get(&locked.terms, TermsAction::Reject);
                 let party_signs = |leg: &Leg| self.signs(&leg.payer) || self.signs(&leg.receiver);
-                if terms.is_some_and(|terms| terms.legs.iter().any(party_signs)) { Ok(()) } else { self.require_signer(&locked.payer, Part::Input, position) }
+                if terms.is_some_and(|terms| terms.legs.iter().any(party_signs)) {
+                    Ok(())
+                } else {
+                    self.require_signer(&locked.payer, Part::Input, position)
+                }
             }
             (Contract::Allocation(_), Unlock::Owner | Unlock::Settle | Unlock::Expire) => Ok(()),
         }

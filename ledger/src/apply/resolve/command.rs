@@ -64,7 +64,8 @@ pub(in crate::apply) fn outputs(
     let mut contracts: Vec<Contract> =
         command_legs(command).iter().map(|leg| position(leg.receiver, leg.asset, leg.quantity)).collect();
     for ((payer, asset), needed) in command_owes(command)? {
-        let funds = chosen.iter().filter(|output| output.contract.holder() == payer && output.contract.asset() == asset);
+        let funds =
+            chosen.iter().filter(|output| output.contract.holder() == payer && output.contract.asset() == asset);
         let missing = funds.map(quantity_of).try_fold(needed, Quantity::checked_sub);
         let change = missing.and_then(|missing| Quantity::ZERO.checked_sub(missing));
         let change = change.ok_or(Rejection::Overflow { asset })?;
