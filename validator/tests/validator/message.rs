@@ -20,7 +20,7 @@ fn the_wire_forms_do_not_change() {
     assert_eq!(hex::encode(request.encode()), "010201000000000000aabb");
     let reply = hex::encode(reply(&[true, false, true], &[1]).encode());
     assert!(reply.starts_with(&format!("01{}{}0300000001000000050500000000000000", key(1).party(), "03".repeat(32))));
-    assert!(reply.ends_with("010000000100000000"));
+    assert!(reply.ends_with("01000000010000006400"));
     let announcement = hex::encode(Announcement::new(&identity(), &address(1), 0x0304, &key(1)).encode());
     let name = hex::encode("validator-1:7000");
     let fields = format!("01{}000010000000{name}{}0403000000000000", identity().cluster, key(1).party());
