@@ -98,7 +98,7 @@ problems! {
     /// The node has as much work queued as it takes.
     300 Overloaded (Later, None, ResourceExhausted, 503) => "Wait as long as the answer says, then send the same bytes again; send fewer at once if it persists.";
     /// The cluster has no leader at the moment.
-    301 NoLeader (Later, None, Unavailable, 503) => "An election takes a second or two: try again. If it lasts, see that a majority of the voters runs and can talk to each other.";
+    301 NoLeader (Elsewhere, None, Unavailable, 503) => "An election takes a second or two: try again. If it lasts, see that a majority of the voters runs and can talk to each other.";
     /// The node is stopping and takes nothing new.
     302 ShuttingDown (Elsewhere, None, Unavailable, 503) => "Use another node.";
     /// No answer came within the time allowed.
@@ -106,7 +106,7 @@ problems! {
     /// The connection or the leader was lost after the request had been taken in.
     304 OutcomeUnknown (Elsewhere, Unknown, Unknown, 504) => "Send the same bytes again, or ask for the transaction, until valid_until has passed: a transaction happens at most once.";
     /// Too few validators can be reached to certify a bundle.
-    305 NoValidators (Later, None, Unavailable, 503) => "See that the validators run, that the nodes reach them, and that their keys are configured (`seriatim admin status`).";
+    305 NoValidators (Elsewhere, None, Unavailable, 503) => "See that the validators run, that the nodes reach them, and that their keys are configured (`seriatim admin status`).";
     /// There is no such thing here.
     306 NotFound (Never, None, NotFound, 404) => "Check the identifier; where it is new, ask with a consistency that covers it.";
     /// A field of the request is missing or wrong.

@@ -183,12 +183,16 @@ fn an_output_consumed_before_its_creation_is_refused() {
 }
 
 #[test]
-fn holdings_must_ascend() {
-    let (low, high) = if position(1).id < position(2).id { (1, 2) } else { (2, 1) };
-    let holdings = Holdings { outputs: vec![position(low), position(high)], head: head(), more: true };
-    assert_eq!(Holdings::try_from(&wire::ListHoldingsResponse::from(&holdings)), Ok(holdings.clone()));
-    let descending = Holdings { outputs: vec![position(high), position(low)], ..holdings };
-    assert!(Holdings::try_from(&wire::ListHoldingsResponse::from(&descending)).is_err());
+fn holdings_come_back_and_name_the_next_page_exactly_where_there_is_one() {
+    for next in [None, Some(Bytes::from_static(b"cursor"))] {
+        let holdings = Holdings { outputs: vec![position(1), position(2)], head: head(), next };
+        let wire = wire::ListHoldingsResponse::from(&holdings);
+        assert_eq!(Holdings::try_from(&wire), Ok(holdings));
+        assert_eq!(
+            Holdings::try_from(&wire::ListHoldingsResponse { more: !wire.more, ..wire }).unwrap_err().field,
+            "more"
+        );
+    }
 }
 
 #[test]

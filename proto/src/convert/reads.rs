@@ -62,23 +62,26 @@ pub fn parties(field: &'static str, wire: &[Bytes]) -> Result<Vec<Party>, Conver
 /// A page of an owner's live outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holdings {
-    /// The outputs, ascending by name.
+    /// The outputs, in the node's order.
     pub outputs: Vec<LiveOutput>,
     /// The state that the page reflects.
     pub head: Head,
-    /// Whether there are further pages.
-    pub more: bool,
+    /// Where the next page begins, if there is one. Opaque.
+    pub next: Option<Bytes>,
 }
 
 impl TryFrom<&wire::ListHoldingsResponse> for Holdings {
     type Error = ConversionFault;
 
     fn try_from(wire: &wire::ListHoldingsResponse) -> Result<Self, ConversionFault> {
-        let outputs = wire.outputs.iter().map(live_output).collect::<Result<Vec<_>, _>>()?;
-        if outputs.iter().zip(outputs.iter().skip(1)).any(|(earlier, later)| earlier.id >= later.id) {
-            return Err(ConversionFault::new("outputs", Doubt::Contradicts("ascending order")));
+        if wire.more == wire.next.is_empty() {
+            return Err(ConversionFault::new("more", Doubt::Contradicts("next")));
         }
-        Ok(Self { outputs, head: canonical("head", &wire.head)?, more: wire.more })
+        Ok(Self {
+            outputs: wire.outputs.iter().map(live_output).collect::<Result<_, _>>()?,
+            head: canonical("head", &wire.head)?,
+            next: wire.more.then(|| wire.next.clone()),
+        })
     }
 }
 
@@ -87,7 +90,8 @@ impl From<&Holdings> for wire::ListHoldingsResponse {
         Self {
             outputs: holdings.outputs.iter().map(live_output_to_wire).collect(),
             head: encoded(&holdings.head),
-            more: holdings.more,
+            more: holdings.next.is_some(),
+            next: holdings.next.clone().unwrap_or_default(),
         }
     }
 }
