@@ -1,1 +1,13 @@
-//! .
+//! Workloads, and what is said about them: settlements between many parties, a Bitcoin block's graph, an audit of the
+//! end state from what every node itself says, and one report for all.
+//!
+//! Everything goes through the client SDK, against a cluster that is running already.
+//!
+//! Deliberately absent: starting clusters (crate `node`), and any knowledge of how a node works inside.
+
+pub mod report;
+pub mod party;
+pub mod trade;
+pub mod audit;
+pub mod block;
+pub mod replay;
