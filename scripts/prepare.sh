@@ -1,0 +1,55 @@
+# Sourced by ./demo, ./test and .ci/run: installs what the build needs, and keeps RocksDB's library so that it is
+# compiled once per machine and not once per checkout.
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+stop() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+command -v cargo >/dev/null 2>&1 || stop "no Rust toolchain: install one with rustup (rustup.rs), then run this again"
+
+# RocksDB is C++, and its bindings are made with libclang.
+install_packages() {
+    local missing=() package
+    for package in build-essential clang libclang-dev pkg-config git; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    command -v apt-get >/dev/null 2>&1 || stop "install by hand: ${missing[*]} (this is neither Debian nor Ubuntu)"
+    say "Installing ${missing[*]}"
+    local as_root=""
+    [ "$(id -u)" -eq 0 ] || as_root="sudo"
+    $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >&2 ||
+        stop "installing ${missing[*]} failed"
+}
+
+# The library depends on its version, the compiler and our flags; the cache's folder is named after all of them.
+rocksdb_cache() {
+    local version key
+    version=$(grep -A1 'name = "librocksdb-sys"' Cargo.lock | sed -n 's/version = "\(.*\)"/\1/p')
+    key=$( (c++ --version | head -1; uname -m; cat .cargo/config.toml) | cksum | cut -d' ' -f1)
+    printf '%s/seriatim/rocksdb-%s-%s' "${XDG_CACHE_HOME:-$HOME/.cache}" "$version" "$key"
+}
+
+use_cached_rocksdb() {
+    [ -z "${ROCKSDB_LIB_DIR:-}" ] || return 0
+    local cache
+    cache=$(rocksdb_cache)
+    if [ -f "$cache/librocksdb.a" ]; then
+        export ROCKSDB_LIB_DIR="$cache" ROCKSDB_STATIC=1
+    else
+        say "RocksDB is compiled once on this machine; that takes about ten minutes on two cores."
+    fi
+}
+
+keep_rocksdb() {
+    [ -z "${ROCKSDB_LIB_DIR:-}" ] || return 0
+    local cache built
+    cache=$(rocksdb_cache)
+    built=$(find "${CARGO_TARGET_DIR:-target}/release/build" -path '*librocksdb-sys-*/out/librocksdb.a' 2>/dev/null | head -1)
+    [ -n "$built" ] || return 0
+    mkdir -p "$cache" && cp "$built" "$cache/librocksdb.a.$$" && mv "$cache/librocksdb.a.$$" "$cache/librocksdb.a"
+}
+
+prepare() {
+    install_packages
+    use_cached_rocksdb
+}
