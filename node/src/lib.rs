@@ -9,3 +9,4 @@ pub mod machine;
 pub mod gateway;
 pub mod heads;
 pub mod replica;
+pub mod network;

@@ -1,0 +1,21 @@
+//! The network in production: opaque calls and streams as the gRPC service `Internal`.
+//!
+//! [`GrpcTransport`] is the calling side, [`InternalServer`] the called one; what lies between is tonic. Both know
+//! bytes and [`seams::Method`] only. Nothing here repeats a call: who calls knows whether that is safe.
+
+mod channels;
+mod refusal;
+mod server;
+mod transport;
+
+pub use channels::Channels;
+pub use server::InternalServer;
+pub use transport::GrpcTransport;
+
+/// Largest message between roles, in bytes. A snapshot piece or a log entry (17 MiB) fits with room for larger limits.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// HTTP/2 windows: several entries on their way over any distance, without one stream starving the others.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// The same for all streams of a connection together.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
