@@ -1,0 +1,61 @@
+//! The map must not rot: the crate table of ARCHITECTURE.md is what Cargo builds.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+type Uses = BTreeMap<String, BTreeSet<String>>;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Rows of the crate table: `| [name](name/) | sentence | uses | must not know |`.
+fn uses_on_the_map() -> Uses {
+    let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows = map.lines().filter(|line| line.starts_with("| ["));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[1].trim_start_matches('[').split(']').next().unwrap().to_owned();
+        assert!(cells[1].ends_with(&format!("({name}/)")), "folder and crate share a name: {row}");
+        assert!(cells.len() >= 5 && !cells[2].is_empty() && !cells[4].is_empty(), "incomplete row: {row}");
+        let uses = cells[3].split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned);
+        (name, uses.collect())
+    })
+    .collect()
+}
+
+/// Dependencies on crates of this workspace, tests' own excepted.
+fn uses_in_the_build() -> Uses {
+    let arguments = ["metadata", "--format-version", "1", "--no-deps", "--offline"];
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let name = |value: &serde_json::Value| value["name"].as_str().unwrap().to_owned();
+    let ours: BTreeSet<String> = packages.iter().map(name).collect();
+    let uses = |package: &serde_json::Value| {
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        let normal = dependencies.filter(|dependency| dependency["kind"].is_null());
+        normal.map(name).filter(|name| ours.contains(name)).collect()
+    };
+    packages.iter().map(|package| (name(package), uses(package))).collect()
+}
+
+#[test]
+fn the_crate_table_is_what_cargo_builds() {
+    assert_eq!(uses_on_the_map(), uses_in_the_build());
+}
+
+#[test]
+fn the_paths_on_the_map_exist() {
+    let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let quoted = map.split('`').skip(1).step_by(2);
+    let paths = quoted.filter(|text| text.contains('/') && !text.contains(['{', ' ', ':', '*', '>']));
+    let missing: Vec<&str> =
+        paths.filter(|path| *path != "log/" && *path != "ledger/" && !root().join(path).exists()).collect();
+    let relative = |path: &&str| !path.starts_with("gateway/") && !path.starts_with("check/");
+    let missing: Vec<&str> = missing.into_iter().filter(relative).collect();
+    assert!(missing.is_empty(), "on the map, not in the tree: {missing:?}");
+}
