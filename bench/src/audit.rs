@@ -72,8 +72,7 @@ async fn converged(nodes: &[Client]) -> Result<Head, String> {
             return heads.first().copied().ok_or_else(|| "there are no nodes".to_owned());
         }
         if begun.elapsed() > CONVERGENCE {
-            let seen: Vec<String> =
-                heads.iter().map(|head| format!("batch {} {}", head.batch, head.hash())).collect();
+            let seen: Vec<String> = heads.iter().map(|head| format!("batch {} {}", head.batch, head.hash())).collect();
             return Err(format!("the nodes do not reach one head: {}", seen.join(", ")));
         }
         sleep(Duration::from_millis(100)).await;
@@ -137,7 +136,6 @@ impl History {
 
     fn totals(&self) -> BTreeMap<AssetType, Quantity> {
         let mut totals: BTreeMap<AssetType, Quantity> = BTreeMap::new();
-        #[expect(clippy::iter_over_hash_type, reason = "sums: their order does not matter")]
         for (asset, quantity) in self.live.values().filter_map(Contract::value) {
             let total = totals.entry(asset).or_default();
             *total = total.checked_add(quantity).unwrap_or(*total);
@@ -183,7 +181,8 @@ async fn verify_receipts(nodes: &[Client], acknowledged: &[TransactionId], repor
             return 0;
         }
     };
-    let keys: Vec<Party> = cluster.members.iter().filter(|member| member.voter).filter_map(|member| member.key).collect();
+    let keys: Vec<Party> =
+        cluster.members.iter().filter(|member| member.voter).filter_map(|member| member.key).collect();
     let required = keys.len() / 2 + 1;
     let step = (acknowledged.len() / RECEIPTS).max(1);
     let mut verified = 0;

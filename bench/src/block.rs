@@ -33,7 +33,9 @@ const OUTPUTS_MAX: usize = 800;
 #[derive(Debug, thiserror::Error)]
 pub enum BlockFault {
     /// It is no block.
-    #[error("not a Bitcoin block in consensus serialization: {0}. Give the raw bytes of one block, not hex and not a blk file")]
+    #[error(
+        "not a Bitcoin block in consensus serialization: {0}. Give the raw bytes of one block, not hex and not a blk file"
+    )]
     NotABlock(#[from] bitcoin::consensus::encode::Error),
     /// Its values do not add up in 128 bits.
     #[error("values of the block overflow")]
@@ -153,7 +155,7 @@ fn external_values(block: &Block) -> Result<Vec<(OutPoint, i128)>, BlockFault> {
     for transaction in &block.txdata {
         let id = transaction.compute_txid();
         for (index, output) in transaction.output.iter().enumerate() {
-            let index = u32::try_from(index).map_err(|_| BlockFault::Overflow)?;
+            let index = u32::try_from(index).map_err(|_reason| BlockFault::Overflow)?;
             in_block.insert(OutPoint::new(id, index), i128::from(output.value.to_sat()));
         }
         if transaction.is_coinbase() {
@@ -177,7 +179,7 @@ fn shared(total: i128, outpoints: Vec<OutPoint>) -> Result<Vec<(OutPoint, i128)>
     if outpoints.is_empty() {
         return Ok(Vec::new());
     }
-    let count = i128::try_from(outpoints.len()).map_err(|_| BlockFault::Overflow)?;
+    let count = i128::try_from(outpoints.len()).map_err(|_reason| BlockFault::Overflow)?;
     let total = total.max(count);
     let share = |position: usize| total / count + if position == 0 { total % count } else { 0 };
     Ok(outpoints.into_iter().enumerate().map(|(position, outpoint)| (outpoint, share(position))).collect())
@@ -275,8 +277,7 @@ impl<C: FnMut() -> Context> Planner<C> {
             let rest = sources.split_off(INPUTS_MAX);
             let sum = total(&sources)?;
             let (creator, outputs) = self.move_value(&sources, vec![(gatherer.party(), sum)])?;
-            let gathered =
-                outputs.into_iter().map(|output| Held { output, owner: gatherer, creator: Some(creator) });
+            let gathered = outputs.into_iter().map(|output| Held { output, owner: gatherer, creator: Some(creator) });
             sources = rest.into_iter().chain(gathered).collect();
         }
         Ok(sources)
@@ -293,7 +294,8 @@ impl<C: FnMut() -> Context> Planner<C> {
         let collector = derived(self.run, b"fees", &[]);
         loop {
             let rest = targets.split_off(targets.len().min(OUTPUTS_MAX));
-            let mut pays: Vec<(Party, i128)> = targets.iter().map(|(_, owner, value)| (owner.party(), *value)).collect();
+            let mut pays: Vec<(Party, i128)> =
+                targets.iter().map(|(_, owner, value)| (owner.party(), *value)).collect();
             let paid: i128 = targets.iter().map(|(_, _, value)| value).sum();
             let left = total(&sources)?.checked_sub(paid).ok_or(BlockFault::Overflow)?;
             let receiver = if rest.is_empty() { collector.party() } else { carrier.party() };
@@ -341,9 +343,8 @@ impl<C: FnMut() -> Context> Planner<C> {
     }
 
     fn positions(&self, pays: Vec<(Party, i128)>) -> Vec<Contract> {
-        let position = |(owner, value)| {
-            Contract::Position(Position { asset: self.asset, owner, quantity: Quantity::new(value) })
-        };
+        let position =
+            |(owner, value)| Contract::Position(Position { asset: self.asset, owner, quantity: Quantity::new(value) });
         pays.into_iter().map(position).collect()
     }
 

@@ -92,7 +92,9 @@ fn workers(
         let (client, submitter) = submitters[number % submitters.len()].clone();
         let steps: Vec<(usize, SignedTransaction, Vec<usize>)> = share
             .into_iter()
-            .map(|index| (index, plan.transactions[index].transaction.clone(), plan.transactions[index].parents.clone()))
+            .map(|index| {
+                (index, plan.transactions[index].transaction.clone(), plan.transactions[index].parents.clone())
+            })
             .collect();
         tokio::spawn(work(client, submitter, steps, Arc::clone(&done), Arc::clone(meter)))
     };
@@ -124,12 +126,7 @@ async fn work(
     join_all(tasks).await
 }
 
-async fn commit(
-    client: &Client,
-    submitter: &Submitter,
-    transaction: SignedTransaction,
-    meter: &Meter,
-) -> Committed {
+async fn commit(client: &Client, submitter: &Submitter, transaction: SignedTransaction, meter: &Meter) -> Committed {
     let begun = Instant::now();
     let id = transaction.id();
     let mut outcome = submitter.submit(transaction.clone()).await;

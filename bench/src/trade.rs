@@ -96,6 +96,9 @@ impl Market {
     ///
     /// # Errors
     /// Where the ledger does not take it.
+    ///
+    /// # Panics
+    /// Never: the numbers of a workload fit.
     pub async fn open(client: &Client, options: TradeOptions) -> Result<Self, TradeFault> {
         let issuers = [key_of(options.run, "issuer of cash"), key_of(options.run, "issuer of bonds")];
         let symbols = ["CASH", "BOND"];
@@ -176,8 +179,7 @@ impl Pair {
             0 => format!("alice {number}"),
             _ => format!("bob {number}"),
         };
-        let side =
-            |side: usize| Side { key: key_of(options.run, &name(side)), positions: [Vec::new(), Vec::new()] };
+        let side = |side: usize| Side { key: key_of(options.run, &name(side)), positions: [Vec::new(), Vec::new()] };
         Self { sides: [side(0), side(1)], acknowledged: Vec::new() }
     }
 }
@@ -229,8 +231,7 @@ impl Desk {
         let [first, second] = &mut pair.sides;
         let (proposer, acceptor) = if round.proposer == 0 { (first, second) } else { (second, first) };
         let (offered, asked) = round.assets();
-        let terms: Vec<Terms> =
-            (0..self.settlements).map(|_| self.terms(proposer, acceptor, offered, asked)).collect();
+        let terms: Vec<Terms> = (0..self.settlements).map(|_| self.terms(proposer, acceptor, offered, asked)).collect();
 
         let mut builder = self.client.begin().await?;
         let expires_at = self.client.now().plus_millis(ALLOCATION_MS);
@@ -281,11 +282,7 @@ impl Desk {
     }
 
     /// Submits until the outcome is known. A node that has too much to do is asked again; nothing else is repeated.
-    async fn commit(
-        &self,
-        what: &'static str,
-        transaction: &SignedTransaction,
-    ) -> Result<Vec<LiveOutput>, TradeFault> {
+    async fn commit(&self, what: &'static str, transaction: &SignedTransaction) -> Result<Vec<LiveOutput>, TradeFault> {
         let begun = Instant::now();
         let mut outcome = self.submitter.submit(transaction.clone()).await;
         loop {

@@ -22,5 +22,5 @@ pub mod state;
 pub use fault::StorageFault;
 pub use kv::{KvBatch, KvOp, KvOptions, KvStore, RocksKv, Table};
 pub use log::{LogBatch, LogEngine, LogOp, LogOptions, LogStats, MetaKey, RocksLog};
-pub use state::{AppliedEntry, EntryResult, LedgerState, StateFault};
 pub use snapshot::{FileEntry, Manifest, SnapshotSink, SnapshotSource};
+pub use state::{AppliedEntry, EntryResult, LedgerState, StateFault};

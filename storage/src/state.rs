@@ -15,7 +15,7 @@ mod history;
 mod overlay;
 mod tables;
 
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -46,7 +46,9 @@ pub enum StateFault {
     #[error(transparent)]
     Storage(#[from] StorageFault),
     /// A row does not decode: another version wrote it, or it is corrupt.
-    #[error("the ledger's row {0} cannot be read. Restore this node from a snapshot, or start the version that wrote it")]
+    #[error(
+        "the ledger's row {0} cannot be read. Restore this node from a snapshot, or start the version that wrote it"
+    )]
     Row(&'static str),
     /// A log entry does not decode.
     #[error("log entry {index} cannot be read: {source}. All nodes must run a version that knows its format")]
@@ -188,7 +190,7 @@ impl LedgerState {
     /// The caller's marker of the last entry whose effects survive a power cut without the log.
     #[must_use]
     pub fn durable_position(&self) -> Option<Bytes> {
-        self.durable.lock().expect("no holder panics").clone()
+        lock(&self.durable).clone()
     }
 
     /// Bytes on disk, snapshots included.
@@ -271,7 +273,6 @@ impl LedgerState {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
     fn install(
         &self,
         results: Vec<MemberResult>,
@@ -322,7 +323,7 @@ impl LedgerState {
     /// # Errors
     /// Where the store fails.
     pub fn flush(&self) -> Result<(), StateFault> {
-        let _one_at_a_time = self.flushing.lock().expect("no holder panics");
+        let _one_at_a_time = lock(&self.flushing);
         let (overlay, core) = {
             let mut memory = self.write();
             let overlay = Arc::new(std::mem::take(&mut memory.current));
@@ -333,7 +334,7 @@ impl LedgerState {
         self.kv.sync()?;
         let mut memory = self.write();
         memory.writing = None;
-        *self.durable.lock().expect("no holder panics") = core.position.map(Bytes::from);
+        *lock(&self.durable) = core.position.map(Bytes::from);
         Ok(())
     }
 
@@ -343,7 +344,7 @@ impl LedgerState {
     /// Where the store fails.
     pub fn snapshot(&self) -> Result<Arc<dyn SnapshotSource>, StateFault> {
         self.flush()?;
-        let _no_flush = self.flushing.lock().expect("no holder panics");
+        let _no_flush = lock(&self.flushing);
         let label = self.durable_position().unwrap_or_default();
         Ok(self.kv.checkpoint(label)?)
     }
@@ -369,13 +370,13 @@ impl LedgerState {
     /// # Errors
     /// Where the copy is not what its manifest says, or of another ledger, or the store fails.
     pub fn finish_restore(&self, sink: Box<dyn SnapshotSink>) -> Result<Option<Bytes>, StateFault> {
-        let _no_flush = self.flushing.lock().expect("no holder panics");
+        let _no_flush = lock(&self.flushing);
         let mut memory = self.write();
         sink.finish()?;
         let core = tables::read_core(&*self.kv, &self.identity)?;
         let position = core.position.clone().map(Bytes::from);
         *memory = Memory { core, current: Overlay::default(), writing: None };
-        *self.durable.lock().expect("no holder panics") = position.clone();
+        *lock(&self.durable) = position.clone();
         Ok(position)
     }
 
@@ -386,6 +387,10 @@ impl LedgerState {
     fn write(&self) -> RwLockWriteGuard<'_, Memory> {
         self.memory.write().expect("no holder panics")
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder panics")
 }
 
 fn live_after(before: u64, effects: &BatchEffects) -> u64 {

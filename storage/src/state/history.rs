@@ -1,5 +1,6 @@
 //! What readers ask for: batches, outcomes, holdings, proofs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -11,8 +12,8 @@ use ledger::merkle::LogFault;
 use ledger::transaction::ReceivedTransaction;
 use ledger::view::{LiveOutput, Place};
 use ledger::{
-    Contract, Head, Intent, Limits, Origin, Outcome, OutcomeRecord, OutputId, Party, Receipt, Sequence, SignedHead,
-    TermsEntry, TransactionId,
+    Contract, Head, Input, Intent, Limits, Movements, Origin, Outcome, OutcomeRecord, OutputId, Party, Receipt,
+    Sequence, SignedHead, TermsAction, TermsEntry, TransactionId,
 };
 
 use super::codec::OwnerKey;
@@ -54,6 +55,8 @@ pub struct BatchUpdate {
     pub consumed: Vec<(LiveOutput, Sequence)>,
     /// Terms proposed, with the allocations locked to them.
     pub proposals: Vec<(TermsEntry, Vec<LiveOutput>)>,
+    /// Allocations settled or rejected, with the parties to their terms.
+    pub revealed: BTreeMap<OutputId, Vec<Party>>,
 }
 
 /// A page of an owner's holdings.
@@ -151,10 +154,10 @@ impl BatchRecord {
         if self.records.is_empty() {
             return Ok(Vec::new());
         }
-        let layout = BundleLayout::read(&self.bundle, limits).map_err(|_| StateFault::Row("batches (bundle)"))?;
+        let layout = BundleLayout::read(&self.bundle, limits).map_err(|_reason| StateFault::Row("batches (bundle)"))?;
         let decode = |position| {
             let bytes = self.member_bytes(position, &layout).ok_or(StateFault::Row("batches (member)"))?;
-            ReceivedTransaction::decode(bytes).map_err(|_| StateFault::Row("batches (transaction)"))
+            ReceivedTransaction::decode(bytes).map_err(|_reason| StateFault::Row("batches (transaction)"))
         };
         (0..self.records.len()).map(decode).collect()
     }
@@ -163,9 +166,18 @@ impl BatchRecord {
     ///
     /// # Errors
     /// Where the stored bundle does not decode.
-    pub fn update(&self, places: &dyn Fn(&TransactionId) -> Result<Option<Sequence>, StateFault>, limits: &Limits) -> Result<BatchUpdate, StateFault> {
-        let mut update =
-            BatchUpdate { head: self.head, created: Vec::new(), consumed: Vec::new(), proposals: Vec::new() };
+    pub fn update(
+        &self,
+        places: &dyn Fn(&TransactionId) -> Result<Option<Sequence>, StateFault>,
+        limits: &Limits,
+    ) -> Result<BatchUpdate, StateFault> {
+        let mut update = BatchUpdate {
+            head: self.head,
+            created: Vec::new(),
+            consumed: Vec::new(),
+            proposals: Vec::new(),
+            revealed: BTreeMap::new(),
+        };
         let mut chosen = self.chosen.iter();
         for (record, received) in self.records.iter().zip(self.transactions(limits)?) {
             let Outcome::Committed { chosen: names } = &record.outcome else { continue };
@@ -184,9 +196,11 @@ impl BatchRecord {
                     }
                     let created = update.created.get(first..).unwrap_or_default();
                     update.proposals.extend(proposals(&movements.terms, created));
+                    update.revealed.extend(revealed(movements));
                 }
                 Intent::Command(command) => {
-                    let outputs: Vec<LiveOutput> = chosen.by_ref().take(names.len()).map(StoredOutput::output).collect();
+                    let outputs: Vec<LiveOutput> =
+                        chosen.by_ref().take(names.len()).map(StoredOutput::output).collect();
                     let created = apply_outputs(&received.id(), command, &outputs)?;
                     for (position, (id, contract)) in created.into_iter().enumerate() {
                         update.created.push(created_output(record, position, id, contract));
@@ -204,7 +218,7 @@ fn apply_outputs(
     command: &ledger::Command,
     chosen: &[LiveOutput],
 ) -> Result<Vec<(OutputId, Contract)>, StateFault> {
-    ledger::apply::command_outputs(id, command, chosen).map_err(|_| StateFault::Row("batches (command)"))
+    ledger::apply::command_outputs(id, command, chosen).map_err(|_reason| StateFault::Row("batches (command)"))
 }
 
 fn created_output(record: &OutcomeRecord, position: usize, id: OutputId, contract: Contract) -> LiveOutput {
@@ -223,8 +237,19 @@ fn proposals(terms: &[TermsEntry], created: &[LiveOutput]) -> Vec<(TermsEntry, V
         let locked = |output: &&LiveOutput| matches!(&output.contract, Contract::Allocation(held) if held.terms == id);
         created.iter().filter(locked).copied().collect::<Vec<_>>()
     };
-    let proposed = terms.iter().filter(|entry| entry.action == ledger::TermsAction::Propose);
+    let proposed = terms.iter().filter(|entry| entry.action == TermsAction::Propose);
     proposed.map(|entry| (entry.clone(), locked_to(entry))).collect()
+}
+
+/// Consumed allocations whose terms the transaction reveals, with the parties to those terms.
+fn revealed(movements: &Movements) -> impl Iterator<Item = (OutputId, Vec<Party>)> {
+    let concluded = movements.terms.iter().filter(|entry| entry.action != TermsAction::Propose);
+    concluded.flat_map(|entry| {
+        let id = entry.terms.id();
+        let parties: Vec<Party> = entry.terms.legs.iter().flat_map(|leg| [leg.payer, leg.receiver]).collect();
+        let locked = move |input: &&Input| matches!(&input.contract, Contract::Allocation(held) if held.terms == id);
+        movements.inputs.iter().filter(locked).map(move |input| (input.output_id(), parties.clone()))
+    })
 }
 
 impl StoredOutput {
@@ -261,7 +286,8 @@ impl LedgerState {
             let Some((sequence, number)) = view.transaction(id)? else { return Ok(None) };
             let batch = view.batch(number)?.ok_or(StateFault::Row("batches (missing)"))?;
             let first = batch.records.first().map(|record| record.sequence.get()).unwrap_or_default();
-            let position = usize::try_from(sequence.get() - first).map_err(|_| StateFault::Row("transactions"))?;
+            let position =
+                usize::try_from(sequence.get() - first).map_err(|_reason| StateFault::Row("transactions"))?;
             Ok(Some((batch, position)))
         })
     }
@@ -280,9 +306,7 @@ impl LedgerState {
     /// Where the store fails.
     pub fn update(&self, number: u64) -> Result<Option<BatchUpdate>, StateFault> {
         let Some(batch) = self.batch(number)? else { return Ok(None) };
-        let place = |id: &TransactionId| {
-            Ok(self.view(|view| view.transaction(id))?.map(|(sequence, _)| sequence))
-        };
+        let place = |id: &TransactionId| Ok(self.view(|view| view.transaction(id))?.map(|(sequence, _)| sequence));
         batch.update(&place, &self.limits).map(Some)
     }
 

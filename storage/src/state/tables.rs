@@ -24,7 +24,7 @@ pub(super) fn read_core(kv: &dyn KvStore, identity: &LedgerIdentity) -> Result<C
         let commitments = Commitments::genesis(identity.cluster, identity.group);
         return Ok(Core { commitments, configuration: Configuration::genesis(), live_outputs: 0, position: None });
     };
-    let core = Core::try_from_slice(&row).map_err(|_| StateFault::Row("meta/core"))?;
+    let core = Core::try_from_slice(&row).map_err(|_reason| StateFault::Row("meta/core"))?;
     let head = core.commitments.head();
     if (head.cluster, head.group) != (identity.cluster, identity.group) {
         return Err(StateFault::OtherLedger);
@@ -114,7 +114,7 @@ impl View<'_> {
         }
         match self.kv.get(Table::Batches, &number.to_be_bytes())? {
             Some(value) => {
-                let record = BatchRecord::try_from_slice(&value).map_err(|_| StateFault::Row("batches"))?;
+                let record = BatchRecord::try_from_slice(&value).map_err(|_reason| StateFault::Row("batches"))?;
                 Ok(Some(Arc::new(record)))
             }
             None => Ok(None),
