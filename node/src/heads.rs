@@ -88,6 +88,14 @@ impl Heads {
         kept.unwrap_or_else(|| self.sign_alone(*self.newest.borrow()))
     }
 
+    /// The newest head, with the signatures that its round brought; signed here alone before that.
+    #[must_use]
+    pub fn current_signed(&self) -> SignedHead {
+        let head = *self.newest.borrow();
+        let kept = self.signed.lock().expect("no holder panics").iter().find(|signed| signed.head == head).cloned();
+        kept.unwrap_or_else(|| self.sign_alone(head))
+    }
+
     /// A signed head that covers the first `size` transactions, with as many signatures as a round brings. Waits for
     /// the next round where there is none yet.
     pub async fn covering(&self, size: Sequence, patience: Duration) -> Option<SignedHead> {

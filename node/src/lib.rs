@@ -10,3 +10,5 @@ pub mod gateway;
 pub mod heads;
 pub mod replica;
 pub mod network;
+pub mod api;
+pub mod grpc;

@@ -104,6 +104,7 @@ pub struct Replica(Arc<Inner>);
 
 struct Inner {
     around: Surroundings,
+    log: Arc<dyn LogEngine>,
     gateway: Gateway,
     heads: Arc<Heads>,
     service: ValidatorService,
@@ -132,13 +133,10 @@ impl Replica {
         let observer = Arc::clone(&waiting);
         let machine = Arc::new(LedgerMachine::new(Arc::clone(&state), Arc::clone(&compute), observer)?);
         let heads = machine.heads();
-        let world = World {
-            transport: Arc::clone(&transport),
-            compute: Arc::clone(&compute),
-            entropy: Arc::clone(&entropy),
-        };
+        let world =
+            World { transport: Arc::clone(&transport), compute: Arc::clone(&compute), entropy: Arc::clone(&entropy) };
         let machine: Arc<dyn Machine> = machine;
-        let sequencer = Sequencer::start(sequencer, world, log, machine).await?;
+        let sequencer = Sequencer::start(sequencer, world, Arc::clone(&log), machine).await?;
         let pool =
             ValidatorPool::new(pool, Arc::clone(&transport), Arc::clone(&compute), identity, key, Arc::clone(&entropy));
         let around = Surroundings {
@@ -153,7 +151,7 @@ impl Replica {
         let heads = Heads::start(key, sequencer, state, transport, heads);
         let service = ValidatorService::new(validation, identity, Limits::V1, key, Arc::clone(&compute));
         let tasks = TaskGroup::current().unwrap_or_default();
-        let replica = Self(Arc::new(Inner { around, gateway, heads, service, compute, key, tasks }));
+        let replica = Self(Arc::new(Inner { around, log, gateway, heads, service, compute, key, tasks }));
         drop(seams::tasks::spawn(replica.clone().register()));
         Ok(replica)
     }
@@ -222,6 +220,15 @@ impl Replica {
         &*self.0.compute
     }
 
+    /// Bytes on disk: of the log, and of the ledger with its snapshots.
+    ///
+    /// # Errors
+    /// Where a directory cannot be read.
+    pub async fn disk_bytes(&self) -> Result<(u64, u64), StateFault> {
+        let (log, state) = (Arc::clone(&self.0.log), Arc::clone(self.state()));
+        offload(self.compute(), move || Ok((log.bytes_on_disk()?, state.bytes_on_disk()?))).await
+    }
+
     /// The newest head, as it changes.
     #[must_use]
     pub fn watch_heads(&self) -> watch::Receiver<Head> {
@@ -232,6 +239,12 @@ impl Replica {
     #[must_use]
     pub fn newest_signed_head(&self) -> SignedHead {
         self.0.heads.newest_signed()
+    }
+
+    /// The newest head of all, perhaps with this node's signature only.
+    #[must_use]
+    pub fn signed_current_head(&self) -> SignedHead {
+        self.0.heads.current_signed()
     }
 
     /// Waits until reads here are as fresh as asked.
@@ -277,10 +290,7 @@ impl Replica {
     ///
     /// # Errors
     /// Where the cluster exists already, or this node is not among the members.
-    pub async fn initialize(
-        &self,
-        members: BTreeMap<NodeId, Address>,
-    ) -> Result<(), sequencer::InitializeFault> {
+    pub async fn initialize(&self, members: BTreeMap<NodeId, Address>) -> Result<(), sequencer::InitializeFault> {
         self.0.around.sequencer.initialize(members).await
     }
 
@@ -335,9 +345,7 @@ impl Replica {
             Method::Validate => self.0.service.validate(body).await,
             Method::AnnounceValidator => match around.pool.handle_announcement(&body) {
                 Ok(()) => Ok(Bytes::new()),
-                Err(fault) => {
-                    Err(CallError::Refused { code: 400, message: fault.to_string(), retry_after: None })
-                }
+                Err(fault) => Err(CallError::Refused { code: 400, message: fault.to_string(), retry_after: None }),
             },
             Method::Status => Err(CallError::Refused {
                 code: 404,

@@ -143,6 +143,8 @@ problems! {
     322 Cancelled (Never, Unknown, Cancelled, 499) => "Send the same bytes again, or ask for the transaction, until valid_until has passed.";
     /// The node's disk or data fails.
     323 StorageFailed (Elsewhere, Unknown, Internal, 500) => "Use another node. The node's log says which file; replace the node if the disk is at fault.";
+    /// The node is starting: it reads its disks, or looks for the other members.
+    324 Starting (Elsewhere, None, Unavailable, 503) => "Use another node, or wait. If it lasts, the node's log says what it waits for.";
 }
 
 impl ProblemKind {

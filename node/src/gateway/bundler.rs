@@ -82,13 +82,7 @@ async fn carry(gateway: Gateway, draft: Draft, permit: OwnedSemaphorePermit) {
 }
 
 /// Certifies and forwards until the bundle is applied here, or time is up.
-async fn order(
-    gateway: &Gateway,
-    bytes: &Bytes,
-    layout: Arc<BundleLayout>,
-    deadline: Instant,
-    answers: &mut Answers,
-) {
+async fn order(gateway: &Gateway, bytes: &Bytes, layout: Arc<BundleLayout>, deadline: Instant, answers: &mut Answers) {
     let around = &gateway.0.around;
     let (_registration, mut applied) = gateway.0.waiting.register(layout.digest());
     while Instant::now() < deadline {

@@ -20,7 +20,10 @@ pub struct Waiting {
 
 impl Waiting {
     /// Registers a bundle; what becomes of it arrives at the receiver. Two bundles with the same bytes are one bundle.
-    pub(super) fn register(self: &Arc<Self>, bundle: BundleDigest) -> (WaitingGuard, mpsc::Receiver<Arc<AppliedEntry>>) {
+    pub(super) fn register(
+        self: &Arc<Self>,
+        bundle: BundleDigest,
+    ) -> (WaitingGuard, mpsc::Receiver<Arc<AppliedEntry>>) {
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         self.bundles.lock().expect("no holder panics").insert(bundle, sender);
         (WaitingGuard { waiting: Arc::clone(self), bundle }, receiver)

@@ -39,8 +39,7 @@ pub(super) fn from_status(status: &Status) -> CallError {
     if never_sent(status) {
         return CallError::Unreachable(super::channels::innermost(status));
     }
-    let refused =
-        |code| CallError::Refused { code, message: status.message().to_owned(), retry_after: None };
+    let refused = |code| CallError::Refused { code, message: status.message().to_owned(), retry_after: None };
     match status.code() {
         Code::DeadlineExceeded => CallError::Timeout,
         Code::Unimplemented => refused(NOT_SERVED),

@@ -1,0 +1,178 @@
+//! Changes of the cluster. Each happens on the leader; who is asked elsewhere is told where that is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::Party;
+use ledger::certificate::ValidatorSet;
+use ledger::entry::ConfigurationChange;
+use proto::{Problem, ProblemKind};
+use seams::Address;
+use sequencer::{Leader, MemberFault, NodeId, Role, Sequencer};
+use tokio::time::{Instant, timeout};
+
+use super::{Api, faults};
+
+/// How long a change may take.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
+/// How long an election is waited for.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A change that the leader makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Adds a node that only receives.
+    AddLearner {
+        /// Its number.
+        node: NodeId,
+        /// Where others reach it.
+        address: Address,
+    },
+    /// Gives a learner a vote.
+    Promote(NodeId),
+    /// Removes a node; the leader hands over first.
+    Remove(NodeId),
+    /// Hands the lead over.
+    TransferLeader(NodeId),
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It is made; in words.
+    Here(String),
+    /// That node leads: ask it.
+    Elsewhere(Leader),
+}
+
+impl Api {
+    /// Writes the first members of a new cluster.
+    ///
+    /// # Errors
+    /// Where there is one already.
+    pub async fn initialize(&self, members: BTreeMap<NodeId, Address>) -> Result<String, Problem> {
+        if members.is_empty() {
+            return Err(Problem::bad_request("members", "missing"));
+        }
+        let count = members.len();
+        self.replica()?.initialize(members).await.map_err(|fault| faults::initialize(&fault))?;
+        Ok(format!("initialized with {count} members"))
+    }
+
+    /// Makes a change, if this node leads.
+    ///
+    /// # Errors
+    /// Where it would be unsafe, or nobody leads.
+    pub async fn change_members(&self, change: &MemberChange) -> Result<Done, Problem> {
+        self.initialized()?;
+        let sequencer = self.replica()?.sequencer();
+        if let Some(leader) = leader_elsewhere(sequencer).await? {
+            return Ok(Done::Elsewhere(leader));
+        }
+        if *change == MemberChange::Remove(sequencer.id()) {
+            return step_aside(sequencer).await;
+        }
+        let made = timeout(CHANGE_PATIENCE, make(sequencer, change)).await;
+        match made.unwrap_or_else(|elapsed| Err(MemberFault::Unknown(elapsed.to_string()))) {
+            Ok(said) => Ok(Done::Here(said)),
+            Err(MemberFault::NotLeader { leader: Some(leader) }) => Ok(Done::Elsewhere(leader)),
+            Err(fault) => Err(faults::member(&fault)),
+        }
+    }
+
+    /// Asks for a snapshot of this node's state.
+    ///
+    /// # Errors
+    /// Where the node has stopped.
+    pub async fn snapshot(&self) -> Result<String, Problem> {
+        let triggered = self.replica()?.sequencer().trigger_snapshot().await;
+        triggered.map_err(|why| Problem::new(ProblemKind::ShuttingDown, why))?;
+        Ok("a snapshot is being made; `admin status` shows its index when it is there".to_owned())
+    }
+
+    /// Admits and dismisses validators, and sets how many certificates a bundle needs; what is so already is left.
+    ///
+    /// # Errors
+    /// Where bundles would need more certificates than there are validators, or no leader confirms.
+    pub async fn configure_validators(
+        &self,
+        add: Vec<Party>,
+        remove: Vec<Party>,
+        required: Option<u16>,
+    ) -> Result<String, Problem> {
+        self.initialized()?;
+        let mut said = Vec::new();
+        let set = self.validator_set()?;
+        let add: Vec<Party> = add.into_iter().filter(|key| !set.keys.contains(key)).collect();
+        if !add.is_empty() {
+            said.push(format!("{} added", add.len()));
+            self.configure(ConfigurationChange::AddValidators(add)).await?;
+        }
+        if let Some(required) = required.filter(|required| *required != set.required) {
+            said.push(format!("{required} certificates required"));
+            self.configure(ConfigurationChange::RequireCertificates(required)).await?;
+        }
+        let remove: Vec<Party> = remove.into_iter().filter(|key| set.keys.contains(key)).collect();
+        if !remove.is_empty() {
+            said.push(format!("{} removed", remove.len()));
+            self.configure(ConfigurationChange::RemoveValidators(remove)).await?;
+        }
+        if said.is_empty() {
+            said.push("nothing to change".to_owned());
+        }
+        Ok(said.join(", "))
+    }
+
+    fn validator_set(&self) -> Result<ValidatorSet, Problem> {
+        Ok(self.replica()?.state().configuration().validators)
+    }
+
+    async fn configure(&self, change: ConfigurationChange) -> Result<(), Problem> {
+        let deadline = Instant::now() + CHANGE_PATIENCE;
+        self.replica()?.configure(change, deadline).await.map_err(|fault| faults::configure(&fault))
+    }
+}
+
+/// Who leads, if it is another node. Waits for an election.
+async fn leader_elsewhere(sequencer: &Sequencer) -> Result<Option<Leader>, Problem> {
+    let mut watch = sequencer.watch();
+    let known = timeout(ELECTION_PATIENCE, watch.wait_for(|status| status.leader.is_some())).await;
+    let Ok(Ok(status)) = known else { return Err(faults::no_leader("nobody leads the cluster")) };
+    let leads = status.role == Role::Leader;
+    Ok(status.leader.clone().filter(|leader| !leads && leader.id != status.id))
+}
+
+/// Hands over so that the next leader can remove this node.
+async fn step_aside(sequencer: &Sequencer) -> Result<Done, Problem> {
+    let status = sequencer.status();
+    let voters = status.replicated.iter().filter(|(id, _)| status.members.voters.contains_key(id));
+    let Some((successor, _)) = voters.max_by_key(|(_, index)| **index) else {
+        return Err(Problem::new(ProblemKind::MembershipUnsafe, "this node is the only voter"));
+    };
+    sequencer.transfer_leader(*successor, ELECTION_PATIENCE).await.map_err(|fault| faults::member(&fault))?;
+    leader_elsewhere(sequencer)
+        .await?
+        .map(Done::Elsewhere)
+        .ok_or_else(|| faults::no_leader("the lead was not handed over"))
+}
+
+async fn make(sequencer: &Sequencer, change: &MemberChange) -> Result<String, MemberFault> {
+    match change {
+        MemberChange::AddLearner { node, address } => {
+            sequencer.add_learner(*node, address.clone()).await?;
+            Ok(format!("node {node} is a member at {address}; it votes once it is promoted"))
+        }
+        MemberChange::Promote(node) => {
+            sequencer.promote(*node).await?;
+            Ok(format!("node {node} votes"))
+        }
+        MemberChange::Remove(node) => {
+            sequencer.remove(*node).await?;
+            Ok(format!("node {node} is no member any more; its number is never used again"))
+        }
+        MemberChange::TransferLeader(node) => {
+            sequencer.transfer_leader(*node, ELECTION_PATIENCE).await?;
+            Ok(format!("the lead was handed over to node {node}"))
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! gRPC: everything a node or a validator serves on one address. Translates only; answers come from [`crate::api`].
+
+mod admin;
+mod ledger;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::wire::FILE_DESCRIPTOR_SET;
+use proto::wire::admin_server::AdminServer;
+use proto::wire::ledger_server::LedgerServer;
+use seams::Service;
+use tokio::net::TcpListener;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+
+use crate::api::Api;
+use crate::api::status::Health;
+use crate::network::{CONNECTION_WINDOW_BYTES, InternalServer, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
+
+/// Largest request of a client, in bytes: a bundle of submissions (4 MiB) with room for larger limits later.
+const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A connection without a sign of life for both together is closed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls and streams of one connection at once. A client that wants more opens a stream and batches.
+const STREAMS_MAX: u32 = 4_096;
+/// How often grpc.health.v1 is told how the node is.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
+/// What grpc.health.v1 calls the service of clients.
+const LEDGER_SERVICE: &str = "seriatim.v1.Ledger";
+
+/// What a node serves.
+///
+/// # Errors
+/// Never with the descriptors that this program carries.
+pub fn node_routes(api: &Api) -> anyhow::Result<Routes> {
+    let (reporter, health) = health_reporter();
+    drop(seams::tasks::spawn(report_health(api.clone(), reporter)));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let ledger = LedgerServer::new(ledger::LedgerService::new(api.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut routes = RoutesBuilder::default();
+    routes
+        .add_service(ledger)
+        .add_service(AdminServer::new(admin::AdminService::new(api.clone())))
+        .add_service(InternalServer::serving(Arc::new(api.clone())))
+        .add_service(health)
+        .add_service(reflection);
+    Ok(routes.routes())
+}
+
+/// What a validator serves. It is well as long as it answers.
+#[must_use]
+pub fn validator_routes(service: Arc<dyn Service>) -> Routes {
+    let (_reporter, health) = health_reporter();
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(InternalServer::serving(service)).add_service(health);
+    routes.routes()
+}
+
+/// Serves on a listener until `stop` resolves, and then until the calls under way are done.
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await
+}
+
+/// Tells grpc.health.v1 whether clients should come, for ever.
+async fn report_health(api: Api, reporter: HealthReporter) {
+    let mut told = None;
+    loop {
+        let status = if api.health() == Health::Ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        if told != Some(status) {
+            reporter.set_service_status("", status).await;
+            reporter.set_service_status(LEDGER_SERVICE, status).await;
+            told = Some(status);
+        }
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+    }
+}
