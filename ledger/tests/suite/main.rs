@@ -8,3 +8,5 @@ mod rules;
 mod model;
 mod history;
 mod properties;
+mod golden;
+mod decoding;
