@@ -1,0 +1,111 @@
+//! A node over gRPC. Names are resolved at each connection, which is made when first needed.
+
+use std::error::Error;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use proto::wire::ledger_client::LedgerClient;
+use proto::{Problem, ProblemKind, wire};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{ConnectError, Response, Status};
+
+use crate::api::{BatchStream, LedgerApi, UpdateStream};
+
+/// Largest message taken. A bundle's worth of submissions (4 MiB) fits with room for larger limits later.
+const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A node in the same region answers a connection in milliseconds; then the next endpoint is worth trying.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection without a sign of life for interval and timeout is given up.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 windows: several messages of submissions on the way over any distance.
+const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Messages queued in a pipeline before sending waits; each may hold many submissions, so few suffice.
+const PIPELINE_MESSAGES: usize = 4;
+
+/// A node at an address.
+#[derive(Debug, Clone)]
+pub(crate) struct GrpcNode {
+    channel: Channel,
+}
+
+impl GrpcNode {
+    /// A node at `address` (`host:port` or a URI). Connects when first used; must be called on a runtime.
+    pub(crate) fn new(address: &str) -> Result<Self, tonic::transport::Error> {
+        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let endpoint = Endpoint::from_shared(uri)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        Ok(Self { channel: endpoint.connect_lazy() })
+    }
+
+    fn stub(&self) -> LedgerClient<Channel> {
+        LedgerClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// A status as a problem. Where no connection could be made the request never left.
+fn problem(status: &Status) -> Problem {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return Problem::new(ProblemKind::Unreachable, format!("{status}: {error}"));
+        }
+        source = error.source();
+    }
+    Problem::from(status)
+}
+
+fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, Problem> {
+    result.map(Response::into_inner).map_err(|status| problem(&status))
+}
+
+macro_rules! unary {
+    ($name:ident, $request:ident, $response:ident) => {
+        fn $name(&self, request: wire::$request) -> BoxFuture<'static, Result<wire::$response, Problem>> {
+            let mut stub = self.stub();
+            async move { answer(stub.$name(request).await) }.boxed()
+        }
+    };
+}
+
+impl LedgerApi for GrpcNode {
+    unary!(submit, SubmitRequest, SubmitResponse);
+    unary!(get_transaction, GetTransactionRequest, TransactionStatus);
+    unary!(get_receipt, GetReceiptRequest, GetReceiptResponse);
+    unary!(get_head, GetHeadRequest, GetHeadResponse);
+    unary!(get_consistency, GetConsistencyRequest, GetConsistencyResponse);
+    unary!(list_holdings, ListHoldingsRequest, ListHoldingsResponse);
+    unary!(get_cluster, GetClusterRequest, ClusterInfo);
+
+    fn submit_batches(&self) -> BoxFuture<'static, Result<BatchStream, Problem>> {
+        let mut stub = self.stub();
+        async move {
+            let (outgoing, requests) = mpsc::channel(PIPELINE_MESSAGES);
+            let responses = answer(stub.submit_batches(ReceiverStream::new(requests)).await)?;
+            let incoming = responses.map(|message| message.map_err(|status| problem(&status))).boxed();
+            Ok(BatchStream { outgoing, incoming })
+        }
+        .boxed()
+    }
+
+    fn watch_updates(&self, request: wire::WatchUpdatesRequest) -> BoxFuture<'static, Result<UpdateStream, Problem>> {
+        let mut stub = self.stub();
+        async move {
+            let updates = answer(stub.watch_updates(request).await)?;
+            Ok(updates.map(|message| message.map_err(|status| problem(&status))).boxed())
+        }
+        .boxed()
+    }
+}
