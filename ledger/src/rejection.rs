@@ -294,7 +294,7 @@ rejections! {
         input: u16,
         /// The output it names.
         output: OutputId,
-    } => "Check origin and content; submit after the creating transaction has committed, or in one group with it.";
+    } => "Check origin and content, and submit after the transaction that creates it.";
     /// An input was consumed earlier in the order.
     206 InputSpent {
         /// Index of the input.

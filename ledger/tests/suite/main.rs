@@ -8,5 +8,6 @@ mod rules;
 mod model;
 mod history;
 mod properties;
+mod certification;
 mod golden;
 mod decoding;

@@ -1,0 +1,152 @@
+//! What certificates admit, and what a wrong certificate cannot do.
+
+use ledger::apply::{AdmittedBundle, BatchContext, MemberResult, apply};
+use ledger::bundle::{BundleBuilder, BundleLayout};
+use ledger::certificate::{Attested, Certificate, CertificateFault, ValidatorSet, VerdictBitmap};
+use ledger::entry::CertifiedBundle;
+use ledger::identifier::BundleDigest;
+use ledger::parallel::Serial;
+use ledger::{
+    Body, Contract, Input, Intent, Limits, LogTime, Movements, Origin, Outcome, Position, Quantity, Rejection,
+    Sequence, SupplyChange, Transaction, Unlock,
+};
+
+use crate::support::{State, Submitted, TestLedger, asset, identity, key, party};
+
+fn transaction(movements: Movements, signer: &str) -> Transaction {
+    let body = Body {
+        cluster: identity().cluster,
+        group: 0,
+        valid_until: LogTime::from_unix_millis(10_000),
+        nonce: 0,
+        atomic: None,
+        seen_head: None,
+        signers: vec![party(signer)],
+        intent: Intent::Movements(movements),
+    };
+    let signatures = vec![key(signer).sign_transaction(&body.id())];
+    Transaction { body, signatures }
+}
+
+fn alice_holds(quantity: i128) -> Contract {
+    Contract::Position(Position { asset: asset("USD"), owner: party("alice"), quantity: Quantity::new(quantity) })
+}
+
+fn issue(quantity: i128) -> Transaction {
+    let change = SupplyChange { asset: asset("USD"), quantity: Quantity::new(quantity) };
+    transaction(
+        Movements { outputs: vec![alice_holds(quantity)], supply: vec![change], ..Movements::default() },
+        "bank",
+    )
+}
+
+fn grouped(members: &[Transaction]) -> Vec<Transaction> {
+    let bodies: Vec<Body> = members.iter().map(|member| member.body.clone()).collect();
+    let atomic = Some(Body::atomic_group_id(&bodies));
+    let named = |member: &Transaction| Transaction { body: Body { atomic, ..member.body.clone() }, ..member.clone() };
+    members.iter().map(named).collect()
+}
+
+#[test]
+fn an_output_named_twice_behind_a_wrong_certificate_is_spent_once() {
+    let mut ledger = TestLedger::new();
+    let issued = issue(10);
+    ledger.batch(LogTime::ZERO, &[Submitted::new(vec![issued.clone()])]);
+    let input = Input {
+        origin: Origin { transaction: issued.id(), index: 0 },
+        contract: alice_holds(10),
+        unlock: Unlock::Owner,
+    };
+    let doubled = Movements { inputs: vec![input, input], outputs: vec![alice_holds(20)], ..Movements::default() };
+    let thief = transaction(doubled, "alice");
+    let honest = Movements { inputs: vec![input], outputs: vec![alice_holds(10)], ..Movements::default() };
+    let submissions = [thief.clone(), transaction(honest, "alice")].map(|one| Submitted::new(vec![one]));
+    let effects = ledger.batch_certified(&Serial, LogTime::ZERO, &submissions, &[true, true]);
+    let output = input.output_id();
+    let spent = Rejection::InputSpent { input: 1, output, winner: thief.id() };
+    assert_eq!(effects.records[0].outcome, Outcome::Rejected(spent));
+    assert!(effects.records[1].outcome.is_committed(), "what a rejected transaction named stays unspent");
+}
+
+#[test]
+fn a_group_of_which_a_certificate_passes_half_has_no_place_in_the_order() {
+    let mut ledger = TestLedger::new();
+    let submission = Submitted::new(grouped(&[issue(1), issue(2)]));
+    for verdicts in [[true, false], [false, true]] {
+        let effects = ledger.batch_certified(&Serial, LogTime::ZERO, std::slice::from_ref(&submission), &verdicts);
+        assert_eq!(effects.results, [MemberResult::Refused, MemberResult::Refused]);
+        assert_eq!(effects.records, []);
+    }
+}
+
+#[test]
+fn a_certificate_that_passes_half_a_group_as_a_single_submission_splits_nothing() {
+    let mut ledger = TestLedger::new();
+    let members = grouped(&[issue(1), issue(2)]);
+    let effects = ledger.batch_certified(&Serial, LogTime::ZERO, &[Submitted::new(members[..1].to_vec())], &[true]);
+    assert_eq!(effects.results, [MemberResult::Refused]);
+}
+
+#[test]
+fn equal_members_of_a_group_and_equal_submissions_have_one_place() {
+    let mut ledger = TestLedger::new();
+    let group = Submitted::new(grouped(&[issue(1), issue(1)]));
+    let single = Submitted::new(vec![issue(2)]);
+    let submissions = [group.clone(), single.clone(), group, single];
+    let effects = ledger.batch_certified(&Serial, LogTime::ZERO, &submissions, &[true; 6]);
+    let places = [0, 0, 1, 0, 0, 1].map(MemberResult::Sequenced);
+    assert_eq!(effects.results, places);
+    assert!(effects.records.iter().all(|record| record.outcome.is_committed()));
+}
+
+#[test]
+fn what_a_wrong_certificate_passes_and_does_not_decode_is_refused() {
+    let mut builder = BundleBuilder::new();
+    builder.push(Sequence::default(), &[vec![1_u8, 2, 3]]);
+    let certified = certified(builder.finish(), &[true]);
+    let validators = validators(1, &["v1"]);
+    let admitted = AdmittedBundle::admit(&certified, &validators, &Limits::V1).unwrap();
+    let context = BatchContext { next: Sequence::default(), log_time: LogTime::ZERO, limits: &Limits::V1 };
+    let effects = apply(&State::default(), &Serial, &context, &admitted).unwrap();
+    assert_eq!(effects.results, [MemberResult::Refused]);
+}
+
+fn certified(bundle: Vec<u8>, verdicts: &[bool]) -> CertifiedBundle {
+    let bundle_digest = BundleLayout::read(&bundle, &Limits::V1).unwrap().digest();
+    CertifiedBundle { bundle, certificates: vec![certificate("v1", bundle_digest, verdicts, 5)] }
+}
+
+fn certificate(validator: &str, bundle: BundleDigest, verdicts: &[bool], epoch: u64) -> Certificate {
+    Attested { bundle, verdicts: VerdictBitmap::of(verdicts), epoch }.certify(&key(validator))
+}
+
+fn validators(required: u16, names: &[&str]) -> ValidatorSet {
+    ValidatorSet { epoch: 5, required, keys: names.iter().map(|name| party(name)).collect() }
+}
+
+#[test]
+fn certificates_admit_only_their_bundle_epoch_validators_and_number() {
+    let (bundle, other) = (BundleDigest::of(b"one"), BundleDigest::of(b"two"));
+    let set = validators(2, &["v1", "v2", "v3"]);
+    let by = |validator: &str| certificate(validator, bundle, &[true, false], 5);
+    let admit = |certificates: &[Certificate]| set.admit(&bundle, 2, certificates).map(|verdicts| verdicts.passed(0));
+
+    assert_eq!(admit(&[by("v1"), by("v3")]), Ok(Some(true)));
+    assert_eq!(admit(&[]), Err(CertificateFault::TooFew { found: 0, required: 2 }));
+    assert_eq!(admit(&[by("v1"), by("v1")]), Err(CertificateFault::TooFew { found: 1, required: 2 }));
+    assert_eq!(admit(&[by("v1"), by("v9")]), Err(CertificateFault::NotAValidator(party("v9"))));
+    let of_other = certificate("v2", other, &[true, false], 5);
+    assert_eq!(admit(&[by("v1"), of_other]), Err(CertificateFault::OtherBundle));
+    let longer = certificate("v2", bundle, &[true, false, true], 5);
+    assert_eq!(admit(&[by("v1"), longer]), Err(CertificateFault::OtherBundle));
+    let old = certificate("v2", bundle, &[true, false], 4);
+    assert_eq!(admit(&[by("v1"), old]), Err(CertificateFault::OtherEpoch { found: 4, current: 5 }));
+    let contrary = certificate("v2", bundle, &[false, true], 5);
+    assert_eq!(admit(&[by("v1"), contrary]), Err(CertificateFault::Disagreement));
+    let mut forged = by("v2");
+    forged.attested.verdicts = VerdictBitmap::of(&[true, true]);
+    assert_eq!(admit(&[forged, by("v1")]), Err(CertificateFault::FalseSignature(party("v2"))));
+    let renamed = Certificate { validator: party("v2"), ..by("v1") };
+    assert_eq!(admit(&[by("v1"), renamed]), Err(CertificateFault::FalseSignature(party("v2"))));
+    assert!(validators(0, &["v1"]).admit(&bundle, 2, &[]).is_err(), "no certificate is never enough");
+}
