@@ -1,0 +1,326 @@
+//! The ledger's state over a real store: flushing, reopening and restoring never change what it answers.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ledger::bundle::{BundleBuilder, BundleLayout};
+use ledger::certificate::{Attested, VerdictBitmap};
+use ledger::check::LedgerIdentity;
+use ledger::entry::{CertifiedBundle, ConfigurationChange, LogEntry, LogPayload};
+use ledger::parallel::Serial;
+use ledger::signature::SigningKey;
+use ledger::transaction::SupplyChange;
+use ledger::view::LiveOutput;
+use ledger::{
+    AssetType, Body, ClusterId, Command, Contract, Input, Intent, Limits, LogTime, Movements, Outcome, Party, Position,
+    Quantity, Rejection, Sequence, SignedHead, Transaction, Unlock,
+};
+use proptest::prelude::*;
+use storage::state::EntryResult;
+use storage::{KvOptions, KvStore, LedgerState, RocksKv};
+
+fn identity() -> LedgerIdentity {
+    LedgerIdentity { cluster: ClusterId::of_name("state tests"), group: 0 }
+}
+
+fn key(number: u8) -> SigningKey {
+    SigningKey::from_seed([number; 32])
+}
+
+fn asset() -> AssetType {
+    AssetType { issuer: key(0).party(), symbol: "X".parse().unwrap() }
+}
+
+fn open(path: &Path) -> LedgerState {
+    let kv: Arc<dyn KvStore> = Arc::new(RocksKv::open(path, b"test", KvOptions::default()).unwrap());
+    LedgerState::open(kv, identity(), Limits::V1).unwrap()
+}
+
+/// A state with its log, so that it can lose what was not flushed and replay it.
+struct Replica {
+    path: tempfile::TempDir,
+    state: Option<LedgerState>,
+    log: Vec<Vec<u8>>,
+}
+
+impl Replica {
+    fn new() -> Self {
+        let path = tempfile::tempdir().unwrap();
+        let state = Some(open(path.path()));
+        let mut replica = Self { path, state, log: Vec::new() };
+        replica.apply(LogPayload::Configure(ConfigurationChange::AddValidators(vec![key(99).party()])));
+        replica
+    }
+
+    fn state(&self) -> &LedgerState {
+        self.state.as_ref().unwrap()
+    }
+
+    fn apply(&mut self, payload: LogPayload) -> EntryResult {
+        let log_time = LogTime::from_unix_millis(1_000 + u64::try_from(self.log.len()).unwrap());
+        self.log.push(LogEntry { log_time, payload }.encode());
+        self.replay(self.log.len() - 1)
+    }
+
+    fn replay(&self, index: usize) -> EntryResult {
+        let index64 = u64::try_from(index).unwrap();
+        let position = Bytes::copy_from_slice(&index64.to_le_bytes());
+        self.state().apply(&Serial, index64, Some(&self.log[index]), position).unwrap().result
+    }
+
+    fn submit(&mut self, transactions: &[Transaction]) -> Vec<Outcome> {
+        let bundle = bundle_of(self.state(), transactions);
+        match self.apply(LogPayload::Bundle(bundle)) {
+            EntryResult::Applied { batch, .. } => {
+                batch.unwrap().records.iter().map(|record| record.outcome.clone()).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Loses everything that was not flushed, and replays the log from there.
+    fn crash_and_recover(&mut self) {
+        self.state = None;
+        self.state = Some(open(self.path.path()));
+        let durable = self.state().position();
+        let next =
+            durable.map_or(0, |bytes| usize::try_from(u64::from_le_bytes(bytes[..].try_into().unwrap())).unwrap() + 1);
+        for index in next..self.log.len() {
+            self.replay(index);
+        }
+    }
+}
+
+fn bundle_of(state: &LedgerState, transactions: &[Transaction]) -> CertifiedBundle {
+    let mut builder = BundleBuilder::new();
+    for transaction in transactions {
+        builder.push(state.head().size, &[transaction.encode()]);
+    }
+    let bundle = builder.finish();
+    let layout = BundleLayout::read(&bundle, &Limits::V1).unwrap();
+    let verdicts = VerdictBitmap::of(&vec![true; transactions.len()]);
+    let epoch = state.configuration().validators.epoch;
+    let attested = Attested { bundle: layout.digest(), verdicts, epoch };
+    CertifiedBundle { bundle, certificates: vec![attested.certify(&key(99))] }
+}
+
+fn transaction(nonce: u64, intent: Intent, signers: &[SigningKey]) -> Transaction {
+    let mut keys = signers.to_vec();
+    keys.sort_by_key(SigningKey::party);
+    keys.dedup_by_key(|key| key.party());
+    let body = Body {
+        cluster: identity().cluster,
+        group: 0,
+        valid_until: LogTime::from_unix_millis(1_000_000),
+        nonce,
+        atomic: None,
+        seen_head: None,
+        signers: keys.iter().map(SigningKey::party).collect(),
+        intent,
+    };
+    let id = body.id();
+    Transaction { signatures: keys.iter().map(|key| key.sign_transaction(&id)).collect(), body }
+}
+
+fn position(owner: Party, quantity: i128) -> Contract {
+    Contract::Position(Position { asset: asset(), owner, quantity: Quantity::new(quantity) })
+}
+
+fn issue(nonce: u64, owner: u8, quantity: i128) -> Transaction {
+    let movements = Movements {
+        outputs: vec![position(key(owner).party(), quantity)],
+        supply: vec![SupplyChange { asset: asset(), quantity: Quantity::new(quantity) }],
+        ..Movements::default()
+    };
+    transaction(nonce, Intent::Movements(movements), &[key(0)])
+}
+
+/// Spends the output whole: half to `to`, half back.
+fn pay(nonce: u64, from: u8, output: &LiveOutput, to: u8) -> Transaction {
+    let (_, held) = output.contract.value().unwrap();
+    let half = held.minor_units() / 2;
+    let rest = held.minor_units() - half;
+    let outputs = [(to, half), (from, rest)].into_iter().filter(|(_, quantity)| *quantity > 0);
+    let movements = Movements {
+        inputs: vec![Input { origin: output.origin, contract: output.contract, unlock: Unlock::Owner }],
+        outputs: outputs.map(|(owner, quantity)| position(key(owner).party(), quantity)).collect(),
+        ..Movements::default()
+    };
+    transaction(nonce, Intent::Movements(movements), &[key(from)])
+}
+
+fn all_holdings(state: &LedgerState, owner: u8, page: usize) -> Vec<LiveOutput> {
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let holdings = state.holdings(&key(owner).party(), cursor.as_ref(), page).unwrap();
+        all.extend(holdings.outputs);
+        cursor = holdings.next;
+        if cursor.is_none() {
+            return all;
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Issue(u8, u16),
+    Pay { from: u8, which: usize, to: u8 },
+    PayTwice { from: u8, which: usize, to: u8 },
+    Command { from: u8, to: u8, quantity: u16 },
+    Flush,
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let party = || 1_u8..5;
+    prop_oneof![
+        3 => (party(), 1_u16..1000).prop_map(|(owner, quantity)| Step::Issue(owner, quantity)),
+        5 => (party(), any::<usize>(), party()).prop_map(|(from, which, to)| Step::Pay { from, which, to }),
+        2 => (party(), any::<usize>(), party()).prop_map(|(from, which, to)| Step::PayTwice { from, which, to }),
+        2 => (party(), party(), 1_u16..500).prop_map(|(from, to, quantity)| Step::Command { from, to, quantity }),
+        2 => Just(Step::Flush),
+        1 => Just(Step::Crash),
+    ]
+}
+
+fn transactions_of(step: &Step, state: &LedgerState, nonce: u64) -> Vec<Transaction> {
+    let held = |owner: u8, which: usize| {
+        let holdings = all_holdings(state, owner, 100);
+        (!holdings.is_empty()).then(|| holdings[which % holdings.len()])
+    };
+    match step {
+        Step::Issue(owner, quantity) => vec![issue(nonce, *owner, i128::from(*quantity))],
+        Step::Pay { from, which, to } => {
+            held(*from, *which).map(|output| pay(nonce, *from, &output, *to)).into_iter().collect()
+        }
+        Step::PayTwice { from, which, to } => match held(*from, *which) {
+            Some(output) => vec![pay(nonce, *from, &output, *to), pay(nonce + 1, *from, &output, *to)],
+            None => Vec::new(),
+        },
+        Step::Command { from, to, quantity } if from != to => {
+            let (from, to) = (key(*from), key(*to).party());
+            let quantity = Quantity::new(i128::from(*quantity));
+            let command = Command::Transfer { asset: asset(), from: from.party(), to, quantity };
+            vec![transaction(nonce, Intent::Command(command), &[from])]
+        }
+        Step::Command { .. } | Step::Flush | Step::Crash => Vec::new(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// One replica never flushes; the other flushes, crashes and recovers at random. They answer alike.
+    #[test]
+    fn flushing_and_crashing_change_nothing(steps in proptest::collection::vec(step(), 1..60)) {
+        let (mut calm, mut busy) = (Replica::new(), Replica::new());
+        for (number, step) in steps.iter().enumerate() {
+            match step {
+                Step::Flush => busy.state().flush().unwrap(),
+                Step::Crash => busy.crash_and_recover(),
+                _ => {}
+            }
+            let nonce = 10 * u64::try_from(number).unwrap();
+            let transactions = transactions_of(step, calm.state(), nonce);
+            if !transactions.is_empty() {
+                prop_assert_eq!(calm.submit(&transactions), busy.submit(&transactions));
+            }
+            prop_assert_eq!(calm.state().head(), busy.state().head());
+        }
+        for owner in 1..5 {
+            prop_assert_eq!(all_holdings(calm.state(), owner, 100), all_holdings(busy.state(), owner, 3));
+        }
+        prop_assert_eq!(calm.state().live_outputs(), busy.state().live_outputs());
+        let held: usize = (1..5).map(|owner| all_holdings(busy.state(), owner, 7).len()).sum();
+        prop_assert_eq!(u64::try_from(held).unwrap(), busy.state().live_outputs());
+        for batch in 1..=calm.state().head().batch {
+            prop_assert_eq!(calm.state().update(batch).unwrap(), busy.state().update(batch).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_loser_learns_the_winner_from_disk() {
+    let mut replica = Replica::new();
+    replica.submit(&[issue(1, 1, 100)]);
+    let output = all_holdings(replica.state(), 1, 10)[0];
+    let winner = pay(2, 1, &output, 2);
+    replica.submit(std::slice::from_ref(&winner));
+    replica.state().flush().unwrap();
+    replica.crash_and_recover();
+    let outcomes = replica.submit(&[pay(3, 1, &output, 3)]);
+    let expected = Rejection::InputSpent { input: 0, output: output.id, winner: winner.id() };
+    assert_eq!(outcomes, [Outcome::Rejected(expected)]);
+}
+
+#[test]
+fn a_forged_content_for_a_spent_origin_is_unknown_and_not_spent() {
+    let mut replica = Replica::new();
+    replica.submit(&[issue(1, 1, 100)]);
+    let output = all_holdings(replica.state(), 1, 10)[0];
+    replica.submit(&[pay(2, 1, &output, 2)]);
+    let forged_contract = position(key(1).party(), 1_000_000);
+    let forged = LiveOutput { contract: forged_contract, id: output.origin.output_id(&forged_contract), ..output };
+    let outcomes = replica.submit(&[pay(3, 1, &forged, 3)]);
+    assert_eq!(outcomes, [Outcome::Rejected(Rejection::InputUnknown { input: 0, output: forged.id })]);
+}
+
+#[test]
+fn receipts_of_old_and_new_transactions_verify_against_any_later_head() {
+    let mut replica = Replica::new();
+    let mut ids = Vec::new();
+    for nonce in 0..600 {
+        let transaction = issue(nonce, 1, 5);
+        ids.push(transaction.id());
+        replica.submit(&[transaction]);
+        if nonce % 170 == 0 {
+            replica.state().flush().unwrap();
+        }
+    }
+    replica.crash_and_recover();
+    let node = key(7);
+    let head = replica.state().head();
+    let head = SignedHead { head, signatures: vec![head.sign(&node)] };
+    for id in ids.iter().step_by(37) {
+        let receipt = replica.state().receipt(id, &head).unwrap().unwrap();
+        receipt.verify(&identity().cluster, &[node.party()], 1).unwrap();
+    }
+    let proof = replica.state().consistency(Sequence::new(123), head.head.size).unwrap();
+    assert_eq!(proof.new_root, head.head.log_root);
+}
+
+#[test]
+fn a_snapshot_restores_the_whole_state_elsewhere() {
+    let mut replica = Replica::new();
+    for nonce in 0..20 {
+        replica.submit(&[issue(nonce, 1, 5)]);
+    }
+    let snapshot = replica.state().snapshot().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let restored = open(elsewhere.path());
+    let mut sink = restored.begin_restore(snapshot.manifest().clone()).unwrap();
+    for file in snapshot.manifest().files() {
+        let length = usize::try_from(file.length()).unwrap();
+        sink.write(file.name(), 0, &snapshot.read(file.name(), 0, length).unwrap()).unwrap();
+    }
+    let position = restored.finish_restore(sink).unwrap();
+    assert_eq!(position, replica.state().position());
+    assert_eq!(restored.head(), replica.state().head());
+    assert_eq!(all_holdings(&restored, 1, 6), all_holdings(replica.state(), 1, 100));
+}
+
+#[test]
+fn a_store_of_another_ledger_is_refused() {
+    let replica = Replica::new();
+    replica.state().flush().unwrap();
+    let path = replica.path.path().to_path_buf();
+    let Replica { path: keep, state, .. } = replica;
+    drop(state);
+    let kv: Arc<dyn KvStore> = Arc::new(RocksKv::open(&path, b"test", KvOptions::default()).unwrap());
+    let other = LedgerIdentity { cluster: ClusterId::of_name("another"), group: 0 };
+    assert!(LedgerState::open(kv, other, Limits::V1).is_err());
+    drop(keep);
+}
