@@ -1,0 +1,248 @@
+//! Faults: which kinds a seed has (not all of them in every seed, so that each gets seeds of its own), and when.
+
+use std::time::Duration;
+
+use seams::Address;
+use sequencer::NodeId;
+use tokio::time::sleep;
+
+use crate::cluster::Cluster;
+use crate::network::{Network, Weather};
+use crate::world::{Event, World};
+
+/// What can be done to a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Some node loses power.
+    CrashNode,
+    /// Whoever leads loses power.
+    CrashLeader,
+    /// Every node loses power at once.
+    CrashAll,
+    /// A node's disk fails after some more writes, in the midst of whatever it does.
+    FailDisk,
+    /// The network falls into two parts.
+    Partition,
+    /// Some link is cut in one direction.
+    CutOneWay,
+    /// Whoever leads is alone, or can only send, or can only receive.
+    IsolateLeader,
+    /// Every link is whole again.
+    Heal,
+    /// Messages begin to take longer, get lost or arrive twice, or cease to.
+    ChangeWeather,
+    /// A disk's syncs become slow or quick.
+    ChangeDiskSpeed,
+    /// A node is told to make a snapshot.
+    Snapshot,
+    /// A node's clock is set wrong.
+    JumpClock,
+    /// A validator ends, and comes back later.
+    CrashValidator,
+    /// The lead is handed over.
+    TransferLeader,
+}
+
+impl Fault {
+    /// Every kind.
+    pub const ALL: [Self; 14] = [
+        Self::CrashNode,
+        Self::CrashLeader,
+        Self::CrashAll,
+        Self::FailDisk,
+        Self::Partition,
+        Self::CutOneWay,
+        Self::IsolateLeader,
+        Self::Heal,
+        Self::ChangeWeather,
+        Self::ChangeDiskSpeed,
+        Self::Snapshot,
+        Self::JumpClock,
+        Self::CrashValidator,
+        Self::TransferLeader,
+    ];
+}
+
+/// Kinds that a seed has, in a thousand.
+const KIND_PER_MILLE: u32 = 700;
+
+/// Causes the faults of one seed.
+#[derive(Debug, Clone)]
+pub struct Nemesis {
+    world: World,
+    network: Network,
+    cluster: Cluster,
+    /// Everybody on the network.
+    addresses: Vec<Address>,
+    kinds: Vec<Fault>,
+}
+
+impl Nemesis {
+    /// Draws the kinds of faults.
+    #[must_use]
+    pub fn new(world: &World, network: &Network, cluster: &Cluster, clients: &[Address]) -> Self {
+        let kinds = Fault::ALL.into_iter().filter(|_| world.chance(KIND_PER_MILLE)).collect();
+        let mut addresses = cluster.addresses();
+        addresses.extend_from_slice(clients);
+        Self { world: world.clone(), network: network.clone(), cluster: cluster.clone(), addresses, kinds }
+    }
+
+    /// Causes faults until the time has come, then repairs everything and starts everybody.
+    pub async fn run(self, until: Duration) {
+        let between = Duration::from_millis(50)..=Duration::from_millis(900);
+        loop {
+            sleep(self.world.pause(&between)).await;
+            if self.world.now() >= until {
+                break;
+            }
+            if let Some(kind) = self.world.pick(&self.kinds) {
+                self.world.record(&Event::Fault(&format!("{kind:?}")));
+                self.cause(*kind).await;
+            }
+        }
+        self.repair().await;
+    }
+
+    async fn repair(&self) {
+        self.world.record(&Event::Fault("everything is repaired"));
+        self.network.heal();
+        self.network.set_weather(Weather::calm());
+        let quick = Duration::from_millis(1)..=Duration::from_millis(3);
+        for id in self.cluster.nodes() {
+            self.cluster.disk_temper(id).set_sync(quick.clone());
+        }
+        self.cluster.start_all().await;
+    }
+
+    async fn cause(&self, kind: Fault) {
+        match kind {
+            Fault::CrashNode => self.crash(&self.some_node()),
+            Fault::CrashLeader => self.crash(&self.some_leader()),
+            Fault::CrashAll => self.crash(&self.cluster.nodes()),
+            Fault::FailDisk => {
+                for id in self.some_node() {
+                    self.cluster.disk_temper(id).fail_after(self.world.between(1..=20));
+                }
+            }
+            Fault::Partition => self.partition(),
+            Fault::CutOneWay => {
+                if let (Some(from), Some(to)) = (self.world.pick(&self.addresses), self.world.pick(&self.addresses)) {
+                    self.network.cut(from, to);
+                }
+            }
+            Fault::IsolateLeader => self.isolate(&self.some_leader()),
+            Fault::Heal => self.network.heal(),
+            Fault::ChangeWeather => self.change_weather(),
+            Fault::ChangeDiskSpeed => self.change_disk_speed(),
+            Fault::Snapshot => self.snapshot().await,
+            Fault::JumpClock => {
+                for id in self.some_node() {
+                    let millis = i64::try_from(self.world.between(0..=20_000)).unwrap_or_default();
+                    self.cluster.clock(id).jump(millis.saturating_sub(10_000));
+                }
+            }
+            Fault::CrashValidator => self.crash_validator(),
+            Fault::TransferLeader => self.transfer_leader(),
+        }
+    }
+
+    fn some_node(&self) -> Vec<NodeId> {
+        self.world.pick(&self.cluster.nodes()).copied().into_iter().collect()
+    }
+
+    fn some_leader(&self) -> Vec<NodeId> {
+        self.world.pick(&self.cluster.leaders()).copied().into_iter().collect()
+    }
+
+    /// Down for long enough to be missed, or back before anybody noticed.
+    fn downtime(&self) -> Duration {
+        let long = self.world.chance(300);
+        let range = if long { 800..=4_000 } else { 1..=200 };
+        Duration::from_millis(self.world.between(range))
+    }
+
+    fn crash(&self, nodes: &[NodeId]) {
+        for id in nodes.iter().copied() {
+            if self.cluster.crash(id) {
+                let (cluster, downtime) = (self.cluster.clone(), self.downtime());
+                drop(tokio::spawn(async move {
+                    sleep(downtime).await;
+                    cluster.start(id).await;
+                }));
+            }
+        }
+    }
+
+    fn crash_validator(&self) {
+        let numbers: Vec<usize> = (0..self.cluster.validators()).collect();
+        let Some(number) = self.world.pick(&numbers).copied() else { return };
+        self.cluster.crash_validator(number);
+        let (cluster, downtime) = (self.cluster.clone(), self.downtime());
+        drop(tokio::spawn(async move {
+            sleep(downtime).await;
+            cluster.start_validator(number);
+        }));
+    }
+
+    fn partition(&self) {
+        let (left, right): (Vec<&Address>, Vec<&Address>) = self.addresses.iter().partition(|_| self.world.chance(500));
+        for (left, right) in left.iter().flat_map(|left| right.iter().map(move |right| (left, right))) {
+            self.network.cut(left, right);
+            self.network.cut(right, left);
+        }
+    }
+
+    fn isolate(&self, nodes: &[NodeId]) {
+        let (sends, receives) = match self.world.between(0..=3) {
+            0 => (true, false),
+            1 => (false, true),
+            _ => (false, false),
+        };
+        for alone in nodes.iter().map(|id| self.cluster.address(*id)) {
+            for other in self.addresses.iter().filter(|other| *other != alone) {
+                if !sends {
+                    self.network.cut(alone, other);
+                }
+                if !receives {
+                    self.network.cut(other, alone);
+                }
+            }
+        }
+    }
+
+    fn change_weather(&self) {
+        let latencies = [1..=3, 1..=15, 5..=80];
+        let latency = self.world.pick(&latencies).cloned().unwrap_or(1..=3);
+        let latency = Duration::from_millis(*latency.start())..=Duration::from_millis(*latency.end());
+        let rate = |rates: &[u32]| self.world.pick(rates).copied().unwrap_or_default();
+        self.network.set_weather(Weather {
+            latency,
+            loss_per_mille: rate(&[0, 20, 100, 300]),
+            duplication_per_mille: rate(&[0, 50, 300]),
+            breakage_per_mille: rate(&[0, 0, 5, 50]),
+        });
+    }
+
+    fn change_disk_speed(&self) {
+        let speeds = [1..=3, 1..=20, 20..=120];
+        let speed = self.world.pick(&speeds).cloned().unwrap_or(1..=3);
+        let sync = Duration::from_millis(*speed.start())..=Duration::from_millis(*speed.end());
+        for id in self.some_node() {
+            self.cluster.disk_temper(id).set_sync(sync.clone());
+        }
+    }
+
+    async fn snapshot(&self) {
+        for (group, replica) in self.some_node().into_iter().filter_map(|id| self.cluster.replica(id)) {
+            // a node that is going down makes none
+            drop(group.spawn(async move { replica.sequencer().trigger_snapshot().await }).await);
+        }
+    }
+
+    fn transfer_leader(&self) {
+        let (Some(to), Some(from)) = (self.some_node().pop(), self.some_leader().pop()) else { return };
+        let Some((group, replica)) = self.cluster.replica(from) else { return };
+        // refusals and failures are as good: somebody leads in the end
+        drop(group.spawn(async move { replica.sequencer().transfer_leader(to, Duration::from_secs(1)).await }));
+    }
+}

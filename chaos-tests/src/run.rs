@@ -1,0 +1,229 @@
+//! One seed from beginning to end.
+
+use std::fmt;
+use std::time::Duration;
+
+use seams::Address;
+use sequencer::NodeId;
+use tokio::runtime::{Builder, RngSeed};
+use tokio::time::{Instant, sleep};
+
+use crate::check::{self, Observations};
+use crate::cluster::{Cluster, ClusterOptions};
+use crate::history::History;
+use crate::nemesis::Nemesis;
+use crate::network::Network;
+use crate::workload::{Client, Market};
+use crate::world::World;
+
+/// How long after the last fault everything may take to be well again.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to simulate.
+#[derive(Debug, Clone)]
+pub struct SimulationOptions {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// How long clients call and faults happen, in virtual time.
+    pub duration: Duration,
+    /// Whether there are faults.
+    pub faults: bool,
+    /// A flaw of the simulated world, for the tests of the checks.
+    pub bug: Option<PlantedBug>,
+    /// Whether every event is printed to standard error.
+    pub trace_printed: bool,
+}
+
+impl SimulationOptions {
+    /// Twenty virtual seconds with faults.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, duration: Duration::from_secs(20), faults: true, bug: None, trace_printed: false }
+    }
+}
+
+/// A flaw of the simulated world that the checks must find. Production code is the same with and without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// Logs say that a batch is durable long before it is.
+    AcknowledgeBeforeSync,
+    /// Snapshots of the ledger lack the table of transactions that were sequenced.
+    SnapshotForgetsTransactions,
+    /// The disk of node 1 loses a live output at each flush, unnoticed.
+    LoseLiveOutput,
+}
+
+impl PlantedBug {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::AcknowledgeBeforeSync, Self::SnapshotForgetsTransactions, Self::LoseLiveOutput];
+
+    /// Whether it is on the disk of this node.
+    #[must_use]
+    pub fn strikes(self, node: NodeId) -> bool {
+        match self {
+            Self::AcknowledgeBeforeSync | Self::SnapshotForgetsTransactions => true,
+            Self::LoseLiveOutput => node == 1,
+        }
+    }
+}
+
+/// What came of a seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Hash over every event: the same for every run of the seed.
+    pub trace_hash: String,
+    /// Events in the trace.
+    pub events: u64,
+    /// Virtual time that passed.
+    pub simulated: Duration,
+    /// Faults that were caused.
+    pub faults: u64,
+    /// Calls of clients.
+    pub operations: usize,
+    /// Transactions whose outcome was acknowledged.
+    pub acknowledged: usize,
+    /// Batches in the end.
+    pub batches: u64,
+    /// Snapshots that replicas installed or made.
+    pub compacted: usize,
+    /// What is wrong. Empty for a sound system.
+    pub violations: Vec<String>,
+}
+
+/// Runs one seed.
+///
+/// # Panics
+/// Where the runtime cannot be made.
+#[must_use]
+pub fn simulate(options: &SimulationOptions) -> Report {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&options.seed.to_le_bytes()))
+        .build()
+        .expect("a runtime without input and output needs nothing of the operating system");
+    crate::panics::collect();
+    let mut report = runtime.block_on(run(options.clone()));
+    drop(runtime);
+    report.violations.extend(crate::panics::take().into_iter().map(|panic| format!("panic: {panic}")));
+    report
+}
+
+async fn run(options: SimulationOptions) -> Report {
+    let world = World::new(options.seed, options.trace_printed);
+    let network = Network::new(&world);
+    let observations = Observations::new(&world);
+    let cluster = Cluster::new(&world, &network, &observations, draw_cluster(&world, options.bug));
+    cluster.found().await;
+    let history = History::new(&world);
+    let market = Market::new(&world, cluster.identity());
+    let client = |number: u64| Client::new(number, &world, &network, &cluster, &history, &market);
+    let clients: Vec<Client> = (1..=CLIENTS).map(client).collect();
+    let addresses: Vec<Address> = clients.iter().map(|client| client.address().clone()).collect();
+    let until = world.now() + options.duration;
+    let mut tasks: Vec<_> = clients.iter().map(|client| tokio::spawn(client.clone().run(until))).collect();
+    if options.faults {
+        tasks.push(tokio::spawn(Nemesis::new(&world, &network, &cluster, &addresses).run(until)));
+    }
+    for task in tasks {
+        if task.await.is_err() {
+            world.violation("a part of the simulation itself panicked");
+        }
+    }
+    recover(&world, &cluster, &clients, &history).await;
+    check::replicas(&world, &cluster, &observations, &history).await;
+    let compacted = compacted(&cluster);
+    cluster.end();
+    sleep(Duration::from_millis(1)).await;
+    report(&options, &world, &history, &observations, compacted)
+}
+
+const CLIENTS: u64 = 5;
+
+fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
+    ClusterOptions {
+        nodes: if world.chance(700) { 3 } else { 5 },
+        validators: world.between(0..=3),
+        clock_skew: Duration::from_millis(world.between(0..=2_000)),
+        log_bytes_max: world.between(16..=256) * 1024,
+        heartbeat: Duration::from_millis(world.between(30..=80)),
+        bug,
+    }
+}
+
+/// After the last fault: every unknown outcome becomes known, every node takes work, all replicas come to agree.
+async fn recover(world: &World, cluster: &Cluster, clients: &[Client], history: &History) {
+    let deadline = Instant::now() + RECOVERY_PATIENCE;
+    for client in clients.iter().take(1) {
+        client.settle_unknown(deadline).await;
+        client.ask_every_node(deadline).await;
+    }
+    let unknown = history.unknown().len();
+    if unknown > 0 {
+        world.violation(format!("{unknown} submissions have no answer {RECOVERY_PATIENCE:?} after the last fault"));
+    }
+    let running = cluster.nodes().len() - cluster.stopped().len();
+    loop {
+        let heads: Vec<_> = cluster.replicas().into_iter().map(|(_, replica)| replica.state().head()).collect();
+        let agreed = heads.windows(2).all(|pair| matches!(pair, [left, right] if left == right));
+        if agreed && heads.len() == running {
+            return;
+        }
+        if Instant::now() > deadline {
+            return world.violation(format!("replicas do not converge: {heads:?} of {running}"));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn compacted(cluster: &Cluster) -> usize {
+    let purged = cluster.replicas().into_iter().map(|(_, replica)| replica.sequencer().status().purged);
+    purged.filter(Option::is_some).count()
+}
+
+fn report(
+    options: &SimulationOptions,
+    world: &World,
+    history: &History,
+    observations: &Observations,
+    compacted: usize,
+) -> Report {
+    let operations = history.all();
+    let (trace_hash, events) = world.trace();
+    Report {
+        seed: options.seed,
+        trace_hash,
+        events,
+        simulated: world.now(),
+        faults: world.faults(),
+        acknowledged: check::acknowledged(&operations).len(),
+        operations: operations.len(),
+        batches: observations.newest(),
+        compacted,
+        violations: world.violations(),
+    }
+}
+
+/// One line, and what is wrong with the command that shows it again.
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { seed, trace_hash, events, simulated, faults, operations, acknowledged, batches, compacted, .. } = self;
+        write!(
+            out,
+            "seed {seed}: trace {} of {events} events, {:.1} s simulated, {faults} faults, {operations} operations, \
+             {acknowledged} transactions acknowledged, {batches} batches, {compacted} logs compacted",
+            trace_hash.get(..16).unwrap_or(trace_hash),
+            simulated.as_secs_f64()
+        )?;
+        for violation in &self.violations {
+            write!(out, "\n  {violation}")?;
+        }
+        if !self.violations.is_empty() {
+            let replay = "cargo run --release -p chaos-tests --example seed --";
+            write!(out, "\n  replay: SERIATIM_SIM_TRACE=1 {replay} {seed}")?;
+        }
+        Ok(())
+    }
+}
