@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use client::{AccountFault, BuildFault, Prepared, SignatureFault, group};
+use client::{Account, AccountFault, BuildFault, Prepared, SignatureFault, Wallet, WalletOptions, group};
 use ledger::{Body, Command, Leg, Terms};
 use support::{World, key, quantity, reason, symbol};
 
@@ -77,7 +77,7 @@ async fn an_allocation_returns_by_expiry_when_log_time_is_there_and_not_before()
 #[tokio::test]
 async fn a_ring_of_three_settles_when_the_last_one_accepts() {
     let world = World::funded().await;
-    let carol = client::Account::open(&world.client, key(4)).await.unwrap();
+    let carol = Account::open(&world.client, key(4)).await.unwrap();
     world.fund(&carol, "CHF", 50).await;
     let leg = |payer, receiver, asset: &str, units| Leg {
         payer,
@@ -285,13 +285,21 @@ async fn what_breaks_a_rule_is_found_without_a_round_trip() {
     assert!(matches!(transaction.prepare(), Err(BuildFault::NoSuchLeg { leg: 2, .. })));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_account_rebuilds_when_another_process_spent_its_input() {
     let world = World::funded().await;
     world.fund(&world.alice, "USD", 900).await;
-    // a second wallet of the same key that no longer follows: it will lose the race for the position of 900
-    let elsewhere = client::Account::open(&world.client, key(2)).await.unwrap();
-    assert!(elsewhere.transfer(world.bob.party(), world.asset("USD"), quantity(850)).await.unwrap().is_committed());
-    let outcome = world.alice.transfer(world.bob.party(), world.asset("USD"), quantity(850)).await.unwrap();
+    // a wallet that no longer follows chooses the position of 900, too
+    let cut_off = world.ledger.node();
+    let source = world.ledger.client_builder().node(cut_off.clone()).connect().unwrap();
+    let wallet = Wallet::open(&source, &[world.alice.party()], WalletOptions::default()).await.unwrap();
+    cut_off.stop();
+    let behind = Account::over(world.client.clone(), wallet, key(2));
+
+    let (bob, usd) = (world.bob.party(), world.asset("USD"));
+    assert!(world.alice.transfer(bob, usd, quantity(850)).await.unwrap().is_committed());
+    let size = world.ledger.size();
+    let outcome = behind.transfer(bob, usd, quantity(850)).await.unwrap();
     assert!(outcome.is_committed(), "{}", reason(&outcome));
+    assert_eq!(world.ledger.size(), size + 2, "a lost race, and another transaction with other inputs");
 }
