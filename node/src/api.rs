@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use ledger::check::LedgerIdentity;
 use proto::{Problem, ProblemKind};
-use seams::Address;
+use seams::{Address, TaskGroup};
 use sequencer::NodeId;
 
 use crate::network::Channels;
@@ -57,6 +57,7 @@ pub struct Api(Arc<Inner>);
 struct Inner {
     facts: Facts,
     channels: Channels,
+    tasks: TaskGroup,
     replica: OnceLock<Replica>,
     stopping: AtomicBool,
     recent: RecentUpdates,
@@ -70,12 +71,14 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// A node whose replica is still to start. `channels` are the connections over which it reaches others.
+    /// A node whose replica is still to start. `channels` are the connections over which it reaches others. What it
+    /// spawns joins the caller's task group.
     #[must_use]
     pub fn new(facts: Facts, channels: Channels) -> Self {
         Self(Arc::new(Inner {
             facts,
             channels,
+            tasks: TaskGroup::current().unwrap_or_default(),
             replica: OnceLock::new(),
             stopping: AtomicBool::new(false),
             recent: RecentUpdates::default(),
@@ -113,6 +116,11 @@ impl Api {
         let starting =
             || Problem::new(ProblemKind::Starting, "this node is starting").after(Duration::from_millis(500));
         self.0.replica.get().ok_or_else(starting)
+    }
+
+    /// Spawns a task that ends with the node, from wherever a server calls.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.0.tasks.spawn(task));
     }
 
     pub(crate) fn channels(&self) -> &Channels {

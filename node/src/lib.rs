@@ -12,3 +12,7 @@ pub mod replica;
 pub mod network;
 pub mod api;
 pub mod grpc;
+pub mod http;
+pub mod config;
+pub mod telemetry;
+pub mod roles;

@@ -1,2 +1,26 @@
-//! The binary.
-fn main() {}
+//! The binary `seriatim`: roles and tools.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    node::telemetry::abort_on_panic();
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("seriatim: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli.run()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("seriatim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -39,7 +39,7 @@ impl LedgerService {
         let (sender, results) = mpsc::channel(STREAM_MESSAGES);
         let api = self.api.clone();
         let requests = requests.map(move |message| message.map(&request));
-        drop(seams::tasks::spawn(async move { api.pipeline(requests, sender).await }));
+        self.api.spawn(async move { api.pipeline(requests, sender).await });
         ReceiverStream::new(results)
     }
 }
@@ -155,7 +155,7 @@ impl Ledger for LedgerService {
         };
         self.api.replica()?;
         let (sender, updates) = mpsc::channel(STREAM_MESSAGES);
-        drop(seams::tasks::spawn(self.api.clone().watch(watch, sender)));
+        self.api.spawn(self.api.clone().watch(watch, sender));
         let told = |update: Result<convert::Update, Problem>| match update {
             Ok(update) => Ok(wire::Update::from(&update)),
             Err(problem) => Err(problem.into()),

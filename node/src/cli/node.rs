@@ -1,0 +1,70 @@
+//! `seriatim node`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use ::node::config::{NodeConfig, NodeSettings, read_file};
+use ::node::roles::RunningNode;
+use ::node::telemetry;
+
+/// Run a member of the cluster.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every option may also be given in the environment, as named above, or in a TOML file under the option's name.
+
+Examples:
+  A cluster of one, at the default addresses:
+    seriatim node --initialize
+  The first of three nodes (give every node the same --members and --initialize):
+    seriatim node --id 1 --cluster venue --members 1=a:7400,2=b:7400,3=c:7400 --initialize \\
+                  --listen 0.0.0.0:7400 --http-listen 0.0.0.0:7480 --data-dir /var/lib/seriatim
+  A node that joins later: start it, then `seriatim admin add-learner 4 d:7400` and `seriatim admin promote 4`:
+    seriatim node --id 4 --cluster venue --listen 0.0.0.0:7400 --advertise d:7400
+
+Exit codes: 0 stopped in order, 1 not started, 70 the node found that it cannot go on (its log says why).")]
+pub(super) struct NodeArgs {
+    /// TOML file with settings
+    #[arg(long, env = "SERIATIM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print addresses and key as one line of JSON once the node serves
+    #[arg(long)]
+    ready_json: bool,
+    /// Print the settings that result from flags, environment and file, as TOML, and end
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    settings: NodeSettings,
+}
+
+impl NodeArgs {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let settings = self.settings.or(file);
+        if self.print_config {
+            print!("{}", toml::to_string(&settings)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = NodeConfig::try_from(settings)?;
+        telemetry::init(config.log_format);
+        let starting = RunningNode::start(config);
+        let node = tokio::select! {
+            started = starting => started?,
+            () = super::asked_to_stop() => return Ok(ExitCode::SUCCESS),
+        };
+        super::tell_ready(node.ready(), self.ready_json)?;
+        tokio::select! {
+            () = super::asked_to_stop() => {
+                node.stop().await;
+                tracing::info!("stopped");
+                Ok(ExitCode::SUCCESS)
+            }
+            why = node.failed() => {
+                tracing::error!(%why, "the node cannot go on");
+                eprintln!("seriatim node: {why}");
+                // at once: nothing more may be written or answered
+                std::process::exit(super::EXIT_CANNOT_GO_ON);
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Configuration: every setting is a flag, an environment variable and a key of a TOML file.
+//!
+//! A flag prevails over the environment, the environment over the file, the file over the default. What is read is
+//! a [`NodeSettings`] or [`ValidatorSettings`], in which anything may be missing; what the roles take is a
+//! [`NodeConfig`] or [`ValidatorConfig`], in which nothing is.
+
+mod lists;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+pub use lists::{AddressList, MemberList};
+
+/// Why a configuration cannot be used. The message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFault {
+    /// The file cannot be read.
+    #[error("configuration file {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("configuration file {path}: {source}")]
+    Syntax {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
+    /// Settings are missing or contradict one another.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Defines settings of which each may be missing, and how two sets of them combine.
+macro_rules! settings {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize, Serialize)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct $name {
+            $($(#[$field_meta])* #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
+        }
+
+        impl $name {
+            /// These settings; where one is missing, that of `other`.
+            #[must_use]
+            pub fn or(self, other: Self) -> Self {
+                Self { $($field: self.$field.or(other.$field),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Settings of a node, as far as they are given.
+    NodeSettings {
+        /// This node's number, from 1; never used again for another node or after losing the disk
+        #[arg(long, env = "SERIATIM_ID", value_name = "NUMBER")]
+        id: u64,
+        /// The ledger's name; it is part of every transaction and never changes
+        #[arg(long, env = "SERIATIM_CLUSTER", value_name = "NAME")]
+        cluster: String,
+        /// Where this node keeps its data [default: data/node-<ID>]
+        #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIRECTORY")]
+        data_dir: PathBuf,
+        /// Where to serve gRPC, to clients and to other nodes; port 0 takes a free one [default: 127.0.0.1:7400]
+        #[arg(long, env = "SERIATIM_LISTEN", value_name = "ADDRESS")]
+        listen: SocketAddr,
+        /// Where to serve HTTP: JSON, health, metrics; port 0 takes a free one [default: 127.0.0.1:7480]
+        #[arg(long, env = "SERIATIM_HTTP_LISTEN", value_name = "ADDRESS")]
+        http_listen: SocketAddr,
+        /// Where others reach --listen [default: this node's address in --members, or --listen itself]
+        #[arg(long, env = "SERIATIM_ADVERTISE", value_name = "HOST:PORT")]
+        advertise: String,
+        /// Where others reach --http-listen [default: --http-listen itself]
+        #[arg(long, env = "SERIATIM_HTTP_ADVERTISE", value_name = "HOST:PORT")]
+        http_advertise: String,
+        /// The first members of the cluster, this node included
+        #[arg(long, env = "SERIATIM_MEMBERS", value_name = "1=HOST:PORT,2=HOST:PORT,…")]
+        members: MemberList,
+        /// Form the cluster of --members if it does not exist yet; safe to repeat and to give to every node
+        #[arg(long, env = "SERIATIM_INITIALIZE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+        initialize: bool,
+        /// Validators that do not announce themselves
+        #[arg(long, env = "SERIATIM_VALIDATORS", value_name = "HOST:PORT,…")]
+        validators: AddressList,
+        /// File with this node's private key, made on the first start [default: <DATA_DIR>/node.key]
+        #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
+        key_file: PathBuf,
+        /// A follower that hears nothing from a leader for this long, or up to twice as long, starts an election
+        #[arg(long, env = "SERIATIM_ELECTION_TIMEOUT_MS", value_name = "MILLISECONDS")]
+        election_timeout_ms: u64,
+        /// The log is compacted when it holds more than this
+        #[arg(long, env = "SERIATIM_LOG_BYTES_MAX", value_name = "BYTES")]
+        log_bytes_max: u64,
+        /// Transactions admitted and not yet answered; more are refused with the advice to come back
+        #[arg(long, env = "SERIATIM_QUEUED_TRANSACTIONS_MAX", value_name = "COUNT")]
+        queued_transactions_max: usize,
+        /// Threads for parallel work [default: one per core]
+        #[arg(long, env = "SERIATIM_COMPUTE_THREADS", value_name = "COUNT")]
+        compute_threads: usize,
+        /// How log lines look
+        #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
+        log_format: LogFormat,
+    }
+}
+
+settings! {
+    /// Settings of a validator, as far as they are given.
+    ValidatorSettings {
+        /// The ledger's name
+        #[arg(long, env = "SERIATIM_CLUSTER", value_name = "NAME")]
+        cluster: String,
+        /// Where to serve gRPC to nodes; port 0 takes a free one [default: 127.0.0.1:7500]
+        #[arg(long, env = "SERIATIM_LISTEN", value_name = "ADDRESS")]
+        listen: SocketAddr,
+        /// Where to serve health and metrics; port 0 takes a free one [default: 127.0.0.1:7580]
+        #[arg(long, env = "SERIATIM_HTTP_LISTEN", value_name = "ADDRESS")]
+        http_listen: SocketAddr,
+        /// Where nodes reach --listen [default: --listen itself]
+        #[arg(long, env = "SERIATIM_ADVERTISE", value_name = "HOST:PORT")]
+        advertise: String,
+        /// The nodes to announce this validator to
+        #[arg(long, env = "SERIATIM_NODES", value_name = "HOST:PORT,…")]
+        nodes: AddressList,
+        /// File with this validator's private key, made on the first start [default: data/validator.key]
+        #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
+        key_file: PathBuf,
+        /// Bundles in work at once; more are refused with the advice to come back
+        #[arg(long, env = "SERIATIM_CONCURRENT_BUNDLES_MAX", value_name = "COUNT")]
+        concurrent_bundles_max: usize,
+        /// Threads for parallel work [default: one per core]
+        #[arg(long, env = "SERIATIM_COMPUTE_THREADS", value_name = "COUNT")]
+        compute_threads: usize,
+        /// How log lines look
+        #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
+        log_format: LogFormat,
+    }
+}
+
+/// Reads settings from a TOML file.
+///
+/// # Errors
+/// Where it cannot be read, or has keys that are none.
+pub fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigFault> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigFault::File { path: path.to_path_buf(), source })?;
+    toml::from_str(&text)
+        .map_err(|source| ConfigFault::Syntax { path: path.to_path_buf(), source: Box::new(source) })
+}
+
+/// What a node needs to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeConfig {
+    /// Its number.
+    pub id: u64,
+    /// The ledger's name.
+    pub cluster: String,
+    /// Its data.
+    pub data_dir: PathBuf,
+    /// Where it serves gRPC.
+    pub listen: SocketAddr,
+    /// Where it serves HTTP.
+    pub http_listen: SocketAddr,
+    /// Where others reach it; `None` for where it listens.
+    pub advertise: Option<String>,
+    /// The same for HTTP.
+    pub http_advertise: Option<String>,
+    /// The first members.
+    pub members: MemberList,
+    /// Whether to form the cluster.
+    pub initialize: bool,
+    /// Validators that do not announce themselves.
+    pub validators: AddressList,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// The shortest time without a leader after which it starts an election; the longest is twice that.
+    pub election_timeout: Option<Duration>,
+    /// When the log is compacted, in bytes.
+    pub log_bytes_max: Option<u64>,
+    /// Transactions admitted and not yet answered.
+    pub queued_transactions_max: Option<usize>,
+    /// Threads for parallel work; 0 for one per core.
+    pub compute_threads: usize,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// What a validator needs to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidatorConfig {
+    /// The ledger's name.
+    pub cluster: String,
+    /// Where it serves gRPC.
+    pub listen: SocketAddr,
+    /// Where it serves HTTP.
+    pub http_listen: SocketAddr,
+    /// Where nodes reach it; `None` for where it listens.
+    pub advertise: Option<String>,
+    /// Whom it announces itself to.
+    pub nodes: AddressList,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// Bundles in work at once.
+    pub concurrent_bundles_max: Option<usize>,
+    /// Threads for parallel work; 0 for one per core.
+    pub compute_threads: usize,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+const CLUSTER_DEFAULT: &str = "local";
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl TryFrom<NodeSettings> for NodeConfig {
+    type Error = ConfigFault;
+
+    fn try_from(settings: NodeSettings) -> Result<Self, ConfigFault> {
+        let id = settings.id.unwrap_or(1);
+        if id == 0 {
+            return Err(ConfigFault::Settings("--id is a number from 1".to_owned()));
+        }
+        let members = settings.members.unwrap_or_default();
+        let own = members.get(id).map(|address| address.as_str().to_owned());
+        if !members.is_empty() && own.is_none() {
+            let message = format!("--members does not list this node ({id}): list it, or correct --id");
+            return Err(ConfigFault::Settings(message));
+        }
+        let data_dir = settings.data_dir.unwrap_or_else(|| PathBuf::from(format!("data/node-{id}")));
+        let advertise = settings.advertise.or(own);
+        let listen = settings.listen.unwrap_or_else(|| local(7400));
+        require_advertise(listen, advertise.as_deref())?;
+        Ok(Self {
+            id,
+            cluster: cluster(settings.cluster)?,
+            key_file: settings.key_file.unwrap_or_else(|| data_dir.join("node.key")),
+            data_dir,
+            listen,
+            http_listen: settings.http_listen.unwrap_or_else(|| local(7480)),
+            advertise,
+            http_advertise: settings.http_advertise,
+            members,
+            initialize: settings.initialize.unwrap_or(false),
+            validators: settings.validators.unwrap_or_default(),
+            election_timeout: settings.election_timeout_ms.map(Duration::from_millis),
+            log_bytes_max: settings.log_bytes_max,
+            queued_transactions_max: settings.queued_transactions_max,
+            compute_threads: settings.compute_threads.unwrap_or(0),
+            log_format: settings.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+impl TryFrom<ValidatorSettings> for ValidatorConfig {
+    type Error = ConfigFault;
+
+    fn try_from(settings: ValidatorSettings) -> Result<Self, ConfigFault> {
+        let listen = settings.listen.unwrap_or_else(|| local(7500));
+        require_advertise(listen, settings.advertise.as_deref())?;
+        Ok(Self {
+            cluster: cluster(settings.cluster)?,
+            listen,
+            http_listen: settings.http_listen.unwrap_or_else(|| local(7580)),
+            advertise: settings.advertise,
+            nodes: settings.nodes.unwrap_or_default(),
+            key_file: settings.key_file.unwrap_or_else(|| PathBuf::from("data/validator.key")),
+            concurrent_bundles_max: settings.concurrent_bundles_max,
+            compute_threads: settings.compute_threads.unwrap_or(0),
+            log_format: settings.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+fn cluster(given: Option<String>) -> Result<String, ConfigFault> {
+    let cluster = given.unwrap_or_else(|| CLUSTER_DEFAULT.to_owned());
+    if cluster.is_empty() {
+        return Err(ConfigFault::Settings("--cluster is a name, not empty".to_owned()));
+    }
+    Ok(cluster)
+}
+
+/// Nobody reaches a wildcard address.
+fn require_advertise(listen: SocketAddr, advertise: Option<&str>) -> Result<(), ConfigFault> {
+    if listen.ip().is_unspecified() && advertise.is_none() {
+        let message = format!("--listen {listen} takes every interface: say with --advertise HOST:PORT where others reach it");
+        return Err(ConfigFault::Settings(message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn file(text: &str) -> NodeSettings {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn an_earlier_source_prevails_setting_by_setting() {
+        let flags = NodeSettings { id: Some(3), ..NodeSettings::default() };
+        let file = file("id = 4\ncluster = \"venue\"\nmembers = \"3=a:1,4=b:2\"\ninitialize = true\nlog-format = \"json\"");
+        let config = NodeConfig::try_from(flags.or(file)).unwrap();
+        assert_eq!((config.id, config.cluster.as_str(), config.initialize), (3, "venue", true));
+        assert_eq!(config.advertise.as_deref(), Some("a:1"));
+        assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.data_dir, PathBuf::from("data/node-3"));
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_refused() {
+        assert!(toml::from_str::<NodeSettings>("identity = 4").is_err());
+        assert!(toml::from_str::<ValidatorSettings>("members = \"1=a:1\"").is_err());
+    }
+
+    #[test]
+    fn settings_that_contradict_one_another_are_refused_with_advice() {
+        let table = [
+            ("id = 0", "from 1"),
+            ("id = 3\nmembers = \"1=a:1,2=b:2\"", "does not list this node"),
+            ("listen = \"0.0.0.0:7400\"", "--advertise"),
+            ("cluster = \"\"", "not empty"),
+        ];
+        for (text, advice) in table {
+            let refused = NodeConfig::try_from(file(text)).unwrap_err().to_string();
+            assert!(refused.contains(advice), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn settings_survive_being_written_down() {
+        let settings = file("id = 4\nlisten = \"127.0.0.1:1\"\nmembers = \"4=b:2\"\nvalidators = \"c:3,d:4\"");
+        assert_eq!(file(&toml::to_string(&settings).unwrap()), settings);
+    }
+}
