@@ -56,14 +56,15 @@ pub trait LedgerView: Sync {
     /// Where the storage fails.
     fn outcome(&self, id: &TransactionId) -> Result<Option<(Sequence, Outcome)>, ViewFault>;
 
-    /// The log root when the log had `size` transactions, where a batch ended there.
+    /// The log root when the log had `size` transactions, where a batch ended there. Every ledger began empty, so
+    /// for size 0 it is the empty root.
     ///
     /// # Errors
     /// Where the storage fails.
     fn log_root_at(&self, size: Sequence) -> Result<Option<Hash>, ViewFault>;
 
     /// The first `limit` of the owner's live positions of the asset with quantities above zero, ascending by
-    /// output id.
+    /// output id; fewer than `limit` only where there are no more.
     ///
     /// # Errors
     /// Where the storage fails.
