@@ -2,12 +2,18 @@
 
 mod node;
 mod validator;
+mod dev;
+mod demo;
+mod bench;
+mod replay;
+mod view;
+mod output;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
 use ::node::roles::Ready;
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A settlement ledger: parties swap assets atomically over a replicated UTXO ledger.
@@ -24,6 +30,15 @@ enum Command {
     Node(Box<node::NodeArgs>),
     /// Run a validator, which checks transactions for nodes
     Validator(Box<validator::ValidatorArgs>),
+    /// Run a whole cluster on this machine to develop against
+    Dev(dev::DevArguments),
+    /// Run a cluster under settlements, kill its leader, and prove that nothing was lost
+    Demo(demo::DemoArguments),
+    /// Measure a cluster
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Run a Bitcoin block's graph through the ledger
+    Replay(replay::ReplayArguments),
 }
 
 impl Cli {
@@ -35,6 +50,10 @@ impl Cli {
         match self.command {
             Command::Node(args) => args.run().await,
             Command::Validator(args) => args.run().await,
+            Command::Dev(arguments) => dev::run(arguments).await,
+            Command::Demo(arguments) => demo::run(arguments).await,
+            Command::Bench(command) => bench::run(command).await,
+            Command::Replay(arguments) => replay::run(arguments).await,
         }
     }
 }
@@ -55,8 +74,21 @@ fn tell_ready(ready: &Ready, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn asked_to_stop() {
+/// Waits for SIGTERM or SIGINT, and where the process is attached also for the end of its input.
+async fn asked_to_stop(attached: bool) {
+    let abandoned = async {
+        if !attached {
+            std::future::pending::<()>().await;
+        }
+        let (ended, end) = tokio::sync::oneshot::channel();
+        // a thread of its own, which nobody has to wait for when the process stops otherwise
+        std::thread::spawn(move || {
+            // what comes is of no interest; the end is, and an error is one
+            drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
+            drop(ended.send(()));
+        });
+        drop(end.await);
+    };
     let terminated = async {
         match signal(SignalKind::terminate()) {
             Ok(mut signals) => drop(signals.recv().await),
@@ -69,5 +101,11 @@ async fn asked_to_stop() {
     tokio::select! {
         () = terminated => {}
         interrupted = tokio::signal::ctrl_c() => drop(interrupted),
+        () = abandoned => {}
     }
+}
+
+/// A number that tells this run's parties from those of any other run.
+fn fresh_run() -> u64 {
+    seams::next_u64(&seams::OsEntropy)
 }

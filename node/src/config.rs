@@ -163,10 +163,9 @@ settings! {
 /// # Errors
 /// Where it cannot be read, or has keys that are none.
 pub fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigFault> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigFault::File { path: path.to_path_buf(), source })?;
-    toml::from_str(&text)
-        .map_err(|source| ConfigFault::Syntax { path: path.to_path_buf(), source: Box::new(source) })
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigFault::File { path: path.to_path_buf(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigFault::Syntax { path: path.to_path_buf(), source: Box::new(source) })
 }
 
 /// What a node needs to run.
@@ -305,7 +304,8 @@ fn cluster(given: Option<String>) -> Result<String, ConfigFault> {
 /// Nobody reaches a wildcard address.
 fn require_advertise(listen: SocketAddr, advertise: Option<&str>) -> Result<(), ConfigFault> {
     if listen.ip().is_unspecified() && advertise.is_none() {
-        let message = format!("--listen {listen} takes every interface: say with --advertise HOST:PORT where others reach it");
+        let message =
+            format!("--listen {listen} takes every interface: say with --advertise HOST:PORT where others reach it");
         return Err(ConfigFault::Settings(message));
     }
     Ok(())
@@ -324,7 +324,8 @@ mod tests {
     #[test]
     fn an_earlier_source_prevails_setting_by_setting() {
         let flags = NodeSettings { id: Some(3), ..NodeSettings::default() };
-        let file = file("id = 4\ncluster = \"venue\"\nmembers = \"3=a:1,4=b:2\"\ninitialize = true\nlog-format = \"json\"");
+        let file =
+            file("id = 4\ncluster = \"venue\"\nmembers = \"3=a:1,4=b:2\"\ninitialize = true\nlog-format = \"json\"");
         let config = NodeConfig::try_from(flags.or(file)).unwrap();
         assert_eq!((config.id, config.cluster.as_str(), config.initialize), (3, "venue", true));
         assert_eq!(config.advertise.as_deref(), Some("a:1"));

@@ -16,3 +16,4 @@ pub mod http;
 pub mod config;
 pub mod telemetry;
 pub mod roles;
+pub mod local;

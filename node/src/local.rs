@@ -359,7 +359,8 @@ async fn admin(address: &str) -> Option<AdminClient<Channel>> {
 }
 
 fn spawn(program: &Path, process: &mut Process) -> Result<(), LocalFault> {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(&process.log).map_err(io("opening a log file"))?;
+    let log =
+        std::fs::OpenOptions::new().create(true).append(true).open(&process.log).map_err(io("opening a log file"))?;
     let errors = log.try_clone().map_err(io("opening a log file"))?;
     let child = Command::new(program)
         .args(&process.arguments)

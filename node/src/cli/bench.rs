@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bench::audit::{Expected, audit};
-use bench::report::{Meter, Report};
-use bench::trade::{Market, TradeOptions};
+use ::bench::audit::{Expected, audit};
+use ::bench::report::{Meter, Report};
+use ::bench::trade::{Market, TradeOptions};
+use ::node::local::{LocalCluster, LocalOptions};
 use client::Client;
-use node::local::{LocalCluster, LocalOptions};
 use tokio::time::sleep;
 
 use super::demo::single_clients;
@@ -25,7 +25,9 @@ pub(crate) enum BenchCommand {
 
 /// Settlements by many pairs of parties at once. Starts its own temporary cluster unless told otherwise.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  seriatim bench load --duration 30 --in-flight 256\n  seriatim bench load --settlements-per-tx 50 --report load.json\n  seriatim bench load --endpoints 10.0.0.1:7001,10.0.0.2:7001 --connections 8")]
+#[command(
+    after_help = "Examples:\n  seriatim bench load --duration 30 --in-flight 256\n  seriatim bench load --settlements-per-tx 50 --report load.json\n  seriatim bench load --endpoints 10.0.0.1:7001,10.0.0.2:7001 --connections 8"
+)]
 pub(crate) struct LoadArguments {
     /// How long to measure, in seconds
     #[arg(long, default_value_t = 20)]

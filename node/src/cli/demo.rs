@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bench::audit::{Expected, audit};
-use bench::report::{Meter, Report};
-use bench::trade::{Market, TradeOptions, Traded};
+use ::bench::audit::{Expected, audit};
+use ::bench::report::{Meter, Report};
+use ::bench::trade::{Market, TradeOptions, Traded};
+use ::node::local::{LocalCluster, LocalOptions};
 use client::Client;
-use node::local::{LocalCluster, LocalOptions};
 use tokio::time::sleep;
 
 use super::{fresh_run, output, view};
@@ -18,7 +18,9 @@ use super::{fresh_run, output, view};
 /// Runs a real cluster on this machine under settlements between many parties, kills its leader with SIGKILL in the
 /// middle and restarts it, then proves the end state from what every node says.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  seriatim demo\n  seriatim demo --seconds 60 --nodes 5 --report demo.json\n  seriatim demo --keep      leave the cluster running and print its addresses")]
+#[command(
+    after_help = "Examples:\n  seriatim demo\n  seriatim demo --seconds 60 --nodes 5 --report demo.json\n  seriatim demo --keep      leave the cluster running and print its addresses"
+)]
 pub(crate) struct DemoArguments {
     /// How long settlements run, in seconds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(4..))]

@@ -5,16 +5,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bench::report::Meter;
-use bench::trade::{Market, TradeOptions};
-use node::local::{LocalCluster, LocalOptions};
+use ::bench::report::Meter;
+use ::bench::trade::{Market, TradeOptions};
+use ::node::local::{LocalCluster, LocalOptions};
 use serde_json::json;
 
 use super::{fresh_run, view};
 
 /// Starts a real cluster on this machine as child processes, on free ports, and shows it live. Ctrl-C stops it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  seriatim dev\n  seriatim dev --nodes 5 --data-dir ./ledger      keep the data between runs\n  seriatim dev --pairs 32                         with settlements running all the time")]
+#[command(
+    after_help = "Examples:\n  seriatim dev\n  seriatim dev --nodes 5 --data-dir ./ledger      keep the data between runs\n  seriatim dev --pairs 32                         with settlements running all the time"
+)]
 pub(crate) struct DevArguments {
     /// Voting nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]

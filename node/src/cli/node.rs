@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
 use ::node::config::{NodeConfig, NodeSettings, read_file};
 use ::node::roles::RunningNode;
 use ::node::telemetry;
+use clap::Args;
 
 /// Run a member of the cluster.
 #[derive(Debug, Args)]
@@ -30,6 +30,9 @@ pub(super) struct NodeArgs {
     /// Print addresses and key as one line of JSON once the node serves
     #[arg(long)]
     ready_json: bool,
+    /// Stop when standard input ends: whoever started this process holds its other end
+    #[arg(long)]
+    attached: bool,
     /// Print the settings that result from flags, environment and file, as TOML, and end
     #[arg(long)]
     print_config: bool,
@@ -50,11 +53,11 @@ impl NodeArgs {
         let starting = RunningNode::start(config);
         let node = tokio::select! {
             started = starting => started?,
-            () = super::asked_to_stop() => return Ok(ExitCode::SUCCESS),
+            () = super::asked_to_stop(self.attached) => return Ok(ExitCode::SUCCESS),
         };
         super::tell_ready(node.ready(), self.ready_json)?;
         tokio::select! {
-            () = super::asked_to_stop() => {
+            () = super::asked_to_stop(self.attached) => {
                 node.stop().await;
                 tracing::info!("stopped");
                 Ok(ExitCode::SUCCESS)

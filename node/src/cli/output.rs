@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use ::bench::report::{Latency, Report};
 use anyhow::Context as _;
-use bench::report::{Latency, Report};
 
 /// Shows one report and writes it to a file where one is wanted.
 pub(crate) fn report(report: &Report, file: Option<&Path>, json: bool) -> anyhow::Result<()> {
@@ -45,27 +45,39 @@ fn print(report: &Report) {
     let line = |name: &str, value: String| println!("  {name:<26} {value}");
     println!("\n{}", report.workload);
     if let Some(graph) = &report.graph {
-        line("block", format!(
-            "{} transactions, {} inputs, {} outputs ({} without value left out)",
-            graph.transactions, graph.inputs, graph.outputs, graph.outputs_without_value
-        ));
-        line("graph", format!("{} in-block spends, depth {}, width {}", graph.in_block_spends, graph.depth, graph.width));
-        line("as ledger transactions", format!(
-            "{} and {} that fund them",
-            graph.ledger_transactions, graph.funding_transactions
-        ));
+        line(
+            "block",
+            format!(
+                "{} transactions, {} inputs, {} outputs ({} without value left out)",
+                graph.transactions, graph.inputs, graph.outputs, graph.outputs_without_value
+            ),
+        );
+        line(
+            "graph",
+            format!("{} in-block spends, depth {}, width {}", graph.in_block_spends, graph.depth, graph.width),
+        );
+        line(
+            "as ledger transactions",
+            format!("{} and {} that fund them", graph.ledger_transactions, graph.funding_transactions),
+        );
     }
     if report.settlements_committed > 0 {
-        line("settlements", format!(
-            "{} in {:.1} s: {:.0}/s",
-            report.settlements_committed, report.seconds, report.settlements_per_second
-        ));
+        line(
+            "settlements",
+            format!(
+                "{} in {:.1} s: {:.0}/s",
+                report.settlements_committed, report.seconds, report.settlements_per_second
+            ),
+        );
         line("settlement latency", latency(&report.settlement_latency_ms));
     }
-    line("transactions", format!(
-        "{} in {:.1} s: {:.0}/s",
-        report.transactions_committed, report.seconds, report.transactions_per_second
-    ));
+    line(
+        "transactions",
+        format!(
+            "{} in {:.1} s: {:.0}/s",
+            report.transactions_committed, report.seconds, report.transactions_per_second
+        ),
+    );
     line("transaction latency", latency(&report.transaction_latency_ms));
     for fault in &report.faults {
         line("fault", fault.clone());
@@ -74,7 +86,10 @@ fn print(report: &Report) {
     line("rejected", if rejected.is_empty() { "none".to_owned() } else { rejected.join(", ") });
     line("unknown outcomes", report.unknown.to_string());
     line("acknowledged and lost", report.lost.to_string());
-    line("heads agree", format!("{} ({} nodes, recomputed from each one's history)", yes(report.heads_agree), report.nodes));
+    line(
+        "heads agree",
+        format!("{} ({} nodes, recomputed from each one's history)", yes(report.heads_agree), report.nodes),
+    );
     line("assets conserved", yes(report.conserved).to_owned());
     line("receipts verified offline", report.receipts_verified.to_string());
     for problem in &report.problems {
@@ -88,5 +103,8 @@ const fn yes(holds: bool) -> &'static str {
 }
 
 fn latency(latency: &Latency) -> String {
-    format!("p50 {:.2} ms   p95 {:.2} ms   p99 {:.2} ms   max {:.0} ms", latency.p50, latency.p95, latency.p99, latency.max)
+    format!(
+        "p50 {:.2} ms   p95 {:.2} ms   p99 {:.2} ms   max {:.0} ms",
+        latency.p50, latency.p95, latency.p99, latency.max
+    )
 }

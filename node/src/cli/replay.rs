@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::bench::audit::{Expected, audit};
+use ::bench::block::{self, GraphFigures};
+use ::bench::replay::{Order, Replayed, replay};
+use ::bench::report::{Meter, Report};
+use ::node::local::{LocalCluster, LocalOptions};
 use anyhow::Context as _;
-use bench::audit::{Expected, audit};
-use bench::block::{self, GraphFigures};
-use bench::replay::{Order, Replayed, replay};
-use bench::report::{Meter, Report};
 use client::{Client, Context};
-use node::local::{LocalCluster, LocalOptions};
 
 use super::demo::single_clients;
 use super::{fresh_run, output, view};
@@ -23,7 +23,9 @@ const VALIDITY: Duration = Duration::from_secs(4 * 3_600);
 /// shuffled over many clients, each transaction as soon as its inputs exist. Starts its own temporary cluster unless
 /// told otherwise.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The file holds one block in consensus serialization (raw bytes).\nKeys are derived from scripts, and what earlier blocks left is issued first: a block does not carry those values.\n\nExamples:\n  seriatim replay --block block.raw\n  seriatim replay --block block.raw --clients 64 --report replay.json")]
+#[command(
+    after_help = "The file holds one block in consensus serialization (raw bytes).\nKeys are derived from scripts, and what earlier blocks left is issued first: a block does not carry those values.\n\nExamples:\n  seriatim replay --block block.raw\n  seriatim replay --block block.raw --clients 64 --report replay.json"
+)]
 pub(crate) struct ReplayArguments {
     /// The block's file
     #[arg(long)]
@@ -46,7 +48,7 @@ pub(crate) struct ReplayArguments {
 }
 
 pub(crate) async fn run(arguments: ReplayArguments) -> anyhow::Result<ExitCode> {
-    let bytes = bench::replay::read_file(&arguments.block)
+    let bytes = ::bench::replay::read_file(&arguments.block)
         .with_context(|| format!("reading {}", arguments.block.display()))?;
     let block = block::parse(&bytes)?;
     let cluster = if arguments.endpoints.is_empty() {
@@ -74,12 +76,7 @@ pub(crate) async fn run(arguments: ReplayArguments) -> anyhow::Result<ExitCode> 
     Ok(if reports.iter().all(Report::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn once(
-    block: &bitcoin::Block,
-    name: &str,
-    order: Order,
-    endpoints: &[String],
-) -> anyhow::Result<Report> {
+async fn once(block: &bitcoin::Block, name: &str, order: Order, endpoints: &[String]) -> anyhow::Result<Report> {
     let clients = match order {
         Order::Block => 1,
         Order::Shuffled { clients, .. } => clients.max(1),

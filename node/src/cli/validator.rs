@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
 use ::node::config::{ValidatorConfig, ValidatorSettings, read_file};
 use ::node::roles::RunningValidator;
 use ::node::telemetry;
+use clap::Args;
 
 /// Run a validator, which checks transactions for nodes.
 #[derive(Debug, Args)]
@@ -25,6 +25,9 @@ pub(super) struct ValidatorArgs {
     /// Print addresses and key as one line of JSON once the validator serves
     #[arg(long)]
     ready_json: bool,
+    /// Stop when standard input ends: whoever started this process holds its other end
+    #[arg(long)]
+    attached: bool,
     /// Print the settings that result from flags, environment and file, as TOML, and end
     #[arg(long)]
     print_config: bool,
@@ -44,7 +47,7 @@ impl ValidatorArgs {
         telemetry::init(config.log_format);
         let validator = RunningValidator::start(config).await?;
         super::tell_ready(validator.ready(), self.ready_json)?;
-        super::asked_to_stop().await;
+        super::asked_to_stop(self.attached).await;
         validator.stop().await;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)

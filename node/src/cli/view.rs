@@ -5,10 +5,10 @@ use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ::bench::report::Meter;
+use ::node::local::{NodeView, status_of};
 use borsh::BorshDeserialize;
-use bench::report::Meter;
 use ledger::Head;
-use node::local::{NodeView, status_of};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 
 /// Time between two frames.
@@ -75,7 +75,10 @@ fn frame(
     let seconds = elapsed.as_secs();
     let mut line = |line: String| writeln!(text, "{line}").expect("writing to memory cannot fail");
     line(format!("{seconds:>4} s{of}   {size} transactions   {transactions:.0} transactions/s{busy}"));
-    line(format!("  {:<5} {:<10} {:>5} {:>10} {:>9}  {:<18} health", "node", "role", "term", "applied", "batch", "head"));
+    line(format!(
+        "  {:<5} {:<10} {:>5} {:>10} {:>9}  {:<18} health",
+        "node", "role", "term", "applied", "batch", "head"
+    ));
     for view in views {
         let head = head_of(view);
         let batch = head.map_or_else(String::new, |head| head.batch.to_string());

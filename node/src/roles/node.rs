@@ -153,13 +153,7 @@ impl RunningNode {
     }
 }
 
-fn ready(
-    config: &NodeConfig,
-    grpc: SocketAddr,
-    http: SocketAddr,
-    address: &Address,
-    key: &SigningKey,
-) -> Ready {
+fn ready(config: &NodeConfig, grpc: SocketAddr, http: SocketAddr, address: &Address, key: &SigningKey) -> Ready {
     Ready {
         role: "node".to_owned(),
         node: Some(config.id),
@@ -204,8 +198,7 @@ async fn start_replica(
     assert!(message_bytes_max < MESSAGE_BYTES_MAX, "what the order sends passes the network");
     let transport: Arc<dyn Transport> = Arc::new(transport.clone());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-    let outside =
-        Outside { transport, compute, clock: Arc::new(SystemClock), entropy, log: disks.log, kv: disks.kv };
+    let outside = Outside { transport, compute, clock: Arc::new(SystemClock), entropy, log: disks.log, kv: disks.kv };
     Replica::start(options, outside).await.context("the replica does not start")
 }
 
