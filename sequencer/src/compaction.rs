@@ -1,0 +1,68 @@
+//! The log, bounded in bytes: when it grows too large, the machine makes a snapshot and the log loses its
+//! beginning.
+//!
+//! What stays: `log_bytes_keep` bytes for followers that lag (a follower that lags further gets a snapshot),
+//! and whatever the machine could not restart without.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use seams::Compute;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::config::Raft;
+use crate::log_store;
+use crate::machine::Machine;
+use crate::options::Options;
+use crate::status::Status;
+
+/// Between two attempts: long against a snapshot's cost, short against the time in which a log grows.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a snapshot may take until it is asked for again; asking again while one is made does nothing.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What compaction works with.
+pub(crate) struct Compaction {
+    pub(crate) raft: Raft,
+    pub(crate) log: Arc<log_store::Shared>,
+    pub(crate) machine: Arc<dyn Machine>,
+    pub(crate) compute: Arc<dyn Compute>,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) options: Arc<Options>,
+}
+
+impl Compaction {
+    /// Runs until the node stops.
+    pub(crate) async fn run(mut self) {
+        let mut live_bytes = self.log.watch_live_bytes();
+        let bytes_max = self.options.log_bytes_max;
+        while live_bytes.wait_for(|bytes| *bytes > bytes_max).await.is_ok() {
+            if self.compact().await.is_none() {
+                return;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// One attempt; `None` when the node has stopped.
+    async fn compact(&mut self) -> Option<()> {
+        let (log, keep) = (Arc::clone(&self.log), self.options.log_bytes_keep);
+        let position = seams::offload(&*self.compute, move || log.purge_position(keep)).await;
+        let Ok(Some(position)) = position else { return Some(()) };
+        if self.status.borrow().snapshot < Some(position) || self.machine.durable_index() < Some(position) {
+            self.raft.trigger().snapshot().await.ok()?;
+            let made = self.status.wait_for(|status| status.snapshot >= Some(position));
+            match timeout(SNAPSHOT_PATIENCE, made).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_closed)) => return None,
+                Err(_elapsed) => return Some(()),
+            }
+        }
+        let Some(through) = self.machine.durable_index().map(|durable| durable.min(position)) else {
+            return Some(());
+        };
+        tracing::info!(through, "the log loses its beginning");
+        self.raft.trigger().purge_log(through).await.ok()
+    }
+}

@@ -1,0 +1,163 @@
+//! Changing who takes part: one node at a time, and only where a majority stays able to decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use seams::Address;
+use tokio::time::{Instant, timeout_at};
+
+use crate::NodeId;
+use crate::config::{Member, RaftMetrics, TypeConfig};
+use crate::fault::MemberFault;
+use crate::sequencer::{Sequencer, leader};
+use crate::status::{Role, Status};
+
+type Change = ChangeMembers<NodeId, Member>;
+
+impl Sequencer {
+    /// Adds a node that receives entries and does not vote; returns when that is committed. A node that is a
+    /// member already gets this address only if it has it already.
+    ///
+    /// # Errors
+    /// [`MemberFault`].
+    pub async fn add_learner(&self, id: NodeId, address: Address) -> Result<(), MemberFault> {
+        let _one_at_a_time = self.member_changes().lock().await;
+        let status = self.leading()?;
+        let known = status.members.voters.get(&id).or_else(|| status.members.learners.get(&id));
+        match known {
+            Some(known) if *known == address => return Ok(()),
+            Some(known) => return Err(MemberFault::Refused(format!("node {id} is a member at {known}"))),
+            None => {}
+        }
+        self.change(ChangeMembers::AddNodes(BTreeMap::from([(id, Member { address })]))).await
+    }
+
+    /// Gives a learner a vote, if it has caught up.
+    ///
+    /// # Errors
+    /// [`MemberFault`]; refused while the learner lags, because the cluster would wait for it.
+    pub async fn promote(&self, id: NodeId) -> Result<(), MemberFault> {
+        let _one_at_a_time = self.member_changes().lock().await;
+        let status = self.leading()?;
+        if status.members.voters.contains_key(&id) && !status.members.changing {
+            return Ok(());
+        }
+        if !status.members.voters.contains_key(&id) && !status.members.learners.contains_key(&id) {
+            return Err(MemberFault::Refused(format!("node {id} is not a member: add it as a learner first")));
+        }
+        self.require_caught_up(&status, id)?;
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+    }
+
+    /// Removes a node, voter or learner. The leader cannot remove itself: it hands over first.
+    ///
+    /// # Errors
+    /// [`MemberFault`]; refused where those who answer would not be a majority of those who stay.
+    pub async fn remove(&self, id: NodeId) -> Result<(), MemberFault> {
+        let _one_at_a_time = self.member_changes().lock().await;
+        let status = self.leading()?;
+        if id == self.id() {
+            return Err(MemberFault::Refused("the leader hands over before it is removed".to_owned()));
+        }
+        let members = &status.members;
+        if members.learners.contains_key(&id) {
+            return self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await;
+        }
+        if !members.voters.contains_key(&id) {
+            return Ok(());
+        }
+        let stay: BTreeSet<NodeId> = members.voters.keys().copied().filter(|voter| *voter != id).collect();
+        let answering = stay.iter().filter(|voter| self.answers(**voter)).count();
+        if answering * 2 <= stay.len() {
+            let why = format!("only {answering} of the {} voters that would stay answer", stay.len());
+            return Err(MemberFault::Refused(why));
+        }
+        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
+    }
+
+    /// Hands the lead over to a voter, and waits until some other node leads.
+    ///
+    /// # Errors
+    /// [`MemberFault`]; after [`MemberFault::Unknown`] this node may lead again.
+    pub async fn transfer_leader(&self, to: NodeId, timeout: Duration) -> Result<(), MemberFault> {
+        let _one_at_a_time = self.member_changes().lock().await;
+        let status = self.leading()?;
+        if to == self.id() {
+            return Ok(());
+        }
+        if !status.members.voters.contains_key(&to) {
+            return Err(MemberFault::Refused(format!("node {to} has no vote")));
+        }
+        self.require_caught_up(&status, to)?;
+        let deadline = Instant::now() + timeout;
+        self.raft().trigger().transfer_leader(to).await.map_err(unknown)?;
+        let mut watch = self.watch();
+        let changed = watch.wait_for(|now| now.leader.as_ref().is_some_and(|leader| leader.id != status.id));
+        if timeout_at(deadline, changed).await.is_ok_and(|changed| changed.is_ok()) {
+            return Ok(());
+        }
+        // openraft's leader proposes nothing any more once it hands over: a new election ends that state
+        self.raft().trigger().elect(false).await.map_err(unknown)?;
+        Err(MemberFault::Unknown(format!("node {to} did not take over in time; a new election decides")))
+    }
+
+    fn leading(&self) -> Result<Status, MemberFault> {
+        let status = self.status();
+        if status.role != Role::Leader {
+            return Err(MemberFault::NotLeader { leader: status.leader });
+        }
+        Ok(status)
+    }
+
+    fn require_caught_up(&self, status: &Status, id: NodeId) -> Result<(), MemberFault> {
+        let held = status.replicated.get(&id).copied().flatten().map_or(0, |last| last + 1);
+        let lag = status.last_log.map_or(0, |last| last + 1).saturating_sub(held);
+        let lag_max = self.options().promote_lag_entries_max;
+        if lag > lag_max {
+            let why = format!("node {id} lags by {lag} entries; the limit is {lag_max}");
+            return Err(MemberFault::Refused(why));
+        }
+        Ok(())
+    }
+
+    /// Whether a voter has answered within an election timeout.
+    fn answers(&self, id: NodeId) -> bool {
+        if id == self.id() {
+            return true;
+        }
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        last_answer(&metrics, id).is_some_and(|ago| ago <= self.options().election_timeout_max)
+    }
+
+    async fn change(&self, change: Change) -> Result<(), MemberFault> {
+        self.raft().change_membership(change, false).await.map(drop).map_err(member_fault)
+    }
+}
+
+fn last_answer(metrics: &RaftMetrics, id: NodeId) -> Option<Duration> {
+    use openraft::Instant;
+    let answered = metrics.heartbeat.as_ref()?.get(&id).copied().flatten()?;
+    Some(answered.elapsed())
+}
+
+fn unknown(error: impl ToString) -> MemberFault {
+    MemberFault::Unknown(error.to_string())
+}
+
+fn member_fault(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MemberFault {
+    let error = match error {
+        RaftError::Fatal(fatal) => return unknown(fatal),
+        RaftError::APIError(error) => error,
+    };
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => MemberFault::NotLeader { leader: leader(&forward) },
+        ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => MemberFault::InProgress,
+        ClientWriteError::ChangeMembershipError(error) => MemberFault::Refused(error.to_string()),
+        ClientWriteError::PreconditionFailed(error) => MemberFault::Refused(error.to_string()),
+        ClientWriteError::LogEntryDiscarded(_) => unknown("this node lost the lead"),
+    }
+}

@@ -1,0 +1,210 @@
+//! Nodes come and go, and the lead is handed over.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use seams::Method;
+use sequencer::{MemberFault, Options, Role};
+use support::{Cluster, address, eventually, quick, simulate};
+
+fn bounded(id: u64) -> Options {
+    Options {
+        log_bytes_max: 20_000,
+        log_bytes_keep: 5_000,
+        cache_bytes_max: 3_000,
+        append_bytes_max: 1_000,
+        ..quick(id)
+    }
+}
+
+#[test]
+fn a_new_node_catches_up_from_a_snapshot_and_gets_a_vote() {
+    for seed in 0..10 {
+        simulate(seed, async {
+            let mut cluster = Cluster::with(seed, 3, bounded).await;
+            for number in 0..500 {
+                cluster.write(&format!("{number:0100}")).await;
+            }
+            let leader = cluster.leader().await;
+            eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+
+            cluster.start(4).await;
+            let node = cluster.node(leader).clone();
+            let early = node.promote(4).await;
+            assert!(matches!(early, Err(MemberFault::Refused(_))), "{early:?}");
+            node.add_learner(4, address(4)).await.unwrap();
+            node.add_learner(4, address(4)).await.unwrap();
+            let moved = node.add_learner(4, address(9)).await;
+            assert!(matches!(moved, Err(MemberFault::Refused(_))), "{moved:?}");
+            let lagging = node.promote(4).await;
+            assert!(matches!(lagging, Err(MemberFault::Refused(_))), "{lagging:?}");
+            eventually("the learner to catch up", || cluster.status(4).applied == cluster.status(leader).applied).await;
+            assert_eq!(cluster.nodes[&4].machine.restored(), 1);
+            assert_eq!(cluster.status(4).role, Role::Learner);
+            eventually("the leader to see it", || {
+                cluster.status(leader).replicated[&4] == cluster.status(leader).last_log
+            })
+            .await;
+            node.promote(4).await.unwrap();
+            node.promote(4).await.unwrap();
+            assert_eq!(cluster.agreement().await.len(), 500);
+            assert_eq!(cluster.status(4).role, Role::Follower);
+            assert_eq!(cluster.status(leader).members.voters.len(), 4);
+
+            // it restarts from what it was sent
+            cluster.crash(4);
+            cluster.start(4).await;
+            cluster.write("on").await;
+            assert_eq!(cluster.agreement().await.len(), 501);
+            assert_eq!(cluster.nodes[&4].machine.restored(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_snapshot_that_breaks_off_goes_on_where_it_stopped() {
+    simulate(1, async {
+        let mut cluster = Cluster::with(1, 3, bounded).await;
+        for number in 0..500 {
+            cluster.write(&format!("{number:0100}")).await;
+        }
+        let leader = cluster.leader().await;
+        eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+        cluster.start(4).await;
+        cluster.node(leader).add_learner(4, address(4)).await.unwrap();
+        let pieces = || cluster.hub.calls(Method::RaftSnapshotChunk);
+        for stop in [100, 200, 300] {
+            eventually("pieces to be sent", || pieces() >= stop).await;
+            cluster.hub.cut(&address(leader), &address(4));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            cluster.hub.heal();
+        }
+        eventually("the learner to catch up", || cluster.status(4).applied == cluster.status(leader).applied).await;
+        let snapshot_bytes = cluster.nodes[&4].machine.content().entries.len() * 132;
+        let needed = u64::try_from(snapshot_bytes.div_ceil(100)).unwrap();
+        assert!(pieces() < needed + 100, "{} calls for {needed} pieces", pieces());
+        assert_eq!(cluster.nodes[&4].machine.restored(), 1);
+    });
+}
+
+#[test]
+fn the_log_stays_bounded_in_bytes() {
+    simulate(1, async {
+        let cluster = Cluster::with(1, 3, bounded).await;
+        for number in 0..3000 {
+            cluster.write(&format!("{number:0100}")).await;
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for id in 1..=3 {
+            let bytes = cluster.disks[&id].0.bytes();
+            assert!(bytes <= 20_000, "node {id} keeps {bytes} bytes");
+            assert!(bytes >= 5_000, "node {id} keeps only {bytes} bytes");
+        }
+        assert_eq!(cluster.agreement().await.len(), 3000);
+    });
+}
+
+#[test]
+fn a_follower_that_lags_beyond_the_log_gets_a_snapshot() {
+    for seed in 0..10 {
+        simulate(seed, async {
+            let mut cluster = Cluster::with(seed, 3, bounded).await;
+            cluster.write("first").await;
+            let leader = cluster.leader().await;
+            let lagging = (1..=3).find(|id| *id != leader).unwrap();
+            cluster.crash(lagging);
+            for number in 0..500 {
+                cluster.write(&format!("{number:0100}")).await;
+            }
+            eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+            cluster.start(lagging).await;
+            assert_eq!(cluster.agreement().await.len(), 501);
+            assert_eq!(cluster.nodes[&lagging].machine.restored(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_restored_node_can_serve_a_snapshot_itself() {
+    simulate(1, async {
+        let mut cluster = Cluster::with(1, 3, bounded).await;
+        let leader = cluster.leader().await;
+        let restored = (1..=3).find(|id| *id != leader).unwrap();
+        cluster.crash(restored);
+        for number in 0..500 {
+            cluster.write(&format!("{number:0100}")).await;
+        }
+        eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+        cluster.start(restored).await;
+        cluster.agreement().await;
+        cluster.node(leader).transfer_leader(restored, Duration::from_secs(2)).await.unwrap();
+        cluster.write("it leads").await;
+        cluster.start(4).await;
+        cluster.node(restored).add_learner(4, address(4)).await.unwrap();
+        assert_eq!(cluster.agreement().await.len(), 501);
+        assert_eq!(cluster.nodes[&4].machine.restored(), 1);
+    });
+}
+
+#[test]
+fn the_lead_is_handed_over() {
+    for seed in 0..10 {
+        simulate(seed, async {
+            let cluster = Cluster::of(seed, 3).await;
+            cluster.write("a").await;
+            let old = cluster.leader().await;
+            let next = (1..=3).find(|id| *id != old).unwrap();
+            cluster.node(old).transfer_leader(next, Duration::from_secs(2)).await.unwrap();
+            assert_eq!(cluster.leader().await, next);
+            assert_eq!(cluster.write("b").await.id.node, next);
+            let refused = cluster.node(old).transfer_leader(next, Duration::from_secs(2)).await;
+            assert!(matches!(refused, Err(MemberFault::NotLeader { leader: Some(_) })), "{refused:?}");
+            assert_eq!(cluster.agreement().await, ["a", "b"]);
+        });
+    }
+}
+
+#[test]
+fn a_hand_over_that_fails_does_not_paralyse_the_cluster() {
+    simulate(1, async {
+        let cluster = Cluster::of(1, 3).await;
+        cluster.write("a").await;
+        let old = cluster.leader().await;
+        let next = (1..=3).find(|id| *id != old).unwrap();
+        cluster.isolate(next);
+        let failed = cluster.node(old).transfer_leader(next, Duration::from_millis(50)).await;
+        assert!(matches!(failed, Err(MemberFault::Unknown(_))), "{failed:?}");
+        cluster.write("b").await;
+        cluster.hub.heal();
+        assert_eq!(cluster.agreement().await, ["a", "b"]);
+    });
+}
+
+#[test]
+fn members_are_removed_only_where_a_majority_stays() {
+    simulate(1, async {
+        let mut cluster = Cluster::of(1, 3).await;
+        cluster.write("a").await;
+        let leader = cluster.leader().await;
+        let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+        let node = cluster.node(leader).clone();
+        let itself = node.remove(leader).await;
+        assert!(matches!(itself, Err(MemberFault::Refused(_))), "{itself:?}");
+
+        cluster.crash(others[0]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let live = node.remove(others[1]).await;
+        assert!(matches!(live, Err(MemberFault::Refused(_))), "{live:?}");
+        node.remove(others[0]).await.unwrap();
+        assert_eq!(node.status().members.voters.len(), 2);
+        node.remove(others[0]).await.unwrap();
+        cluster.write("b").await;
+        assert_eq!(cluster.agreement().await, ["a", "b"]);
+
+        let follower = cluster.node(others[1]).remove(leader).await;
+        assert!(matches!(follower, Err(MemberFault::NotLeader { leader: Some(_) })), "{follower:?}");
+    });
+}
