@@ -85,7 +85,7 @@ async fn asked_to_stop(attached: bool) {
         std::thread::spawn(move || {
             // what comes is of no interest; the end is, and an error is one
             drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
-            drop(ended.send(()));
+            ended.send(()).unwrap_or_default();
         });
         drop(end.await);
     };

@@ -215,6 +215,7 @@ impl LocalCluster {
             }
             if begun.elapsed() > START_MAX {
                 let directory = self.directory.display().to_string();
+                tracing::warn!(?views, "the cluster is not ready");
                 return Err(LocalFault::Late("the cluster's start", START_MAX, directory));
             }
             sleep(Duration::from_millis(50)).await;
