@@ -53,7 +53,7 @@ pub struct GraphFigures {
     pub outputs: usize,
     /// Inputs that spend an output of the same block.
     pub in_block_spends: usize,
-    /// Transactions on the longest chain of in-block spends.
+    /// Transactions on the longest chain of in-block spends, both ends counted.
     pub depth: usize,
     /// Most transactions that may run at once: on one level of the graph.
     pub width: usize,
@@ -254,6 +254,10 @@ impl<C: FnMut() -> Context> Planner<C> {
         }
         let sources: Vec<Held> =
             transaction.input.iter().filter_map(|input| self.held.remove(&input.previous_output)).collect();
+        if sources.is_empty() && targets.is_empty() {
+            // it moved outputs without value into outputs without value
+            return Ok(());
+        }
         let sources = self.gather(id, sources)?;
         self.scatter(id, sources, targets)
     }
