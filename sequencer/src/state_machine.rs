@@ -248,6 +248,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.apply_portion(portion).await
     }
 
+    /// There is no snapshot of nothing: where no entry was applied yet, none is made.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Self> {
+        let nothing = self.0.applied.borrow().is_none();
+        (force || !nothing).then(|| self.clone())
+    }
+
     async fn get_snapshot_builder(&mut self) -> Self {
         self.clone()
     }

@@ -73,6 +73,7 @@ async fn disturb(cluster: &mut Cluster, random: &mut Random) {
         3 => cluster.isolate(id),
         4 | 5 => cluster.hub.heal(),
         6 => {
+            // also before anything was applied: then there is nothing to copy
             if let Some(node) = cluster.nodes.get(&id) {
                 drop(node.sequencer.trigger_snapshot().await);
             }

@@ -28,6 +28,7 @@ pub fn simulate<T>(seed: u64, test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
+        .unhandled_panic(tokio::runtime::UnhandledPanic::ShutdownRuntime)
         .rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()))
         .build()
         .unwrap();
