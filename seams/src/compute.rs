@@ -53,10 +53,7 @@ impl ThreadPool {
     /// When the operating system refuses a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        let cores = builder
-            .thread_name(|index| format!("compute-{index}"))
-            .build()
-            .map_err(std::io::Error::other)?;
+        let cores = builder.thread_name(|index| format!("compute-{index}")).build().map_err(std::io::Error::other)?;
         Ok(ThreadPool { cores })
     }
 }
