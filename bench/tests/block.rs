@@ -157,16 +157,31 @@ proptest! {
     fn any_graph_balances(
         shapes in proptest::collection::vec((proptest::collection::vec(any::<u16>(), 1..5), proptest::collection::vec(0_u64..100, 1..6)), 1..30)
     ) {
-        let mut unspent: Vec<OutPoint> = Vec::new();
+        let mut unspent: Vec<(OutPoint, u64)> = Vec::new();
         let mut transactions = Vec::new();
-        for (number, (picks, values)) in (0_u32..).zip(&shapes) {
+        for (number, (picks, wanted)) in (0_u32..).zip(&shapes) {
+            let mut from_outside = false;
+            let mut available = 0;
             let inputs: Vec<OutPoint> = (0_u32..).zip(picks).map(|(turn, pick)| {
                 let choice = usize::from(*pick) % (unspent.len() + 2);
-                if choice < unspent.len() { unspent.swap_remove(choice) } else { external(number * 100 + turn) }
+                if choice < unspent.len() {
+                    let (outpoint, value) = unspent.swap_remove(choice);
+                    available += value;
+                    outpoint
+                } else {
+                    from_outside = true;
+                    external(number * 100 + turn)
+                }
             }).collect();
-            let made = transaction(inputs, values);
+            // a valid block pays no more than it has, and what comes from outside is worth what is needed
+            let values: Vec<u64> = wanted.iter().map(|value| {
+                let value = if from_outside { *value } else { available.min(*value) };
+                available = available.saturating_sub(value);
+                value
+            }).collect();
+            let made = transaction(inputs, &values);
             let id = made.compute_txid();
-            unspent.extend((0_u32..).zip(values).map(|(index, _)| OutPoint::new(id, index)));
+            unspent.extend((0_u32..).zip(values).map(|(index, value)| (OutPoint::new(id, index), value)));
             transactions.push(made);
         }
         plan_of(transactions);
