@@ -10,17 +10,17 @@ use ledger::signature::SigningKey;
 use ledger::{ClusterId, Limits, Party};
 use node::gateway::GatewayOptions;
 use node::replica::{Outside, Replica, ReplicaOptions};
-use seams::{Address, Clock, Inline, TaskGroup};
+use seams::{Address, Inline, TaskGroup};
 use sequencer::{NodeId, Role};
 use tokio::time::{Instant, sleep};
 use validator::{Announcer, PoolOptions, ServiceOptions, ValidatorService};
 
 use crate::check::Observations;
 use crate::clock::NodeClock;
-use crate::disk::{Disk, DiskTemper};
+use crate::disk::Disk;
 use crate::network::Network;
 use crate::run::PlantedBug;
-use crate::world::{Event, World};
+use crate::world::{Event, World, lock};
 
 /// How long founding may take, without any fault.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(30);
@@ -88,7 +88,7 @@ struct ValidatorMachine {
 
 impl Machine {
     fn process(&self) -> MutexGuard<'_, Process> {
-        self.process.lock().expect("no holder panics")
+        lock(&self.process)
     }
 }
 
@@ -157,10 +157,10 @@ impl Cluster {
         self.0.nodes.values().map(|machine| machine.address.clone()).chain(validators).collect()
     }
 
-    /// A node's disk's behaviour.
+    /// A node's disk.
     #[must_use]
-    pub fn disk_temper(&self, id: NodeId) -> &DiskTemper {
-        self.machine(id).disk.temper()
+    pub fn disk(&self, id: NodeId) -> &Disk {
+        &self.machine(id).disk
     }
 
     /// A node's wall clock.
@@ -193,7 +193,7 @@ impl Cluster {
     /// Nodes that stopped by themselves and stay down, with their reasons.
     #[must_use]
     pub fn stopped(&self) -> BTreeMap<NodeId, String> {
-        self.0.stopped.lock().expect("no holder panics").clone()
+        lock(&self.0.stopped).clone()
     }
 
     /// Starts everything for the first time, and waits until all nodes and validators are registered.
@@ -279,7 +279,7 @@ impl Cluster {
         let outside = Outside {
             transport: self.0.network.endpoint(machine.address.clone()),
             compute: Arc::new(Inline),
-            clock: Arc::clone(&machine.clock) as Arc<dyn Clock>,
+            clock: machine.clock.clone(),
             entropy: self.0.world.entropy(),
             log,
             kv,
@@ -329,7 +329,7 @@ impl Cluster {
             }));
         } else {
             self.0.world.violation(format!("node {id} stopped: {reason}"));
-            self.0.stopped.lock().expect("no holder panics").insert(id, reason.to_owned());
+            lock(&self.0.stopped).insert(id, reason.to_owned());
         }
     }
 
@@ -358,7 +358,7 @@ impl Cluster {
     /// Starts a validator, where it does not run.
     pub fn start_validator(&self, number: usize) {
         let Some(machine) = self.0.validators.get(number) else { return };
-        let mut running = machine.group.lock().expect("no holder panics");
+        let mut running = lock(&machine.group);
         if running.is_some() {
             return;
         }
@@ -372,7 +372,7 @@ impl Cluster {
             address: machine.address.clone(),
             nodes: self.0.nodes.values().map(|node| node.address.clone()).collect(),
             transport: self.0.network.endpoint(machine.address.clone()),
-            clock: Arc::clone(&machine.clock) as Arc<dyn Clock>,
+            clock: machine.clock.clone(),
         };
         self.0.network.join(machine.address.clone(), group.clone(), Arc::new(service));
         drop(group.spawn(announcer.run()));
@@ -382,7 +382,7 @@ impl Cluster {
     /// Ends a validator at once.
     pub fn crash_validator(&self, number: usize) {
         let Some(machine) = self.0.validators.get(number) else { return };
-        if let Some(group) = machine.group.lock().expect("no holder panics").take() {
+        if let Some(group) = lock(&machine.group).take() {
             self.0.world.record(&Event::Crashed(&machine.address));
             group.abort_all();
             self.0.network.leave(&machine.address);

@@ -16,7 +16,7 @@ pub use kv::KvMedium;
 pub use log::LogMedium;
 
 use crate::run::PlantedBug;
-use crate::world::{Event, World};
+use crate::world::{Event, World, lock};
 
 /// What a node writes to. Clones are the same disk.
 #[derive(Debug, Clone)]
@@ -46,31 +46,31 @@ impl DiskTemper {
 
     /// How long syncs of the log take from now on.
     pub fn set_sync(&self, sync: RangeInclusive<Duration>) {
-        self.0.lock().expect("no holder panics").sync = sync;
+        lock(&self.0).sync = sync;
     }
 
     /// The disk fails for good after so many more writes; a restart of its node finds it working.
     pub fn fail_after(&self, operations: u64) {
-        self.0.lock().expect("no holder panics").fails_after = Some(operations);
+        lock(&self.0).fails_after = Some(operations);
     }
 
     /// True where the disk has failed since its node started.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.0.lock().expect("no holder panics").fails_after == Some(0)
+        lock(&self.0).fails_after == Some(0)
     }
 
     fn repair(&self) {
-        self.0.lock().expect("no holder panics").fails_after = None;
+        lock(&self.0).fails_after = None;
     }
 
     fn sync(&self) -> RangeInclusive<Duration> {
-        self.0.lock().expect("no holder panics").sync.clone()
+        lock(&self.0).sync.clone()
     }
 
     /// Counts one write; false where it fails.
     fn takes_write(&self) -> bool {
-        match &mut self.0.lock().expect("no holder panics").fails_after {
+        match &mut lock(&self.0).fails_after {
             None => true,
             Some(0) => false,
             Some(left) => {
@@ -102,6 +102,12 @@ impl Disk {
     pub fn open(&self) -> (Arc<dyn LogEngine>, Arc<dyn KvStore>) {
         self.temper().repair();
         (self.log.open(), self.kv.open())
+    }
+
+    /// True while something was written that is not synced: the best moment to cut the power.
+    #[must_use]
+    pub fn has_unsynced(&self) -> bool {
+        self.log.has_unsynced() || self.kv.has_unsynced()
     }
 
     /// Cuts the power: what was synced stays, and of what was written after it a beginning of random length.

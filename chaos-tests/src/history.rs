@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ledger::{Head, OutputId, Party, TransactionId};
 use node::gateway::Answer;
 
-use crate::world::{Event, World};
+use crate::world::{Event, World, lock};
 
 /// One call of a client, with all its repetitions.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl History {
     }
 
     fn operations(&self) -> MutexGuard<'_, Vec<Operation>> {
-        self.operations.lock().expect("no holder panics")
+        lock(&self.operations)
     }
 
     /// Everything so far.

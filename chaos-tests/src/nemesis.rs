@@ -65,6 +65,8 @@ impl Fault {
 
 /// Kinds that a seed has, in a thousand.
 const KIND_PER_MILLE: u32 = 700;
+/// How long a crash waits for its moment at most.
+const AIM_MILLIS: u64 = 200;
 
 /// Causes the faults of one seed.
 #[derive(Debug, Clone)]
@@ -109,19 +111,19 @@ impl Nemesis {
         self.network.set_weather(Weather::calm());
         let quick = Duration::from_millis(1)..=Duration::from_millis(3);
         for id in self.cluster.nodes() {
-            self.cluster.disk_temper(id).set_sync(quick.clone());
+            self.cluster.disk(id).temper().set_sync(quick.clone());
         }
         self.cluster.start_all().await;
     }
 
     async fn cause(&self, kind: Fault) {
         match kind {
-            Fault::CrashNode => self.crash(&self.some_node()),
-            Fault::CrashLeader => self.crash(&self.some_leader()),
-            Fault::CrashAll => self.crash(&self.cluster.nodes()),
+            Fault::CrashNode => self.crash(&self.some_node()).await,
+            Fault::CrashLeader => self.crash(&self.some_leader()).await,
+            Fault::CrashAll => self.crash(&self.cluster.nodes()).await,
             Fault::FailDisk => {
                 for id in self.some_node() {
-                    self.cluster.disk_temper(id).fail_after(self.world.between(1..=20));
+                    self.cluster.disk(id).temper().fail_after(self.world.between(1..=20));
                 }
             }
             Fault::Partition => self.partition(),
@@ -161,7 +163,10 @@ impl Nemesis {
         Duration::from_millis(self.world.between(range))
     }
 
-    fn crash(&self, nodes: &[NodeId]) {
+    async fn crash(&self, nodes: &[NodeId]) {
+        if self.world.chance(500) {
+            self.await_unsynced(nodes).await;
+        }
         for id in nodes.iter().copied() {
             if self.cluster.crash(id) {
                 let (cluster, downtime) = (self.cluster.clone(), self.downtime());
@@ -170,6 +175,16 @@ impl Nemesis {
                     cluster.start(id).await;
                 }));
             }
+        }
+    }
+
+    /// Waits for a moment at which one of the nodes has written something and not synced it, but not for long.
+    async fn await_unsynced(&self, nodes: &[NodeId]) {
+        for _ in 0..AIM_MILLIS {
+            if nodes.iter().any(|id| self.cluster.disk(*id).has_unsynced()) {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -228,7 +243,7 @@ impl Nemesis {
         let speed = self.world.pick(&speeds).cloned().unwrap_or(1..=3);
         let sync = Duration::from_millis(*speed.start())..=Duration::from_millis(*speed.end());
         for id in self.some_node() {
-            self.cluster.disk_temper(id).set_sync(sync.clone());
+            self.cluster.disk(id).temper().set_sync(sync.clone());
         }
     }
 

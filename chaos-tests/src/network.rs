@@ -17,7 +17,7 @@ use seams::{Address, BoxFuture, CallError, Duplex, Method, Service, TaskGroup, T
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::world::{Event, World};
+use crate::world::{Event, World, lock};
 
 /// How long connecting is tried while nothing comes back.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ impl Network {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().expect("no holder panics")
+        lock(&self.0.state)
     }
 
     /// A process begins to listen.

@@ -1,5 +1,6 @@
 //! One seed from beginning to end.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -51,18 +52,32 @@ pub enum PlantedBug {
     SnapshotForgetsTransactions,
     /// The disk of node 1 loses a live output at each flush, unnoticed.
     LoseLiveOutput,
+    /// Logs forget the vote at a power cut.
+    VoteNotDurable,
+    /// Reads that should be linearizable reflect whatever the replica has.
+    ReadLocally,
+    /// Now and then an acknowledged outcome reaches the client as another one.
+    GarbleAnswer,
 }
 
 impl PlantedBug {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::AcknowledgeBeforeSync, Self::SnapshotForgetsTransactions, Self::LoseLiveOutput];
+    pub const ALL: [Self; 6] = [
+        Self::AcknowledgeBeforeSync,
+        Self::SnapshotForgetsTransactions,
+        Self::LoseLiveOutput,
+        Self::VoteNotDurable,
+        Self::ReadLocally,
+        Self::GarbleAnswer,
+    ];
 
     /// Whether it is on the disk of this node.
     #[must_use]
     pub fn strikes(self, node: NodeId) -> bool {
         match self {
-            Self::AcknowledgeBeforeSync | Self::SnapshotForgetsTransactions => true,
+            Self::AcknowledgeBeforeSync | Self::SnapshotForgetsTransactions | Self::VoteNotDurable => true,
             Self::LoseLiveOutput => node == 1,
+            Self::ReadLocally | Self::GarbleAnswer => false,
         }
     }
 }
@@ -86,8 +101,10 @@ pub struct Report {
     pub acknowledged: usize,
     /// Batches in the end.
     pub batches: u64,
-    /// Snapshots that replicas installed or made.
+    /// Replicas whose log had lost its beginning to a snapshot in the end.
     pub compacted: usize,
+    /// Nodes that stopped by themselves, with their reasons.
+    pub stopped: BTreeMap<NodeId, String>,
     /// What is wrong. Empty for a sound system.
     pub violations: Vec<String>,
 }
@@ -119,7 +136,7 @@ async fn run(options: SimulationOptions) -> Report {
     cluster.found().await;
     let history = History::new(&world);
     let market = Market::new(&world, cluster.identity());
-    let client = |number: u64| Client::new(number, &world, &network, &cluster, &history, &market);
+    let client = |number: u64| Client::new(number, &world, &network, &cluster, &history, &market, options.bug);
     let clients: Vec<Client> = (1..=CLIENTS).map(client).collect();
     let addresses: Vec<Address> = clients.iter().map(|client| client.address().clone()).collect();
     let until = world.now() + options.duration;
@@ -134,10 +151,10 @@ async fn run(options: SimulationOptions) -> Report {
     }
     recover(&world, &cluster, &clients, &history).await;
     check::replicas(&world, &cluster, &observations, &history).await;
-    let compacted = compacted(&cluster);
+    let (compacted, stopped) = (compacted(&cluster), cluster.stopped());
     cluster.end();
     sleep(Duration::from_millis(1)).await;
-    report(&options, &world, &history, &observations, compacted)
+    report(&options, &world, &history, &observations, compacted, stopped)
 }
 
 const CLIENTS: u64 = 5;
@@ -189,6 +206,7 @@ fn report(
     history: &History,
     observations: &Observations,
     compacted: usize,
+    stopped: BTreeMap<NodeId, String>,
 ) -> Report {
     let operations = history.all();
     let (trace_hash, events) = world.trace();
@@ -202,6 +220,7 @@ fn report(
         operations: operations.len(),
         batches: observations.newest(),
         compacted,
+        stopped,
         violations: world.violations(),
     }
 }

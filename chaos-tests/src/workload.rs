@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use ledger::{Head, OutputId, Party, Transaction};
+use ledger::{Head, Outcome, OutputId, Party, Rejection, Transaction};
 use node::gateway::Answer;
 use node::replica::{Consistency, Replica};
 use seams::Address;
@@ -20,6 +20,7 @@ pub use market::Market;
 use crate::cluster::Cluster;
 use crate::history::{Call, History, Ticket};
 use crate::network::Network;
+use crate::run::PlantedBug;
 use crate::world::World;
 
 /// Attempts at one submission before a client turns to something else.
@@ -39,6 +40,7 @@ pub struct Client {
     cluster: Cluster,
     history: History,
     market: Market,
+    bug: Option<PlantedBug>,
 }
 
 impl Client {
@@ -51,6 +53,7 @@ impl Client {
         cluster: &Cluster,
         history: &History,
         market: &Market,
+        bug: Option<PlantedBug>,
     ) -> Self {
         Self {
             number,
@@ -60,6 +63,7 @@ impl Client {
             cluster: cluster.clone(),
             history: history.clone(),
             market: market.clone(),
+            bug,
         }
     }
 
@@ -115,7 +119,11 @@ impl Client {
             replica.gateway().submit(asked, deadline).ok()?.await.ok()
         };
         let answers: Option<Option<Vec<Answer>>> = self.ask(node, members, patience, submission).await;
-        answers.flatten().is_some_and(|answers| self.history.learn(self.number, ticket, &answers))
+        let Some(mut answers) = answers.flatten() else { return false };
+        if self.bug == Some(PlantedBug::GarbleAnswer) && self.world.chance(5) {
+            answers.iter_mut().for_each(garble);
+        }
+        self.history.learn(self.number, ticket, &answers)
     }
 
     /// Calls a node over the network; `None` where no answer comes.
@@ -148,7 +156,10 @@ impl Client {
         let party = self.market.some_party();
         let call = Call::Read { party, head: None, outputs: BTreeSet::new() };
         let ticket = self.history.invoke(self.number, call);
-        let served = self.ask(self.some_node(), &[], PATIENCE, move |replica| holdings(replica, party)).await;
+        let stale = self.bug == Some(PlantedBug::ReadLocally);
+        let consistency = if stale { Consistency::Local } else { Consistency::Linearizable };
+        let read = move |replica| holdings(replica, party, consistency);
+        let served = self.ask(self.some_node(), &[], PATIENCE, read).await;
         if let Some((head, outputs)) = served.flatten() {
             self.market.see(&head);
             self.history.read(self.number, ticket, head, outputs);
@@ -167,7 +178,7 @@ impl Client {
     /// Submits something new at every node that runs, and expects an outcome.
     pub async fn ask_every_node(&self, deadline: Instant) {
         for (node, _) in self.cluster.replicas() {
-            let members = vec![self.market.issue()];
+            let members = [self.market.issue()];
             let bytes: Vec<Bytes> = members.iter().map(|member| Bytes::from(member.encode())).collect();
             let ids = members.iter().map(Transaction::id).collect();
             let call = Call::Submission { members: bytes.clone(), ids, answers: vec![None; members.len()] };
@@ -181,8 +192,18 @@ impl Client {
     }
 }
 
-async fn holdings(replica: Replica, party: Party) -> Option<(Head, BTreeSet<OutputId>)> {
-    replica.await_freshness(Consistency::Linearizable, PATIENCE).await.ok()?;
+async fn holdings(replica: Replica, party: Party, consistency: Consistency) -> Option<(Head, BTreeSet<OutputId>)> {
+    replica.await_freshness(consistency, PATIENCE).await.ok()?;
     let held = replica.state().holdings(&party, None, HOLDINGS_MAX).ok()?;
     Some((held.head, held.outputs.iter().map(|output| output.id).collect()))
+}
+
+/// Another outcome than the one that is true.
+fn garble(answer: &mut Answer) {
+    if let Answer::Sequenced { record, .. } = answer {
+        record.outcome = match record.outcome {
+            Outcome::Committed { .. } => Outcome::Rejected(Rejection::Malformed {}),
+            Outcome::Rejected(_) => Outcome::Committed { chosen: Vec::new() },
+        };
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -118,6 +118,11 @@ fn name(method: Option<Method>) -> String {
     method.map_or_else(|| "Client".to_owned(), |method| format!("{method:?}"))
 }
 
+/// The content of a mutex, also where a simulated task panicked with it: that is reported as what it is.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One simulated world. Clones are the same world.
 #[derive(Debug, Clone)]
 pub struct World(Arc<Shared>);
@@ -161,7 +166,7 @@ impl World {
     pub fn record(&self, event: &Event<'_>) {
         let now = self.now().as_micros();
         let line = format!("{now:>10} {event}\n");
-        let mut trace = self.0.trace.lock().expect("no holder panics");
+        let mut trace = lock(&self.0.trace);
         trace.hasher.update(line.as_bytes());
         trace.events += 1;
         trace.faults += u64::from(matches!(event, Event::Fault(_)));
@@ -174,30 +179,30 @@ impl World {
     pub fn violation(&self, what: impl Into<String>) {
         let what = what.into();
         self.record(&Event::Fault(&format!("VIOLATION {what}")));
-        self.0.violations.lock().expect("no holder panics").push(what);
+        lock(&self.0.violations).push(what);
     }
 
     /// What was reported so far.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
-        self.0.violations.lock().expect("no holder panics").clone()
+        lock(&self.0.violations).clone()
     }
 
     /// A hash over all events so far, and how many there were.
     #[must_use]
     pub fn trace(&self) -> (String, u64) {
-        let trace = self.0.trace.lock().expect("no holder panics");
+        let trace = lock(&self.0.trace);
         (trace.hasher.finalize().to_hex().to_string(), trace.events)
     }
 
     /// Faults so far.
     #[must_use]
     pub fn faults(&self) -> u64 {
-        self.0.trace.lock().expect("no holder panics").faults
+        lock(&self.0.trace).faults
     }
 
     fn random(&self) -> MutexGuard<'_, StdRng> {
-        self.0.random.lock().expect("no holder panics")
+        lock(&self.0.random)
     }
 
     /// A number of the range.
@@ -250,6 +255,6 @@ struct SeededEntropy(Mutex<StdRng>);
 
 impl Entropy for SeededEntropy {
     fn fill(&self, buffer: &mut [u8]) {
-        self.0.lock().expect("no holder panics").fill_bytes(buffer);
+        lock(&self.0).fill_bytes(buffer);
     }
 }

@@ -9,7 +9,7 @@ use node::replica::Replica;
 use sequencer::NodeId;
 use storage::state::BatchRecord;
 
-use crate::world::{Event, World};
+use crate::world::{Event, World, lock};
 
 /// What was seen. Clones share it.
 #[derive(Debug, Clone)]
@@ -34,7 +34,9 @@ impl Observations {
             let newest = heads.borrow_and_update().batch;
             for number in seen + 1..=newest {
                 match replica.state().batch(number) {
-                    Ok(Some(batch)) => self.see(id, &batch),
+                    Ok(Some(batch)) if self.see(id, &batch) => {}
+                    // once it differs, it differs for ever
+                    Ok(Some(_)) => return,
                     // its disk failed: somebody else notices that
                     Err(_) => return,
                     Ok(None) => self.world.violation(format!("node {id} lacks batch {number} of {newest}")),
@@ -47,28 +49,30 @@ impl Observations {
         }
     }
 
-    fn see(&self, id: NodeId, batch: &BatchRecord) {
+    /// False where somebody had another head there.
+    fn see(&self, id: NodeId, batch: &BatchRecord) -> bool {
         let (number, head) = (batch.head.batch, batch.head.hash());
         self.world.record(&Event::Applied { node: id, batch: number, head });
-        let first = *self.heads.lock().expect("no holder panics").entry(number).or_insert((head, id));
+        let first = *lock(&self.heads).entry(number).or_insert((head, id));
         if first.0 != head {
             let (expected, witness) = first;
             self.world.violation(format!(
                 "invariant 5: node {id} has head {head} at batch {number}, and node {witness} had {expected}"
             ));
         }
+        first.0 == head
     }
 
     /// The newest batch seen.
     #[must_use]
     pub fn newest(&self) -> u64 {
-        self.heads.lock().expect("no holder panics").last_key_value().map_or(0, |(batch, _)| *batch)
+        lock(&self.heads).last_key_value().map_or(0, |(batch, _)| *batch)
     }
 
     /// What was seen once and is not in the final history.
     #[must_use]
     pub fn differences(&self, batches: &[Arc<BatchRecord>]) -> Vec<String> {
-        let heads = self.heads.lock().expect("no holder panics");
+        let heads = lock(&self.heads);
         let mut faults = Vec::new();
         for (number, (head, id)) in heads.iter() {
             let kept = batches.iter().find(|batch| batch.head.batch == *number).map(|batch| batch.head.hash());

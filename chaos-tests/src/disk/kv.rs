@@ -12,7 +12,7 @@ use storage::{
 
 use super::{DiskTemper, survivors};
 use crate::run::PlantedBug;
-use crate::world::World;
+use crate::world::{World, lock};
 
 /// The only file of a snapshot: borsh of the rows, in the order of tables and keys.
 const CONTENT: &str = "content";
@@ -79,7 +79,11 @@ impl KvMedium {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder panics")
+        lock(&self.state)
+    }
+
+    pub(super) fn has_unsynced(&self) -> bool {
+        !self.state().unsynced.is_empty()
     }
 
     fn has(&self, bug: PlantedBug) -> bool {
@@ -138,6 +142,7 @@ impl KvStore for Engine {
     }
 
     fn write(&self, batch: KvBatch) -> Result<(), StorageFault> {
+        let batch = if self.medium.has(PlantedBug::LoseLiveOutput) { without_a_live_output(batch) } else { batch };
         let mut state = self.writing()?;
         write(&mut state.written, &batch);
         state.unsynced.push(batch);
@@ -180,6 +185,27 @@ impl KvStore for Engine {
         let bytes: usize = self.living()?.written.iter().map(|((_, key), value)| key.len() + value.len()).sum();
         Ok(u64::try_from(bytes).expect("lengths fit in 64 bits"))
     }
+}
+
+/// The batch without one of the outputs that it puts, and without its row among its owner's, whose key ends with its
+/// name.
+fn without_a_live_output(batch: KvBatch) -> KvBatch {
+    let live = |op: &KvOp| match op {
+        KvOp::Put { table: Table::Live, key, .. } => Some(key.clone()),
+        KvOp::Put { .. } | KvOp::Delete { .. } => None,
+    };
+    // the first by name: the order of the batch is that of a hash map
+    let lost = batch.ops().iter().filter_map(live).min();
+    let mut rest = KvBatch::new();
+    for op in batch.ops().iter().cloned() {
+        match op {
+            KvOp::Put { table: Table::Live | Table::Owners, key, .. }
+                if lost.as_ref().is_some_and(|lost| key.ends_with(lost)) => {}
+            KvOp::Put { table, key, value } => drop(rest.put(table, key, value)),
+            KvOp::Delete { table, key } => drop(rest.delete(table, key)),
+        }
+    }
+    rest
 }
 
 /// A copy of all rows.

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{DiskTemper, survivors};
 use crate::run::PlantedBug;
-use crate::world::{Event, World};
+use crate::world::{Event, World, lock};
 
 /// How much later the flawed disk syncs that acknowledges before it does.
 const LATE_SYNC: Duration = Duration::from_millis(300);
@@ -134,11 +134,18 @@ impl LogMedium {
         for queued in std::mem::take(&mut state.queue).into_iter().take(kept) {
             state.make_durable(&queued.batch);
         }
+        if self.bug == Some(PlantedBug::VoteNotDurable) {
+            state.durable.meta.remove(&MetaKey::Vote);
+        }
         (kept, waiting - kept)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder panics")
+        lock(&self.state)
+    }
+
+    pub(super) fn has_unsynced(&self) -> bool {
+        !self.state().queue.is_empty()
     }
 
     /// Syncs until nothing waits, or the life ends.

@@ -10,7 +10,7 @@ use ledger::{
 };
 use node::gateway::Answer;
 
-use crate::world::World;
+use crate::world::{World, lock};
 
 /// Parties that trade.
 const PARTIES: u64 = 6;
@@ -65,7 +65,7 @@ impl Market {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("no holder panics")
+        lock(&self.known)
     }
 
     /// One of the parties.

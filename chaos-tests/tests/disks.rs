@@ -1,0 +1,76 @@
+//! The simulated disks hold what every disk has to hold, and lose only what they may.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use chaos_tests::disk::Disk;
+use chaos_tests::world::World;
+use storage::{KvBatch, KvStore, LogBatch, LogEngine, MetaKey, StorageFault, Table, conformance};
+
+/// Disks by name: a name that was used before has its old content.
+fn disks() -> impl Fn(&str) -> Disk {
+    let world = World::new(1, false);
+    let disks: Mutex<BTreeMap<String, Disk>> = Mutex::default();
+    move |name| {
+        let mut disks = disks.lock().unwrap();
+        disks.entry(name.to_owned()).or_insert_with(|| Disk::new(&world, name, None)).clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_simulated_log_conforms() {
+    let disks = disks();
+    conformance::log_engine(&|name| -> Arc<dyn LogEngine> { disks(name).open().0 }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_simulated_store_conforms() {
+    let disks = disks();
+    conformance::kv_store(&|name| -> Arc<dyn KvStore> { disks(name).open().1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_keeps_what_was_answered_and_a_beginning_of_the_rest() {
+    let world = World::new(1, false);
+    let mut kept = Vec::new();
+    for _ in 0..50 {
+        let disk = Disk::new(&world, "disk", None);
+        let (log, kv) = disk.open();
+        log.append(LogBatch::new().put(1, "one").put_meta(MetaKey::Vote, "me")).await.unwrap();
+        let waiting: Vec<_> = (2..=5).map(|index| log.append(LogBatch::new().put(index, "more"))).collect();
+        let mut batch = KvBatch::new();
+        batch.put(Table::Live, "unsynced", "row");
+        kv.write(batch).unwrap();
+        assert!(disk.has_unsynced());
+        disk.cut_power();
+        for answer in waiting {
+            assert!(matches!(answer.await, Err(StorageFault::Stopped)));
+        }
+        assert!(matches!(kv.get(Table::Live, b"unsynced"), Err(StorageFault::Stopped)));
+        let (log, kv) = disk.open();
+        let (first, last) = log.bounds().unwrap().unwrap();
+        assert_eq!((first, log.meta(MetaKey::Vote).unwrap()), (1, Some(Bytes::from_static(b"me"))));
+        kept.push((last, kv.get(Table::Live, b"unsynced").unwrap().is_some()));
+    }
+    for last in 1..=5 {
+        assert!(kept.iter().any(|kept| kept.0 == last), "{kept:?}");
+    }
+    assert!(kept.iter().any(|kept| kept.1) && kept.iter().any(|kept| !kept.1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_disk_takes_nothing_until_its_node_starts_again() {
+    let disk = Disk::new(&World::new(1, false), "disk", None);
+    let (log, kv) = disk.open();
+    disk.temper().fail_after(2);
+    log.append(LogBatch::new().put(1, "one")).await.unwrap();
+    assert!(log.append(LogBatch::new().put(2, "two")).await.is_err());
+    assert!(kv.sync().is_err() && log.read(0..9, 9).is_err());
+    assert!(disk.temper().has_failed());
+    let (log, _) = disk.open();
+    assert_eq!(log.bounds().unwrap(), Some((1, 1)));
+    log.append(LogBatch::new().put(2, "two")).await.unwrap();
+}
