@@ -57,6 +57,14 @@ macro_rules! rejections {
             pub const fn name(&self) -> &'static str {
                 match self { $(Self::$name { .. } => stringify!($name),)+ }
             }
+
+            /// The evidence, field by field, in words.
+            #[must_use]
+            pub fn evidence(&self) -> Vec<(&'static str, String)> {
+                match self {
+                    $(Self::$name { $($field),* } => vec![$((stringify!($field), $field.to_string())),*],)+
+                }
+            }
         }
 
         impl BorshSerialize for Rejection {
@@ -364,6 +372,34 @@ impl std::fmt::Display for Rejection {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let entry = CATALOGUE.iter().find(|entry| entry.code == self.code());
         let meaning = entry.map_or("", |entry| entry.meaning);
-        write!(formatter, "{} {}: {meaning} {self:?}", self.code(), self.name())
+        write!(formatter, "{} {}: {meaning}", self.code(), self.name())?;
+        self.evidence().iter().try_for_each(|(field, value)| write!(formatter, " {field}={value}"))
+    }
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Signers => "signers",
+            Self::Inputs => "inputs",
+            Self::References => "references",
+            Self::Outputs => "outputs",
+            Self::SupplyChanges => "supply changes",
+            Self::Terms => "terms",
+            Self::Legs => "legs",
+            Self::GroupMembers => "group members",
+        })
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Input => "inputs",
+            Self::Output => "outputs",
+            Self::Supply => "supply",
+            Self::Terms => "terms",
+            Self::Command => "command",
+        })
     }
 }

@@ -153,7 +153,6 @@ impl Replica {
         let tasks = TaskGroup::current().unwrap_or_default();
         let replica = Self(Arc::new(Inner { around, log, gateway, heads, service, compute, key, tasks }));
         drop(seams::tasks::spawn(replica.clone().register()));
-        drop(seams::tasks::spawn(replica.clone().follow_validators()));
         drop(seams::tasks::spawn(replica.clone().tell_validator_set()));
         Ok(replica)
     }
@@ -187,22 +186,6 @@ impl Replica {
             self.0.around.pool.observe(&self.0.around.state.configuration().validators);
             let epoch = heads.borrow_and_update().epoch;
             if heads.wait_for(|head| head.epoch != epoch).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Tells the pool of every new validator set, so that it knows whom to believe before the first bundle comes.
-    async fn follow_validators(self) {
-        let mut heads = self.watch_heads();
-        let mut seen = None;
-        loop {
-            let epoch = heads.borrow_and_update().epoch;
-            if seen != Some(epoch) {
-                self.pool().observe(&self.state().configuration().validators);
-                seen = Some(epoch);
-            }
-            if heads.changed().await.is_err() {
                 return;
             }
         }

@@ -17,7 +17,7 @@ pub(super) fn node_router() -> Router<Api> {
 }
 
 /// The same of a validator, which is ready as soon as it answers.
-pub(super) fn validator_router() -> Router {
+pub(super) fn validator_router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let well = || async { "ready" };
     Router::new().route("/health/live", get(well)).route("/health/startup", get(well)).route("/health/ready", get(well))
 }
