@@ -158,7 +158,7 @@ impl Receiver {
         }
         *incoming = None;
         let copy = manifest.clone();
-        let begun = self.state_machine.machine(move |machine| machine.begin_restore(copy)).await;
+        let begun = self.state_machine.must(move |machine| machine.begin_restore(copy)).await;
         let sink = begun.map_err(|fault| refused(NOT_TAKEN, fault))?;
         let begun = Incoming { transfer, vote, manifest, applied, sink, file: 0, offset: 0 };
         Ok(incoming.insert(begun).at())
@@ -192,7 +192,13 @@ impl Receiver {
             (incoming, written)
         });
         let (mut incoming, written) = written.await;
-        written.map_err(|fault| refused(NOT_TAKEN, fault))?;
+        if let Err(fault) = written {
+            // nothing else writes to this disk until the snapshot is there: nobody else would notice that it failed
+            if !fault.retry_is_safe() {
+                drop(self.state_machine.fatal(&fault.to_string()));
+            }
+            return Err(refused(NOT_TAKEN, fault));
+        }
         (incoming.file, incoming.offset) = if end == entry.length() { (file + 1, 0) } else { (file, end) };
         Ok(slot.insert(incoming).at())
     }

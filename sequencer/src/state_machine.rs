@@ -99,14 +99,15 @@ impl StateMachine {
     }
 
     /// The same, where a fault stops the node.
-    async fn must<T: Send + 'static>(
+    pub(crate) async fn must<T: Send + 'static>(
         &self,
         call: impl FnOnce(&dyn Machine) -> Result<T, MachineFault> + Send + 'static,
     ) -> io::Result<T> {
         self.machine(call).await.map_err(|fault| self.fatal(&fault.to_string()))
     }
 
-    fn fatal(&self, why: &str) -> io::Error {
+    /// Stops the node.
+    pub(crate) fn fatal(&self, why: &str) -> io::Error {
         self.0.fatal.raise(|| format!("machine: {why}"));
         io::Error::other(why.to_owned())
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use seams::Method;
 use sequencer::{MemberFault, Options, Role};
+use support::machine::Broken;
 use support::{Cluster, address, eventually, quick, simulate};
 
 fn bounded(id: u64) -> Options {
@@ -123,6 +124,28 @@ fn a_follower_that_lags_beyond_the_log_gets_a_snapshot() {
             cluster.start(lagging).await;
             assert_eq!(cluster.agreement().await.len(), 501);
             assert_eq!(cluster.nodes[&lagging].machine.restored(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_disk_that_fails_while_a_snapshot_arrives_stops_the_node() {
+    for broken in [Broken::Begin, Broken::Piece] {
+        simulate(1, async {
+            let mut cluster = Cluster::with(1, 3, bounded).await;
+            let leader = cluster.leader().await;
+            let lagging = (1..=3).find(|id| *id != leader).unwrap();
+            cluster.crash(lagging);
+            for number in 0..500 {
+                cluster.write(&format!("{number:0100}")).await;
+            }
+            eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+            cluster.start(lagging).await;
+            cluster.nodes[&lagging].machine.break_disk(broken);
+            let mut fatal = cluster.node(lagging).fatal();
+            let stopped = fatal.wait_for(Option::is_some);
+            let reason = tokio::time::timeout(Duration::from_secs(10), stopped).await.unwrap().unwrap().clone();
+            assert!(reason.unwrap().contains("the storage engine has stopped"));
         });
     }
 }

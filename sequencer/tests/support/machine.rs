@@ -26,17 +26,33 @@ pub struct Toy {
     disk: MachineDisk,
     content: Mutex<Content>,
     restored: Mutex<u64>,
+    broken: Mutex<Broken>,
+}
+
+/// What the machine's disk no longer does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Broken {
+    #[default]
+    Nothing,
+    /// Beginning to take in a snapshot.
+    Begin,
+    /// Writing a piece of it.
+    Piece,
 }
 
 impl Toy {
     pub fn open(disk: &MachineDisk) -> Arc<Self> {
         let saved = disk.0.lock().unwrap().clone();
         let content = saved.map(|snapshot| snapshot.content()).unwrap_or_default();
-        Arc::new(Toy { disk: disk.clone(), content: Mutex::new(content), restored: Mutex::new(0) })
+        Arc::new(Toy { disk: disk.clone(), content: Mutex::new(content), restored: Mutex::new(0), broken: Mutex::default() })
     }
 
     pub fn content(&self) -> Content {
         self.content.lock().unwrap().clone()
+    }
+
+    pub fn break_disk(&self, broken: Broken) {
+        *self.broken.lock().unwrap() = broken;
     }
 
     /// How many snapshots of others this life has taken in.
@@ -90,8 +106,12 @@ impl Machine for Toy {
     }
 
     fn begin_restore(&self, manifest: Manifest) -> Result<Box<dyn SnapshotSink>, MachineFault> {
+        let broken = *self.broken.lock().unwrap();
+        if broken == Broken::Begin {
+            return Err(StorageFault::Stopped.into());
+        }
         let files = manifest.files().iter().map(|file| (file.name().to_owned(), Vec::new())).collect();
-        Ok(Box::new(Sink { files, manifest, disk: self.disk.clone() }))
+        Ok(Box::new(Sink { files, manifest, disk: self.disk.clone(), broken }))
     }
 
     fn finish_restore(&self, sink: Box<dyn SnapshotSink>) -> Result<Applied, MachineFault> {
@@ -168,10 +188,14 @@ struct Sink {
     manifest: Manifest,
     files: BTreeMap<String, Vec<u8>>,
     disk: MachineDisk,
+    broken: Broken,
 }
 
 impl SnapshotSink for Sink {
     fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> Result<(), StorageFault> {
+        if self.broken == Broken::Piece {
+            return Err(StorageFault::Stopped);
+        }
         let content = self.files.get_mut(file).unwrap();
         assert_eq!(u64::try_from(content.len()).unwrap(), offset, "the sequencer sends in order, each piece once");
         content.extend_from_slice(bytes);
