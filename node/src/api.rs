@@ -87,6 +87,9 @@ impl Api {
     }
 
     /// The replica has started: from now on it answers.
+    ///
+    /// # Panics
+    /// The second time: a node starts one replica.
     pub fn started(&self, replica: Replica) {
         assert!(self.0.replica.set(replica).is_ok(), "a node starts one replica");
     }

@@ -6,6 +6,11 @@ mod dev;
 mod demo;
 mod bench;
 mod replay;
+mod admin;
+mod explain;
+mod verify;
+mod completions;
+mod endpoints;
 mod view;
 mod output;
 
@@ -39,6 +44,15 @@ enum Command {
     Bench(bench::BenchCommand),
     /// Run a Bitcoin block's graph through the ledger
     Replay(replay::ReplayArguments),
+    /// Look at a cluster and change it
+    Admin(admin::AdminArguments),
+    /// Check proofs without trusting any node
+    #[command(subcommand)]
+    Verify(verify::VerifyCommand),
+    /// Explain an error or a reason by its number or name
+    Explain(explain::ExplainArguments),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArguments),
 }
 
 impl Cli {
@@ -54,6 +68,10 @@ impl Cli {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Bench(command) => bench::run(command).await,
             Command::Replay(arguments) => replay::run(arguments).await,
+            Command::Admin(arguments) => admin::run(arguments).await,
+            Command::Verify(command) => verify::run(&command),
+            Command::Explain(arguments) => explain::run(&arguments),
+            Command::Completions(arguments) => Ok(completions::run(&arguments)),
         }
     }
 }

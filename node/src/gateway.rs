@@ -227,7 +227,7 @@ impl Gateway {
         let stamp = self.0.around.heads.borrow().size;
         let pending = Pending { stamp, members, deadline, reply };
         self.reserve(&pending)?;
-        self.0.queue.send(pending).map_err(|_| Refusal::Stopping)?;
+        self.0.queue.send(pending).map_err(|_closed| Refusal::Stopping)?;
         Ok(answers)
     }
 

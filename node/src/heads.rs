@@ -5,7 +5,7 @@
 //! the voters, all of whom hold one other head, stops: its state is not the ledger's.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -84,7 +84,7 @@ impl Heads {
     /// The newest signed head; signed here where no round has been held yet.
     #[must_use]
     pub fn newest_signed(&self) -> SignedHead {
-        let kept = self.signed.lock().expect("no holder panics").back().cloned();
+        let kept = self.signed().back().cloned();
         kept.unwrap_or_else(|| self.sign_alone(*self.newest.borrow()))
     }
 
@@ -92,7 +92,7 @@ impl Heads {
     #[must_use]
     pub fn current_signed(&self) -> SignedHead {
         let head = *self.newest.borrow();
-        let kept = self.signed.lock().expect("no holder panics").iter().find(|signed| signed.head == head).cloned();
+        let kept = self.signed().iter().find(|signed| signed.head == head).cloned();
         kept.unwrap_or_else(|| self.sign_alone(head))
     }
 
@@ -117,9 +117,13 @@ impl Heads {
 
     /// The oldest kept head that covers the size and has the most signatures.
     fn kept_covering(&self, size: Sequence) -> Option<SignedHead> {
-        let signed = self.signed.lock().expect("no holder panics");
+        let signed = self.signed();
         let covering = signed.iter().filter(|signed| signed.head.size >= size);
         covering.max_by_key(|signed| (signed.signatures.len(), std::cmp::Reverse(signed.head.batch))).cloned()
+    }
+
+    fn signed(&self) -> MutexGuard<'_, VecDeque<SignedHead>> {
+        self.signed.lock().expect("no holder panics")
     }
 
     fn sign_alone(&self, head: Head) -> SignedHead {
@@ -146,7 +150,7 @@ impl Heads {
     /// True where the head's last round did not bring every voter's signature.
     fn is_lonely(&self, head: &Head) -> bool {
         let voters = self.sequencer.status().members.voters.len();
-        let signed = self.signed.lock().expect("no holder panics");
+        let signed = self.signed();
         !signed.iter().any(|signed| signed.head == *head && signed.signatures.len() >= voters)
     }
 
@@ -206,7 +210,7 @@ impl Heads {
     }
 
     fn keep(&self, head: SignedHead) {
-        let mut signed = self.signed.lock().expect("no holder panics");
+        let mut signed = self.signed();
         signed.retain(|kept| kept.head.batch != head.head.batch);
         signed.push_back(head);
         if signed.len() > KEPT {
@@ -217,7 +221,7 @@ impl Heads {
     /// Answers a peer's round: this node's word on the same batch, once it has applied it.
     pub(crate) async fn serve(&self, body: &[u8]) -> Result<Bytes, CallError> {
         let refused = |message: &str| CallError::Refused { code: 400, message: message.to_owned(), retry_after: None };
-        let asked = HeadStatement::try_from_slice(body).map_err(|_| refused("not a head statement"))?;
+        let asked = HeadStatement::try_from_slice(body).map_err(|_unreadable| refused("not a head statement"))?;
         let batch = asked.head.batch;
         let mut newest = self.newest.clone();
         let reached = async { newest.wait_for(|head| head.batch >= batch).await.is_ok() };

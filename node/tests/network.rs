@@ -22,11 +22,13 @@ struct Echo;
 impl Service for Echo {
     fn handle(&self, method: Method, body: Bytes) -> BoxFuture<'static, Result<Bytes, CallError>> {
         async move {
-            match method {
-                Method::Validate => Err(refusal()),
-                Method::Forward => std::future::pending().await,
-                _ => Ok(body),
+            if method == Method::Validate {
+                return Err(refusal());
             }
+            if method == Method::Forward {
+                std::future::pending::<()>().await;
+            }
+            Ok(body)
         }
         .boxed()
     }
@@ -86,13 +88,7 @@ async fn a_peer_that_returns_is_reached_again() {
     let (address, server) = serve(anywhere()).await;
     let transport = GrpcTransport::default();
     assert!(transport.call(&address, Method::Status, Bytes::new(), PATIENCE).await.is_ok());
-    for _ in 0..3 {
-        let pending = transport.call(&address, Method::Forward, Bytes::new(), PATIENCE);
-        let pending = tokio::spawn(pending);
-        server_is_asked(&transport, &address).await;
-        server.abort();
-        drop(pending);
-    }
+    server.abort();
     drop(server.await);
     let (address, _server) = serve(address.as_str().parse().unwrap()).await;
     // the old connection may be found broken by the first call; then there is a new one
@@ -100,10 +96,6 @@ async fn a_peer_that_returns_is_reached_again() {
     if first.is_err() {
         assert!(transport.call(&address, Method::Status, Bytes::new(), PATIENCE).await.is_ok());
     }
-}
-
-async fn server_is_asked(transport: &GrpcTransport, address: &Address) {
-    drop(transport.call(address, Method::Status, Bytes::new(), PATIENCE).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -146,7 +146,7 @@ impl Admin for AdminService {
         let add = convert::parties("add", &request.add).map_err(doubtful)?;
         let remove = convert::parties("remove", &request.remove).map_err(doubtful)?;
         let required = u16::try_from(request.required)
-            .map_err(|_| Problem::bad_request("required", "is larger than any validator set"))?;
+            .map_err(|_too_many| Problem::bad_request("required", "is larger than any validator set"))?;
         let required = Some(required).filter(|required| *required > 0);
         said(self.api.configure_validators(add, remove, required).await?)
     }

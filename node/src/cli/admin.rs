@@ -1,0 +1,316 @@
+//! `seriatim admin`: look at a cluster and change it.
+
+use std::process::ExitCode;
+
+use ::node::config::MemberList;
+use ::node::json;
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use futures::future::join_all;
+use ledger::{Head, Party};
+use proto::wire::admin_client::AdminClient;
+use proto::{Problem, wire};
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+
+use super::endpoints::{Endpoints, ask_one, failed};
+
+/// Look at a cluster and change it. Ask any node: what only the leader can do is forwarded to it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seriatim admin status --endpoint a:7400
+  seriatim admin add-learner 4 d:7400 && seriatim admin promote 4        a fourth node that votes
+  seriatim admin transfer-leader 2 && seriatim admin remove 1            before node 1 is taken away
+  seriatim admin add-validator 67dc93… && seriatim admin require-certificates 2
+
+Membership changes one node at a time. A node's number is never used again, also not after its disk was lost.")]
+pub(crate) struct AdminArguments {
+    #[command(flatten)]
+    endpoints: Endpoints,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: AdminCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// Every member's state, and the validators
+    Status,
+    /// Who takes part
+    Members,
+    /// Form a new cluster, once, by asking one of its first members
+    Init {
+        /// The first members, the asked node included
+        #[arg(value_name = "1=HOST:PORT,2=HOST:PORT,…")]
+        members: MemberList,
+    },
+    /// Add a node that receives the ledger and does not vote yet
+    AddLearner {
+        /// Its number, never used before
+        #[arg(value_name = "NUMBER")]
+        node: u64,
+        /// Where the others reach it
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+    },
+    /// Give a learner that has caught up a vote
+    Promote(NodeNumber),
+    /// Remove a node; the leader hands over first
+    Remove(NodeNumber),
+    /// Hand the lead over to a node
+    TransferLeader(NodeNumber),
+    /// Make a snapshot on the asked node
+    Snapshot,
+    /// Let validators count
+    AddValidator(ValidatorKeys),
+    /// Let validators count no longer
+    RemoveValidator(ValidatorKeys),
+    /// How many validators have to certify a bundle
+    RequireCertificates {
+        /// From 1 to the number of validators
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        count: u16,
+    },
+}
+
+#[derive(Debug, Args)]
+struct NodeNumber {
+    /// The node's number
+    #[arg(value_name = "NUMBER")]
+    node: u64,
+}
+
+#[derive(Debug, Args)]
+struct ValidatorKeys {
+    /// Their public keys, in hexadecimal
+    #[arg(value_name = "KEY", required = true)]
+    keys: Vec<Party>,
+}
+
+type Client = AdminClient<Channel>;
+
+pub(crate) async fn run(arguments: AdminArguments) -> anyhow::Result<ExitCode> {
+    let AdminArguments { endpoints, json: as_json, command } = arguments;
+    let said = match execute(&endpoints, command).await {
+        Ok(said) => said,
+        Err(problem) => return Err(failed(&problem, as_json)),
+    };
+    if as_json {
+        println!("{:#}", said.json);
+    } else {
+        println!("{}", said.text);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An answer for people and for programs.
+struct Said {
+    text: String,
+    json: Value,
+}
+
+async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, Problem> {
+    let done = match command {
+        AdminCommand::Status => return status(endpoints).await,
+        AdminCommand::Members => return members(endpoints).await,
+        AdminCommand::Init { members } => {
+            let member = |(node, address): (u64, &seams::Address)| wire::Member {
+                node,
+                address: address.as_str().to_owned(),
+                ..wire::Member::default()
+            };
+            let request = wire::InitializeRequest { members: members.iter().map(member).collect() };
+            let ask = |mut admin: Client| {
+                let request = request.clone();
+                async move { admin.initialize(request).await }
+            };
+            endpoints.ask(ask).await
+        }
+        AdminCommand::AddLearner { node, address } => {
+            let member = Some(wire::Member { node, address, ..wire::Member::default() });
+            let request = wire::MemberRequest { member };
+            let ask = |mut admin: Client| {
+                let request = request.clone();
+                async move { admin.add_learner(request).await }
+            };
+            endpoints.ask(ask).await
+        }
+        AdminCommand::Promote(NodeNumber { node }) => {
+            endpoints.ask(|mut admin: Client| async move { admin.promote(wire::NodeRequest { node }).await }).await
+        }
+        AdminCommand::Remove(NodeNumber { node }) => {
+            endpoints.ask(|mut admin: Client| async move { admin.remove(wire::NodeRequest { node }).await }).await
+        }
+        AdminCommand::TransferLeader(NodeNumber { node }) => {
+            let ask = |mut admin: Client| async move { admin.transfer_leader(wire::NodeRequest { node }).await };
+            endpoints.ask(ask).await
+        }
+        AdminCommand::Snapshot => {
+            endpoints.ask(|mut admin: Client| async move { admin.snapshot(wire::GetStatusRequest {}).await }).await
+        }
+        AdminCommand::AddValidator(ValidatorKeys { keys }) => {
+            configure(endpoints, wire::ConfigureValidatorsRequest { add: bytes(&keys), ..Default::default() }).await
+        }
+        AdminCommand::RemoveValidator(ValidatorKeys { keys }) => {
+            configure(endpoints, wire::ConfigureValidatorsRequest { remove: bytes(&keys), ..Default::default() }).await
+        }
+        AdminCommand::RequireCertificates { count } => {
+            let required = u32::from(count);
+            configure(endpoints, wire::ConfigureValidatorsRequest { required, ..Default::default() }).await
+        }
+    };
+    let message = done?.message;
+    Ok(Said { json: json!({ "done": message }), text: message })
+}
+
+async fn configure(
+    endpoints: &Endpoints,
+    request: wire::ConfigureValidatorsRequest,
+) -> Result<wire::AdminResponse, Problem> {
+    let ask = |mut admin: Client| {
+        let request = request.clone();
+        async move { admin.configure_validators(request).await }
+    };
+    endpoints.ask(ask).await
+}
+
+fn bytes(keys: &[Party]) -> Vec<Bytes> {
+    keys.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect()
+}
+
+async fn own_status(mut admin: Client) -> Result<tonic::Response<wire::NodeStatus>, tonic::Status> {
+    admin.get_status(wire::GetStatusRequest {}).await
+}
+
+/// The status of one node, and then of every member that it knows.
+async fn status(endpoints: &Endpoints) -> Result<Said, Problem> {
+    let first = endpoints.ask(own_status).await?;
+    let asked = &first;
+    let others = first.members.iter().map(|member| async move {
+        if member.node == asked.node {
+            return (member.clone(), Ok(asked.clone()));
+        }
+        (member.clone(), ask_one(&member.address, own_status).await)
+    });
+    let found = join_all(others).await;
+    // a node outside any cluster knows no members
+    let found = if found.is_empty() { vec![(alone(&first), Ok(first.clone()))] } else { found };
+    let nodes: Vec<Value> = found.iter().map(|(member, status)| node_json(member, status)).collect();
+    let json = json!({ "nodes": nodes, "validators": first.validators.as_ref().map(json::validators) });
+    Ok(Said { text: status_text(&found, &first), json })
+}
+
+fn alone(status: &wire::NodeStatus) -> wire::Member {
+    wire::Member { node: status.node, ..wire::Member::default() }
+}
+
+fn node_json(member: &wire::Member, status: &Result<wire::NodeStatus, Problem>) -> Value {
+    match status {
+        Ok(status) => json::node_status(status),
+        Err(problem) => json!({
+            "node": member.node,
+            "address": member.address,
+            "health": "unreachable",
+            "problem": json::problem(problem),
+        }),
+    }
+}
+
+fn status_text(found: &[(wire::Member, Result<wire::NodeStatus, Problem>)], first: &wire::NodeStatus) -> String {
+    let mut table = vec![
+        ["NODE", "ROLE", "HEALTH", "TERM", "APPLIED", "BATCH", "TRANSACTIONS", "LIVE", "LOG", "LEDGER", "ADDRESS"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for (member, status) in found {
+        table.push(match status {
+            Ok(status) => node_row(member, status),
+            Err(problem) => {
+                let mut row = vec![member.node.to_string(), "?".to_owned(), problem.kind.name().to_lowercase()];
+                row.resize(10, String::new());
+                row.push(member.address.clone());
+                row
+            }
+        });
+    }
+    let mut text = columns(&table);
+    let Some(set) = &first.validators else { return text };
+    text.push_str(&format!(
+        "\n\nvalidators: {} keys, {} required, epoch {} (as node {} sees them)\n",
+        set.keys.len(),
+        set.required,
+        set.epoch,
+        first.node
+    ));
+    let mut table = vec![["ADDRESS", "STATE", "BUNDLES", "KEY"].map(str::to_owned).to_vec()];
+    for validator in &set.known {
+        let key = hex::encode(&validator.key);
+        table.push(vec![validator.address.clone(), validator.state.clone(), validator.bundles.to_string(), key]);
+    }
+    if set.known.is_empty() {
+        text.push_str("no validator process is known: the nodes check transactions themselves");
+    } else {
+        text.push_str(&columns(&table));
+    }
+    text
+}
+
+fn node_row(member: &wire::Member, status: &wire::NodeStatus) -> Vec<String> {
+    let head: Option<Head> = proto::convert::canonical("head", &status.head).ok();
+    vec![
+        status.node.to_string(),
+        status.role.clone(),
+        status.health.clone(),
+        status.term.to_string(),
+        status.applied_index.to_string(),
+        head.map_or_else(String::new, |head| head.batch.to_string()),
+        head.map_or_else(String::new, |head| head.size.to_string()),
+        status.live_outputs.to_string(),
+        size(status.log_bytes),
+        size(status.ledger_bytes),
+        member.address.clone(),
+    ]
+}
+
+async fn members(endpoints: &Endpoints) -> Result<Said, Problem> {
+    let status = endpoints.ask(own_status).await?;
+    let mut table = vec![["NODE", "VOTES", "LEADS", "ADDRESS", "HTTP", "KEY"].map(str::to_owned).to_vec()];
+    for member in &status.members {
+        let yes = |holds: bool| if holds { "yes" } else { "no" }.to_owned();
+        table.push(vec![
+            member.node.to_string(),
+            yes(member.voter),
+            yes(member.node == status.leader),
+            member.address.clone(),
+            member.http_address.clone(),
+            hex::encode(&member.key),
+        ]);
+    }
+    let members: Vec<Value> = status.members.iter().map(json::member).collect();
+    Ok(Said { text: columns(&table), json: json!({ "leader": status.leader, "members": members }) })
+}
+
+/// Bytes in the unit that suits.
+fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes;
+    let mut unit = 0;
+    while value >= 10_240 && unit + 1 < units.len() {
+        value /= 1024;
+        unit += 1;
+    }
+    format!("{value} {}", units.get(unit).unwrap_or(&"?"))
+}
+
+/// Rows under each other, each column as wide as it has to be.
+fn columns(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:<0$}", width(column).unwrap_or(0)));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
