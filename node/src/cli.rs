@@ -6,6 +6,7 @@ mod dev;
 mod demo;
 mod bench;
 mod replay;
+mod wallet;
 mod admin;
 mod explain;
 mod verify;
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::BenchCommand),
     /// Run a Bitcoin block's graph through the ledger
     Replay(replay::ReplayArguments),
+    /// Act as one party: hold, issue, pay, propose and settle
+    Wallet(Box<wallet::WalletArguments>),
     /// Look at a cluster and change it
     Admin(admin::AdminArguments),
     /// Check proofs without trusting any node
@@ -65,6 +68,7 @@ impl Cli {
             Command::Node(args) => args.run().await,
             Command::Validator(args) => args.run().await,
             Command::Dev(arguments) => dev::run(arguments).await,
+            Command::Wallet(arguments) => wallet::run(*arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Bench(command) => bench::run(command).await,
             Command::Replay(arguments) => replay::run(arguments).await,
