@@ -40,6 +40,8 @@ pub struct ClusterOptions {
     pub log_bytes_max: u64,
     /// Between two heartbeats.
     pub heartbeat: Duration,
+    /// Bundles of one gateway on their way at once: the fewer, the more transactions share one.
+    pub bundles_in_flight_max: usize,
     /// A flaw of the simulated world, for the tests of the checks.
     pub bug: Option<PlantedBug>,
 }
@@ -247,6 +249,7 @@ impl Cluster {
         };
         let gateway = GatewayOptions {
             bundle_transactions_max: 8,
+            bundles_in_flight_max: options.bundles_in_flight_max,
             forward_timeout: Duration::from_millis(500),
             ..GatewayOptions::default()
         };

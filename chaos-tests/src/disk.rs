@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use storage::{KvStore, LogEngine};
+use storage::{KvStore, LogEngine, LogOp, MetaKey};
 
 pub use kv::KvMedium;
 pub use log::LogMedium;
@@ -25,6 +25,17 @@ pub struct Disk {
     name: String,
     log: LogMedium,
     kv: KvMedium,
+}
+
+/// What is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Whatever.
+    AnyWrite,
+    /// A vote.
+    Vote,
+    /// The log loses its end or its beginning.
+    Cut,
 }
 
 /// How a disk behaves; shared with the disk, so that the nemesis can change it.
@@ -104,10 +115,16 @@ impl Disk {
         (self.log.open(), self.kv.open())
     }
 
-    /// True while something was written that is not synced: the best moment to cut the power.
+    /// True while such a thing was written and is not synced: the best moments to cut the power.
     #[must_use]
-    pub fn has_unsynced(&self) -> bool {
-        self.log.has_unsynced() || self.kv.has_unsynced()
+    pub fn has_unsynced(&self, moment: Moment) -> bool {
+        match moment {
+            Moment::AnyWrite => self.log.has_unsynced(|_| true) || self.kv.has_unsynced(),
+            Moment::Vote => self.log.has_unsynced(|op| matches!(op, LogOp::PutMeta { key: MetaKey::Vote, .. })),
+            Moment::Cut => {
+                self.log.has_unsynced(|op| matches!(op, LogOp::TruncateFrom(_) | LogOp::PurgeThrough(_)))
+            }
+        }
     }
 
     /// Cuts the power: what was synced stays, and of what was written after it a beginning of random length.

@@ -7,6 +7,7 @@ use sequencer::NodeId;
 use tokio::time::sleep;
 
 use crate::cluster::Cluster;
+use crate::disk::Moment;
 use crate::network::{Network, Weather};
 use crate::world::{Event, World};
 
@@ -19,6 +20,8 @@ pub enum Fault {
     CrashLeader,
     /// Every node loses power at once.
     CrashAll,
+    /// A node loses power once it has written something of a kind and not synced it.
+    CrashInWrite,
     /// A node's disk fails after some more writes, in the midst of whatever it does.
     FailDisk,
     /// The network falls into two parts.
@@ -45,10 +48,11 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CrashNode,
         Self::CrashLeader,
         Self::CrashAll,
+        Self::CrashInWrite,
         Self::FailDisk,
         Self::Partition,
         Self::CutOneWay,
@@ -65,8 +69,8 @@ impl Fault {
 
 /// Kinds that a seed has, in a thousand.
 const KIND_PER_MILLE: u32 = 700;
-/// How long a crash waits for its moment at most.
-const AIM_MILLIS: u64 = 200;
+/// How long a crash lies in wait for its moment at most.
+const AIM_MILLIS: u64 = 1_500;
 
 /// Causes the faults of one seed.
 #[derive(Debug, Clone)]
@@ -118,21 +122,29 @@ impl Nemesis {
 
     async fn cause(&self, kind: Fault) {
         match kind {
-            Fault::CrashNode => self.crash(&self.some_node()).await,
-            Fault::CrashLeader => self.crash(&self.some_leader()).await,
-            Fault::CrashAll => self.crash(&self.cluster.nodes()).await,
+            Fault::CrashNode => self.crash(&self.some_node()),
+            Fault::CrashLeader => self.crash(&self.some_leader()),
+            Fault::CrashAll => self.crash(&self.cluster.nodes()),
+            Fault::CrashInWrite => self.crash_in_write(),
             Fault::FailDisk => {
                 for id in self.some_node() {
                     self.cluster.disk(id).temper().fail_after(self.world.between(1..=20));
                 }
             }
-            Fault::Partition => self.partition(),
+            Fault::Partition => {
+                self.partition();
+                self.heal_later();
+            }
             Fault::CutOneWay => {
                 if let (Some(from), Some(to)) = (self.world.pick(&self.addresses), self.world.pick(&self.addresses)) {
                     self.network.cut(from, to);
                 }
+                self.heal_later();
             }
-            Fault::IsolateLeader => self.isolate(&self.some_leader()),
+            Fault::IsolateLeader => {
+                self.isolate(&self.some_leader());
+                self.heal_later();
+            }
             Fault::Heal => self.network.heal(),
             Fault::ChangeWeather => self.change_weather(),
             Fault::ChangeDiskSpeed => self.change_disk_speed(),
@@ -146,6 +158,16 @@ impl Nemesis {
             Fault::CrashValidator => self.crash_validator(),
             Fault::TransferLeader => self.transfer_leader(),
         }
+    }
+
+    /// Every link becomes whole again after a while, also those that were cut meanwhile.
+    fn heal_later(&self) {
+        let network = self.network.clone();
+        let pause = self.world.pause(&(Duration::from_millis(50)..=Duration::from_secs(4)));
+        drop(tokio::spawn(async move {
+            sleep(pause).await;
+            network.heal();
+        }));
     }
 
     fn some_node(&self) -> Vec<NodeId> {
@@ -163,10 +185,7 @@ impl Nemesis {
         Duration::from_millis(self.world.between(range))
     }
 
-    async fn crash(&self, nodes: &[NodeId]) {
-        if self.world.chance(500) {
-            self.await_unsynced(nodes).await;
-        }
+    fn crash(&self, nodes: &[NodeId]) {
         for id in nodes.iter().copied() {
             if self.cluster.crash(id) {
                 let (cluster, downtime) = (self.cluster.clone(), self.downtime());
@@ -178,14 +197,23 @@ impl Nemesis {
         }
     }
 
-    /// Waits for a moment at which one of the nodes has written something and not synced it, but not for long.
-    async fn await_unsynced(&self, nodes: &[NodeId]) {
-        for _ in 0..AIM_MILLIS {
-            if nodes.iter().any(|id| self.cluster.disk(*id).has_unsynced()) {
-                return;
+    /// Lies in wait for one node, or for the first of all; sometimes all are struck with it.
+    fn crash_in_write(&self) {
+        let watched = if self.world.chance(500) { self.some_node() } else { self.cluster.nodes() };
+        let moments = [Moment::AnyWrite, Moment::Vote, Moment::Cut];
+        let moment = self.world.pick(&moments).copied().unwrap_or(Moment::AnyWrite);
+        let all = self.world.chance(300);
+        let nemesis = self.clone();
+        drop(tokio::spawn(async move {
+            let in_write = |id: &NodeId| nemesis.cluster.disk(*id).has_unsynced(moment);
+            for _ in 0..AIM_MILLIS {
+                if let Some(struck) = watched.iter().copied().find(in_write) {
+                    nemesis.world.record(&Event::Fault(&format!("node {struck} is struck in {moment:?}")));
+                    return nemesis.crash(&if all { nemesis.cluster.nodes() } else { vec![struck] });
+                }
+                sleep(Duration::from_millis(1)).await;
             }
-            sleep(Duration::from_millis(1)).await;
-        }
+        }));
     }
 
     fn crash_validator(&self) {
@@ -242,7 +270,7 @@ impl Nemesis {
         let speeds = [1..=3, 1..=20, 20..=120];
         let speed = self.world.pick(&speeds).cloned().unwrap_or(1..=3);
         let sync = Duration::from_millis(*speed.start())..=Duration::from_millis(*speed.end());
-        for id in self.some_node() {
+        for id in if self.world.chance(500) { self.some_node() } else { self.cluster.nodes() } {
             self.cluster.disk(id).temper().set_sync(sync.clone());
         }
     }

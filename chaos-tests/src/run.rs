@@ -166,6 +166,7 @@ fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
         clock_skew: Duration::from_millis(world.between(0..=2_000)),
         log_bytes_max: world.between(16..=256) * 1024,
         heartbeat: Duration::from_millis(world.between(30..=80)),
+        bundles_in_flight_max: if world.chance(500) { 1 } else { 4 },
         bug,
     }
 }

@@ -81,8 +81,10 @@ impl Client {
             if self.world.chance(150) {
                 self.read().await;
             } else {
-                let submissions = self.market.draw();
-                join_all(submissions.into_iter().map(|members| self.submit(members))).await;
+                // several at once share bundles, and meet each other's outputs there
+                let burst = if self.world.chance(200) { self.world.between(2..=6) } else { 1 };
+                let submissions = (0..burst).flat_map(|_| self.market.draw());
+                join_all(submissions.map(|members| self.submit(members))).await;
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use chaos_tests::disk::Disk;
+use chaos_tests::disk::{Disk, Moment};
 use chaos_tests::world::World;
 use storage::{KvBatch, KvStore, LogBatch, LogEngine, MetaKey, StorageFault, Table, conformance};
 
@@ -44,7 +44,7 @@ async fn a_power_cut_keeps_what_was_answered_and_a_beginning_of_the_rest() {
         let mut batch = KvBatch::new();
         batch.put(Table::Live, "unsynced", "row");
         kv.write(batch).unwrap();
-        assert!(disk.has_unsynced());
+        assert!(disk.has_unsynced(Moment::AnyWrite));
         disk.cut_power();
         for answer in waiting {
             assert!(matches!(answer.await, Err(StorageFault::Stopped)));

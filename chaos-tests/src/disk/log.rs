@@ -144,8 +144,8 @@ impl LogMedium {
         lock(&self.state)
     }
 
-    pub(super) fn has_unsynced(&self) -> bool {
-        !self.state().queue.is_empty()
+    pub(super) fn has_unsynced(&self, wanted: impl Fn(&LogOp) -> bool) -> bool {
+        self.state().queue.iter().flat_map(|queued| queued.batch.ops()).any(wanted)
     }
 
     /// Syncs until nothing waits, or the life ends.
