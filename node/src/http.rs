@@ -70,9 +70,7 @@ async fn validator_metrics(State(service): State<ValidatorService>) -> impl Into
 fn exposition(text: Result<String, std::fmt::Error>) -> impl IntoResponse {
     match text {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text),
-        Err(fault) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], fault.to_string())
-        }
+        Err(fault) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], fault.to_string()),
     }
 }
 

@@ -36,9 +36,7 @@ pub fn head(head: &Head) -> Value {
 /// A head with its signatures.
 #[must_use]
 pub fn signed_head(signed: &SignedHead) -> Value {
-    let signature = |signature: &ledger::head::HeadSignature| {
-        json!({ "node": signature.node.to_string(), "signature": hex::encode(signature.signature.as_bytes()) })
-    };
+    let signature = |signature: &ledger::head::HeadSignature| json!({ "node": signature.node.to_string(), "signature": hex::encode(signature.signature.as_bytes()) });
     json!({
         "head": head(&signed.head),
         "signatures": signed.signatures.iter().map(signature).collect::<Vec<_>>(),
@@ -184,9 +182,7 @@ pub fn holdings(page: &Holdings) -> Value {
 /// A batch as those who watch see it.
 #[must_use]
 pub fn update(update: &Update) -> Value {
-    let consumed = |consumed: &proto::convert::Consumed| {
-        json!({ "output": output(&consumed.output), "spender_sequence": consumed.spender.get() })
-    };
+    let consumed = |consumed: &proto::convert::Consumed| json!({ "output": output(&consumed.output), "spender_sequence": consumed.spender.get() });
     let proposal = |proposal: &proto::convert::Proposal| {
         json!({
             "terms": terms(&proposal.terms),
@@ -250,9 +246,7 @@ pub fn problem(problem: &Problem) -> Value {
         view["earliest_batch"] = batch.into();
     }
     if !problem.violations.is_empty() {
-        let violation = |violation: &proto::problem::Violation| {
-            json!({ "field": violation.field, "description": violation.description })
-        };
+        let violation = |violation: &proto::problem::Violation| json!({ "field": violation.field, "description": violation.description });
         view["violations"] = problem.violations.iter().map(violation).collect();
     }
     if let Some((kind, name)) = &problem.resource {

@@ -110,9 +110,6 @@ impl Writer<'_> {
     }
 
     fn gauges(&mut self, name: &str, help: &str, values: &[(Labels<'_>, u64)]) -> fmt::Result {
-        if values.is_empty() {
-            return Ok(());
-        }
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
             gauge(*value).encode(family.encode_family(labels)?)?;
@@ -121,9 +118,6 @@ impl Writer<'_> {
     }
 
     fn counters(&mut self, name: &str, help: &str, values: &[(Labels<'_>, u64)]) -> fmt::Result {
-        if values.is_empty() {
-            return Ok(());
-        }
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in values {
             ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
@@ -174,9 +168,17 @@ impl RunningMetrics {
         let role = |role: &Role| (vec![("role", role_name(*role).to_owned())], u64::from(*role == status.role));
         writer.gauges("raft_role", "1 for the part this node plays", &roles.iter().map(role).collect::<Vec<_>>())?;
         writer.gauge("raft_term", "The term", status.term)?;
-        writer.gauge("raft_leader", "The leader's number; 0 while none is known", status.leader.as_ref().map_or(0, |leader| leader.id))?;
+        writer.gauge(
+            "raft_leader",
+            "The leader's number; 0 while none is known",
+            status.leader.as_ref().map_or(0, |leader| leader.id),
+        )?;
         writer.gauge("raft_last_log_index", "Last entry of the log", status.last_log.unwrap_or(0))?;
-        writer.gauge("raft_committed_index", "Last entry known to be committed", status.committed.map_or(0, |id| id.index))?;
+        writer.gauge(
+            "raft_committed_index",
+            "Last entry known to be committed",
+            status.committed.map_or(0, |id| id.index),
+        )?;
         writer.gauge("raft_applied_index", "Last entry applied", status.applied.map_or(0, |id| id.index))?;
         writer.gauge("raft_snapshot_index", "Last entry in the newest snapshot", status.snapshot.unwrap_or(0))?;
         writer.gauge("raft_purged_index", "Last entry purged from the log", status.purged.unwrap_or(0))?;
@@ -205,18 +207,38 @@ impl RunningMetrics {
         writer.counter("gateway_admitted", "Transactions admitted", gateway.admitted)?;
         writer.counter("gateway_overloaded", "Transactions refused for lack of room", gateway.overloaded)?;
         writer.counter("gateway_bundles", "Bundles closed", gateway.bundles)?;
-        writer.counter("gateway_repeated_forwards", "Attempts to reach the order beyond each bundle's first", gateway.repeated_forwards)?;
-        writer.counter("gateway_certified_again", "Bundles certified again because the validator set had changed", gateway.certified_again)?;
+        writer.counter(
+            "gateway_repeated_forwards",
+            "Attempts to reach the order beyond each bundle's first",
+            gateway.repeated_forwards,
+        )?;
+        writer.counter(
+            "gateway_certified_again",
+            "Bundles certified again because the validator set had changed",
+            gateway.certified_again,
+        )?;
         let answers = [("outcome", gateway.answered), ("refused", gateway.refused), ("unknown", gateway.unknown)];
         let answers = answers.map(|(answer, value)| (vec![("answer", answer.to_owned())], value));
-        writer.counters("gateway_answers", "Transactions answered: with an outcome, refused by validation, or unknown", &answers)
+        writer.counters(
+            "gateway_answers",
+            "Transactions answered: with an outcome, refused by validation, or unknown",
+            &answers,
+        )
     }
 
     fn write_pool(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let pool = &self.pool;
         writer.counter("pool_bundles", "Bundles certified", pool.bundles)?;
-        writer.counter("pool_uncertified_bundles", "Bundles given back without certificates", pool.uncertified_bundles)?;
-        writer.counter("pool_fallback_bundles", "Bundles that this node checked itself for want of a validator", pool.fallback_bundles)?;
+        writer.counter(
+            "pool_uncertified_bundles",
+            "Bundles given back without certificates",
+            pool.uncertified_bundles,
+        )?;
+        writer.counter(
+            "pool_fallback_bundles",
+            "Bundles that this node checked itself for want of a validator",
+            pool.fallback_bundles,
+        )?;
         writer.counter("pool_hedges", "Bundles put to one more validator because another was slow", pool.hedges)?;
         writer.counter("pool_failures", "Calls to validators that failed", pool.failures)?;
         writer.counter("pool_refusals", "Calls that an overloaded validator refused", pool.refusals)?;
@@ -240,8 +262,16 @@ impl RunningMetrics {
         writer.gauge("validators_required", "Certificates that a bundle needs", self.required_certificates)?;
         let states: Vec<_> = self.validators.iter().map(state).collect();
         writer.gauges("validator_state", "1 for the state that a validator is in", &states)?;
-        writer.gauges("validator_in_flight", "Bundles with a validator now", &each(|validator| count(validator.in_flight)))?;
-        writer.counters("validator_served", "Bundles that a validator answered", &each(|validator| validator.served))?;
+        writer.gauges(
+            "validator_in_flight",
+            "Bundles with a validator now",
+            &each(|validator| count(validator.in_flight)),
+        )?;
+        writer.counters(
+            "validator_served",
+            "Bundles that a validator answered",
+            &each(|validator| validator.served),
+        )?;
         writer.counters("validator_failed", "Calls to a validator that failed", &each(|validator| validator.failed))
     }
 }

@@ -7,7 +7,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use seams::Address;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::NodeId;
 use crate::config::{Member, RaftMetrics, TypeConfig};
@@ -70,7 +70,7 @@ impl Sequencer {
             return Ok(());
         }
         let stay: BTreeSet<NodeId> = members.voters.keys().copied().filter(|voter| *voter != id).collect();
-        let answering = stay.iter().filter(|voter| self.answers(**voter)).count();
+        let answering = self.await_majority(&stay).await;
         if answering * 2 <= stay.len() {
             let why = format!("only {answering} of the {} voters that would stay answer", stay.len());
             return Err(MemberFault::Refused(why));
@@ -121,6 +121,18 @@ impl Sequencer {
             return Err(MemberFault::Refused(why));
         }
         Ok(())
+    }
+
+    /// How many of these voters answer. A leader that was just elected has heard of nobody yet: it waits a moment.
+    async fn await_majority(&self, voters: &BTreeSet<NodeId>) -> usize {
+        let deadline = Instant::now() + self.options().election_timeout_max;
+        loop {
+            let answering = voters.iter().filter(|voter| self.answers(**voter)).count();
+            if answering * 2 > voters.len() || Instant::now() >= deadline {
+                return answering;
+            }
+            sleep(self.options().heartbeat).await;
+        }
     }
 
     /// Whether a voter has answered within an election timeout.

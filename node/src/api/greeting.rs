@@ -20,6 +20,11 @@ use super::Api;
 /// How long a node may take to greet.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Between two questions while a member has not said where it serves HTTP.
+const STRANGER_PAUSE: Duration = Duration::from_millis(500);
+/// And when all have: addresses hardly ever change.
+const NEIGHBOUR_PAUSE: Duration = Duration::from_secs(30);
+
 /// How far a node has come.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Stage {
@@ -87,20 +92,21 @@ impl Api {
         known.get(&node).cloned()
     }
 
-    /// Asks the other members, again and again, where they serve HTTP.
+    /// Asks the other members where they serve HTTP: soon again while one has not said so, rarely afterwards.
     pub async fn meet_neighbours(self, transport: impl Transport) {
-        /// Addresses hardly ever change.
-        const PAUSE: Duration = Duration::from_secs(5);
         loop {
+            let mut strangers = false;
             if let Ok(replica) = self.replica() {
                 let members = replica.sequencer().status().members;
                 for (node, address) in members.voters.iter().chain(&members.learners) {
                     if *node != self.facts().node {
                         self.meet(*node, greet(&transport, address).await);
+                        strangers |= self.http_address_of(*node).is_none();
                     }
                 }
+                strangers |= members.voters.is_empty();
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(if strangers { STRANGER_PAUSE } else { NEIGHBOUR_PAUSE }).await;
         }
     }
 

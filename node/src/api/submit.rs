@@ -131,7 +131,9 @@ async fn finish(
     answers: Result<oneshot::Receiver<Vec<gateway::Answer>>, Problem>,
 ) -> SubmissionResult {
     let answers = match answers {
-        Ok(answers) => answers.await.map_err(|_dropped| Problem::new(ProblemKind::OutcomeUnknown, "the node is stopping")),
+        Ok(answers) => {
+            answers.await.map_err(|_dropped| Problem::new(ProblemKind::OutcomeUnknown, "the node is stopping"))
+        }
         Err(problem) => Err(problem),
     };
     let told = |answers: Vec<gateway::Answer>| {

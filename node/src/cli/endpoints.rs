@@ -49,10 +49,7 @@ impl Endpoints {
 }
 
 /// Asks one node.
-pub(crate) async fn ask_one<T, F>(
-    address: &str,
-    ask: impl Fn(AdminClient<Channel>) -> F,
-) -> Result<T, Problem>
+pub(crate) async fn ask_one<T, F>(address: &str, ask: impl Fn(AdminClient<Channel>) -> F) -> Result<T, Problem>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
@@ -65,7 +62,8 @@ where
 
 async fn connect(address: &str) -> Result<Channel, Problem> {
     let unreachable = |why: String| Problem::new(ProblemKind::Unreachable, format!("{address}: {why}"));
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|fault| unreachable(fault.to_string()))?;
+    let endpoint =
+        Endpoint::from_shared(format!("http://{address}")).map_err(|fault| unreachable(fault.to_string()))?;
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
     match timeout(CONNECT_TIMEOUT * 2, endpoint.connect()).await {
         Ok(connected) => connected.map_err(|_fault| unreachable("no node listens there".to_owned())),

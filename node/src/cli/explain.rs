@@ -35,9 +35,8 @@ pub(crate) fn run(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let entries: Vec<CatalogueEntry> = match &arguments.code {
         None => catalogue().collect(),
         Some(asked) => {
-            let meant = |entry: &CatalogueEntry| {
-                entry.code.to_string() == *asked || entry.name.eq_ignore_ascii_case(asked)
-            };
+            let meant =
+                |entry: &CatalogueEntry| entry.code.to_string() == *asked || entry.name.eq_ignore_ascii_case(asked);
             let Some(entry) = catalogue().find(meant) else {
                 bail!("nothing is called {asked}; `seriatim explain --all` lists everything that has a number");
             };
@@ -49,7 +48,9 @@ pub(crate) fn run(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
         (false, true, [only]) => println!("{:#}", json::catalogue_entry(only)),
         (false, true, all) => println!("{:#}", all.iter().map(json::catalogue_entry).collect::<Value>()),
         (false, false, [only]) => println!("{}", text(only)),
-        (false, false, all) => all.iter().for_each(|entry| println!("{}  {:<22} {}", entry.code, entry.name, entry.meaning)),
+        (false, false, all) => {
+            all.iter().for_each(|entry| println!("{}  {:<22} {}", entry.code, entry.name, entry.meaning))
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,16 +7,16 @@
 //! same request with any key has the same outcome.
 
 use axum::Json;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use ledger::{Outcome, Rejection};
 use proto::convert::{Answer, Decision, SubmissionResult};
 use proto::{Problem, ProblemKind, wire};
-use ledger::{Outcome, Rejection};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -96,9 +96,8 @@ async fn answer(api: &Api, body: Result<Bytes, BytesRejection>) -> Result<Respon
 
 fn submission(field: &str, tag: u64, transactions: &[String]) -> Result<wire::Submission, Problem> {
     let read = |(position, text): (usize, &String)| {
-        canonical(text).ok_or_else(|| {
-            Problem::bad_request(format!("{field}[{position}]"), "is neither hexadecimal nor base64")
-        })
+        canonical(text)
+            .ok_or_else(|| Problem::bad_request(format!("{field}[{position}]"), "is neither hexadecimal nor base64"))
     };
     let transactions = transactions.iter().enumerate().map(read).collect::<Result<_, _>>()?;
     Ok(wire::Submission { tag, transactions })

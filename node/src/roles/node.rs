@@ -57,7 +57,8 @@ impl RunningNode {
     /// Where configuration, disk or cluster do not allow it; the message says what to do.
     pub async fn start(config: NodeConfig) -> anyhow::Result<Self> {
         let tasks = TaskGroup::new();
-        let started = tasks.scope(Self::start_in(config, tasks.clone())).await;
+        // boxed: starting takes much room, which whoever waits for it need not carry
+        let started = Box::pin(tasks.scope(Self::start_in(config, tasks.clone()))).await;
         if started.is_err() {
             tasks.abort_all();
         }

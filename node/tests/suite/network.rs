@@ -1,5 +1,4 @@
 //! The network between roles, over loopback connections.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

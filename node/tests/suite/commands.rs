@@ -1,0 +1,147 @@
+//! The command line as its users meet it.
+
+use std::process::{Command, Output};
+
+use ledger::ClusterId;
+use serde_json::Value;
+
+use crate::support::{CLUSTER, Cluster, commit, eventually, issue, key};
+
+fn seriatim(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seriatim"));
+    command.args(arguments);
+    command
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+async fn run(arguments: &[&str]) -> Output {
+    let mut command = seriatim(arguments);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+#[test]
+fn the_page_of_everything_that_has_a_number_is_up_to_date() {
+    let made = text(&seriatim(&["explain", "--all", "--markdown"]).output().unwrap());
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors.md");
+    let kept = std::fs::read_to_string(page).unwrap();
+    assert_eq!(made, kept, "run: seriatim explain --all --markdown > docs/errors.md");
+}
+
+#[test]
+fn a_number_or_a_name_is_explained_and_a_wrong_one_helped() {
+    let by_number = seriatim(&["explain", "206"]).output().unwrap();
+    assert_eq!(text(&by_number), text(&seriatim(&["explain", "inputspent"]).output().unwrap()));
+    let wrong = seriatim(&["explain", "9999"]).output().unwrap();
+    assert!(!wrong.status.success() && errors(&wrong).contains("explain --all"));
+}
+
+#[test]
+fn a_flag_prevails_over_the_environment_and_that_over_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("node.toml");
+    std::fs::write(&file, "cluster = \"file\"\nid = 3").unwrap();
+    let file = file.to_str().unwrap();
+    let config = ["--config", file];
+    for (flag, environment, with_file, expected) in [
+        (Some("flag"), Some("environment"), true, Some("flag")),
+        (None, Some("environment"), true, Some("environment")),
+        (None, None, true, Some("file")),
+        (Some("flag"), None, false, Some("flag")),
+        (None, None, false, None),
+    ] {
+        let mut command = seriatim(&["node", "--print-config"]);
+        command.env_remove("SERIATIM_CLUSTER");
+        if with_file {
+            command.args(config);
+        }
+        if let Some(flag) = flag {
+            command.args(["--cluster", flag]);
+        }
+        if let Some(environment) = environment {
+            command.env("SERIATIM_CLUSTER", environment);
+        }
+        let printed: toml::Table = text(&command.output().unwrap()).parse().unwrap();
+        assert_eq!(printed.get("cluster").and_then(|cluster| cluster.as_str()), expected);
+        assert_eq!(printed.contains_key("id"), with_file);
+    }
+}
+
+#[test]
+fn configuration_that_cannot_be_is_refused_with_advice() {
+    let refused = seriatim(&["node", "--id", "4", "--members", "1=a:1,2=b:2"]).output().unwrap();
+    assert!(!refused.status.success() && errors(&refused).contains("does not list this node"));
+    let refused = seriatim(&["validator", "--listen", "0.0.0.0:0"]).output().unwrap();
+    assert!(!refused.status.success() && errors(&refused).contains("--advertise"));
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(text(&seriatim(&["completions", shell]).output().unwrap()).contains("seriatim"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_see_the_cluster_and_change_it() {
+    let cluster = Cluster::start(3).await;
+    let endpoint = cluster.address(cluster.follower().await);
+    let at = ["--endpoint", "127.0.0.1:1", "--endpoint", endpoint.as_str()];
+    let shown = run(&[&["admin", "status"][..], &at].concat()).await;
+    assert!(shown.status.success() && text(&shown).lines().filter(|line| line.contains("ready")).count() == 3);
+    let seen = run(&[&["admin", "members", "--json"][..], &at].concat()).await;
+    let members: Value = serde_json::from_str(&text(&seen)).unwrap();
+    assert_eq!(members["members"].as_array().unwrap().len(), 3);
+    let validator = key(7).party().to_string();
+    let added = run(&[&["admin", "add-validator", &validator][..], &at].concat()).await;
+    assert_eq!(text(&added), "1 added\n");
+    let refused = run(&[&["admin", "require-certificates", "50", "--json"][..], &at].concat()).await;
+    let problem: Value = serde_json::from_str(&text(&refused)).unwrap();
+    assert!(!refused.status.success() && problem["code"] == 310 && errors(&refused).contains("What to do:"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_is_verified_offline_in_every_form() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let transaction = issue(&client, &key(1), key(2).party(), 100).await;
+    commit(&client, &transaction).await;
+    let keys = cluster.node_keys();
+    let receipt = eventually(|| async {
+        let receipt = client.receipt(&transaction.id()).await.unwrap();
+        receipt.verify(&ClusterId::of_name(CLUSTER), &keys, 3).is_ok().then_some(receipt)
+    })
+    .await;
+    drop(cluster);
+
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = ledger::identifier::canonical_bytes(&receipt);
+    let forms: [(&str, Vec<u8>); 3] = [
+        ("bytes", bytes.clone()),
+        ("hex", hex::encode(&bytes).into_bytes()),
+        ("json", node::json::receipt(&receipt).to_string().into_bytes()),
+    ];
+    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    for (name, content) in forms {
+        let file = directory.path().join(name);
+        std::fs::write(&file, content).unwrap();
+        let file = file.to_str().unwrap();
+        let verify = ["verify", "receipt", file, "--cluster", CLUSTER, "--node-key", &keys.join(","), "--require", "3"];
+        let proved = run(&verify).await;
+        assert!(
+            proved.status.success() && text(&proved).contains(&transaction.id().to_string()),
+            "{}",
+            errors(&proved)
+        );
+        let other = ["verify", "receipt", file, "--cluster", "another", "--node-key", &keys[0], "--json"];
+        let refused = run(&other).await;
+        let verdict: Value = serde_json::from_str(&text(&refused)).unwrap();
+        assert!(!refused.status.success() && verdict["valid"] == false);
+    }
+}

@@ -1,0 +1,186 @@
+//! A cluster whose nodes run in this process, on free ports and temporary disks.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use client::{Client, Key, Outcome, SignedTransaction};
+use ledger::{AssetType, Party, Quantity};
+use node::config::{NodeConfig, NodeSettings};
+use node::roles::RunningNode;
+use proto::wire::admin_client::AdminClient;
+use proto::wire::ledger_client::LedgerClient;
+use seams::Address;
+use sequencer::NodeId;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+pub(crate) const CLUSTER: &str = "test";
+/// Hangs end here; nothing is judged by how long it takes.
+const HANG: Duration = Duration::from_secs(120);
+
+pub(crate) struct Cluster {
+    directory: TempDir,
+    nodes: BTreeMap<NodeId, RunningNode>,
+    /// Where each node was, also while it is stopped.
+    places: BTreeMap<NodeId, (SocketAddr, SocketAddr)>,
+}
+
+impl Cluster {
+    /// Starts nodes 1 to `count`, forms the cluster, and waits until everybody's key is known everywhere.
+    pub(crate) async fn start(count: u64) -> Self {
+        let mut cluster =
+            Self { directory: tempfile::tempdir().unwrap(), nodes: BTreeMap::new(), places: BTreeMap::new() };
+        for node in 1..=count {
+            cluster.start_node(node).await;
+        }
+        let members = (1..=count).map(|node| (node, cluster.address(node))).collect();
+        cluster.node(1).api().initialize(members).await.unwrap();
+        cluster.all_known(usize::try_from(count).unwrap()).await;
+        cluster
+    }
+
+    /// Waits until every running node knows a leader and so many nodes' keys.
+    pub(crate) async fn all_known(&self, keys: usize) {
+        for node in self.nodes.values() {
+            led(node).await;
+            let mut heads = node.replica().watch_heads();
+            while node.replica().state().configuration().nodes.len() < keys {
+                in_time(heads.changed()).await.unwrap();
+            }
+        }
+    }
+
+    /// Starts a node, for the first time or again.
+    pub(crate) async fn start_node(&mut self, node: NodeId) {
+        let config = self.config(node);
+        let running = in_time(RunningNode::start(config)).await.unwrap();
+        self.places.insert(node, (running.ready().grpc, running.ready().http));
+        self.nodes.insert(node, running);
+    }
+
+    pub(crate) fn config(&self, node: NodeId) -> NodeConfig {
+        let anywhere = (SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([127, 0, 0, 1], 0)));
+        let (listen, http_listen) = self.places.get(&node).copied().unwrap_or(anywhere);
+        let settings = NodeSettings {
+            id: Some(node),
+            cluster: Some(CLUSTER.to_owned()),
+            data_dir: Some(self.directory.path().join(node.to_string())),
+            listen: Some(listen),
+            http_listen: Some(http_listen),
+            compute_threads: Some(2),
+            ..NodeSettings::default()
+        };
+        settings.try_into().unwrap()
+    }
+
+    /// Stops a node in order.
+    pub(crate) async fn stop_node(&mut self, node: NodeId) {
+        in_time(self.nodes.remove(&node).unwrap().stop()).await;
+    }
+
+    pub(crate) fn node(&self, node: NodeId) -> &RunningNode {
+        &self.nodes[&node]
+    }
+
+    pub(crate) fn running(&self) -> impl Iterator<Item = (NodeId, &RunningNode)> {
+        self.nodes.iter().map(|(node, running)| (*node, running))
+    }
+
+    pub(crate) fn address(&self, node: NodeId) -> Address {
+        Address::new(self.places[&node].0.to_string())
+    }
+
+    pub(crate) fn http(&self, node: NodeId) -> String {
+        format!("http://{}", self.places[&node].1)
+    }
+
+    /// The node that leads, as node and all others see it.
+    pub(crate) async fn leader(&self) -> NodeId {
+        let any = self.nodes.values().next().unwrap();
+        led(any).await
+    }
+
+    /// A node that does not lead.
+    pub(crate) async fn follower(&self) -> NodeId {
+        let leader = self.leader().await;
+        self.nodes.keys().copied().find(|node| *node != leader).unwrap()
+    }
+
+    /// A client of every node.
+    pub(crate) fn client(&self) -> Client {
+        Client::builder().endpoints(self.places.values().map(|(grpc, _)| grpc.to_string())).connect().unwrap()
+    }
+
+    /// A client of one node.
+    pub(crate) fn client_of(&self, node: NodeId) -> Client {
+        Client::builder().endpoint(self.address(node).as_str()).connect().unwrap()
+    }
+
+    pub(crate) async fn ledger_stub(&self, node: NodeId) -> LedgerClient<Channel> {
+        LedgerClient::connect(format!("http://{}", self.address(node))).await.unwrap()
+    }
+
+    pub(crate) async fn admin_stub(&self, node: NodeId) -> AdminClient<Channel> {
+        AdminClient::connect(format!("http://{}", self.address(node))).await.unwrap()
+    }
+
+    /// The keys that sign heads.
+    pub(crate) fn node_keys(&self) -> Vec<Party> {
+        let any = self.nodes.values().next().unwrap();
+        any.replica().state().configuration().nodes.values().copied().collect()
+    }
+}
+
+/// Waits until the node knows a leader.
+pub(crate) async fn led(node: &RunningNode) -> NodeId {
+    let mut status = node.replica().sequencer().watch();
+    let known = in_time(status.wait_for(|status| status.leader.is_some())).await.unwrap();
+    known.leader.as_ref().unwrap().id
+}
+
+/// Fails a test that hangs.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(HANG, future).await.expect("this test hangs")
+}
+
+/// Asks again and again until there is an answer: for what has no way to be waited for.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
+    in_time(async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+pub(crate) fn key(seed: u8) -> Key {
+    Key::from_seed([seed; 32])
+}
+
+pub(crate) fn asset(issuer: &Key) -> AssetType {
+    AssetType { issuer: issuer.party(), symbol: "USD".parse().unwrap() }
+}
+
+/// A signed transaction that issues to a party.
+pub(crate) async fn issue(client: &Client, issuer: &Key, to: Party, quantity: i128) -> SignedTransaction {
+    let mut transaction = client.begin().await.unwrap();
+    transaction.issue(asset(issuer), to, Quantity::new(quantity));
+    transaction.prepare().unwrap().sign(issuer).unwrap().finish().unwrap()
+}
+
+/// Submits and expects it to happen; gives the batch.
+pub(crate) async fn commit(client: &Client, transaction: &SignedTransaction) -> u64 {
+    let outcome = in_time(client.submit(transaction)).await;
+    let Outcome::Committed { batch, .. } = outcome else { panic!("not committed: {outcome:?}") };
+    batch
+}
+
+/// Issues a few units; gives the batch.
+pub(crate) async fn commit_something(client: &Client) -> u64 {
+    let transaction = issue(client, &key(1), key(2).party(), 5).await;
+    commit(client, &transaction).await
+}
