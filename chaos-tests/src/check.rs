@@ -183,14 +183,10 @@ fn prove_consistency(world: &World, id: NodeId, replica: &Replica, batches: &[Ar
     for old in sample(batches).map(|batch| batch.head) {
         let proved = match replica.state().consistency(old.size, newest.size) {
             Err(fault) => Err(fault.to_string()),
-            Ok(proof) => verify_consistency(
-                old.size.get(),
-                &old.log_root,
-                newest.size.get(),
-                &newest.log_root,
-                &proof.proof,
-            )
-            .map_err(|fault| fault.to_string()),
+            Ok(proof) => {
+                verify_consistency(old.size.get(), &old.log_root, newest.size.get(), &newest.log_root, &proof.proof)
+                    .map_err(|fault| fault.to_string())
+            }
         };
         if let Err(fault) = proved {
             let (old, new) = (old.size, newest.size);
@@ -208,9 +204,9 @@ async fn verify_receipts(world: &World, cluster: &Cluster, id: NodeId, batches: 
         let (asked, transaction) = (replica.clone(), record.transaction);
         let receipt = group.spawn(async move { asked.receipt(transaction, RECEIPT_PATIENCE).await }).await;
         let proved = match receipt {
-            Ok(Ok(Some(receipt))) if receipt.record == **record => receipt
-                .verify(&cluster.identity().cluster, &keys, 1)
-                .map_err(|fault| fault.to_string()),
+            Ok(Ok(Some(receipt))) if receipt.record == **record => {
+                receipt.verify(&cluster.identity().cluster, &keys, 1).map_err(|fault| fault.to_string())
+            }
             other => Err(format!("{other:?}")),
         };
         if let Err(fault) = proved {

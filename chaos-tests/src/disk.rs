@@ -121,9 +121,7 @@ impl Disk {
         match moment {
             Moment::AnyWrite => self.log.has_unsynced(|_| true) || self.kv.has_unsynced(),
             Moment::Vote => self.log.has_unsynced(|op| matches!(op, LogOp::PutMeta { key: MetaKey::Vote, .. })),
-            Moment::Cut => {
-                self.log.has_unsynced(|op| matches!(op, LogOp::TruncateFrom(_) | LogOp::PurgeThrough(_)))
-            }
+            Moment::Cut => self.log.has_unsynced(|op| matches!(op, LogOp::TruncateFrom(_) | LogOp::PurgeThrough(_))),
         }
     }
 

@@ -95,7 +95,8 @@ impl History {
         self.world.record(&Event::Answered { client, answer: &format!("{learned:?}") });
         let now = self.world.now();
         let mut operations = self.operations();
-        let Some(Operation { answered, call: Call::Submission { answers, ids, .. }, .. }) = operations.get_mut(ticket.0)
+        let Some(Operation { answered, call: Call::Submission { answers, ids, .. }, .. }) =
+            operations.get_mut(ticket.0)
         else {
             return false;
         };

@@ -15,9 +15,8 @@ pub(crate) fn collect() {
     HOOK.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            let collected = PANICS.with_borrow_mut(|panics| {
-                panics.as_mut().map(|panics| panics.push(panic.to_string())).is_some()
-            });
+            let collected =
+                PANICS.with_borrow_mut(|panics| panics.as_mut().map(|panics| panics.push(panic.to_string())).is_some());
             if !collected {
                 before(panic);
             }

@@ -229,7 +229,9 @@ fn report(
 /// One line, and what is wrong with the command that shows it again.
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { seed, trace_hash, events, simulated, faults, operations, acknowledged, batches, compacted, .. } = self;
+        let Report {
+            seed, trace_hash, events, simulated, faults, operations, acknowledged, batches, compacted, ..
+        } = self;
         write!(
             out,
             "seed {seed}: trace {} of {events} events, {:.1} s simulated, {faults} faults, {operations} operations, \

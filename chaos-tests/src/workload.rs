@@ -117,9 +117,7 @@ impl Client {
         let asked = members.to_vec();
         // the node is given a little less time than the client takes: sometimes it answers that it does not know
         let deadline = Instant::now() + patience * 9 / 10;
-        let submission = |replica: Replica| async move {
-            replica.gateway().submit(asked, deadline).ok()?.await.ok()
-        };
+        let submission = |replica: Replica| async move { replica.gateway().submit(asked, deadline).ok()?.await.ok() };
         let answers: Option<Option<Vec<Answer>>> = self.ask(node, members, patience, submission).await;
         let Some(mut answers) = answers.flatten() else { return false };
         if self.bug == Some(PlantedBug::GarbleAnswer) && self.world.chance(5) {

@@ -98,7 +98,13 @@ impl fmt::Display for Event<'_> {
         match self {
             Event::Sent { from, to, method, body } => {
                 let hash = blake3::hash(body).to_hex();
-                write!(out, "{from} -> {to} {} {} bytes {}", name(*method), body.len(), hash.get(..8).unwrap_or_default())
+                write!(
+                    out,
+                    "{from} -> {to} {} {} bytes {}",
+                    name(*method),
+                    body.len(),
+                    hash.get(..8).unwrap_or_default()
+                )
             }
             Event::Delivered { from, to, method } => write!(out, "{from} => {to} {}", name(*method)),
             Event::Dropped { from, to, method } => write!(out, "{from} -x {to} {}", name(*method)),

@@ -35,7 +35,8 @@ fn a_snapshot_without_deduplication_makes_replicas_differ() {
 #[test]
 fn a_replica_that_loses_an_output_is_stopped_by_the_comparison_of_heads() {
     let stopped = |report: &Report| {
-        report.stopped.get(&1).is_some_and(|reason| reason.contains("The majority prevails")) && report.stopped.len() == 1
+        report.stopped.get(&1).is_some_and(|reason| reason.contains("The majority prevails"))
+            && report.stopped.len() == 1
     };
     assert!(found(PlantedBug::LoseLiveOutput, 40, stopped).is_some());
 }

@@ -52,7 +52,10 @@ fn clusters_keep_every_invariant_through_crashes_and_partitions() {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let (faults, batches) = (sum(|report| report.faults), sum(|report| report.batches));
     println!("{count} seeds, {faults} faults, {batches} batches, no violation");
-    assert!(faults > 20 * count && batches > 50 * count, "{faults} faults and {batches} batches in {count} seeds");
+    assert!(
+        faults > 20 * count && batches > 50 * count,
+        "{faults} faults and {batches} batches in {count} seeds"
+    );
 }
 
 #[test]
@@ -72,5 +75,8 @@ fn a_seed_has_one_trace_in_every_run_and_every_process() {
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&child.stdout).into_owned();
-    assert!(output.contains(&format!("trace={first}")), "seed {seed} has another trace in another process: {output}");
+    assert!(
+        output.contains(&format!("trace={first}")),
+        "seed {seed} has another trace in another process: {output}"
+    );
 }

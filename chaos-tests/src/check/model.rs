@@ -240,7 +240,12 @@ impl Model {
         let roots = self.peaks.iter().rev().map(|(_, root)| *root);
         let root = roots.reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root);
         if (head.size, head.log_root) != (self.size(), root) {
-            return Err(format!("the head names {} leaves under {}, not {} under {root}", head.size, head.log_root, self.size()));
+            return Err(format!(
+                "the head names {} leaves under {}, not {} under {root}",
+                head.size,
+                head.log_root,
+                self.size()
+            ));
         }
         let mut unspent = UnspentDigest::default();
         self.live.keys().for_each(|id| unspent.insert(id));

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use borsh::BorshDeserialize;
 use bytes::Bytes;
 use storage::kv::SNAPSHOTS_KEPT;
-use storage::{
-    FileEntry, KvBatch, KvOp, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table,
-};
+use storage::{FileEntry, KvBatch, KvOp, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
 
 use super::{DiskTemper, survivors};
 use crate::run::PlantedBug;

@@ -55,13 +55,7 @@ impl Market {
         let keys: Vec<SigningKey> = (0..PARTIES).map(|_| SigningKey::from_seed(world.key_seed())).collect();
         let symbol = "COIN".parse().expect("four letters are a symbol");
         let assets = keys.iter().take(ASSETS).map(|key| AssetType { issuer: key.party(), symbol }).collect();
-        Self {
-            world: world.clone(),
-            identity,
-            keys: Arc::new(keys),
-            assets: Arc::new(assets),
-            known: Arc::default(),
-        }
+        Self { world: world.clone(), identity, keys: Arc::new(keys), assets: Arc::new(assets), known: Arc::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -140,7 +134,8 @@ impl Market {
     pub fn learn(&self, members: &[Transaction], answers: &[Option<Answer>]) {
         for (member, answer) in members.iter().zip(answers) {
             if let Some(Answer::Sequenced { record, .. }) = answer
-                && let (Outcome::Committed { .. }, Intent::Movements(movements)) = (&record.outcome, &member.body.intent)
+                && let (Outcome::Committed { .. }, Intent::Movements(movements)) =
+                    (&record.outcome, &member.body.intent)
             {
                 let proposed = movements.terms.iter().find(|entry| entry.action == TermsAction::Propose);
                 for (index, contract) in (0_u16..).zip(&movements.outputs) {

@@ -58,8 +58,7 @@ impl Market {
         let paid = self.part_of(position.quantity);
         let mut outputs = vec![Contract::Position(Position { owner: to, quantity: paid, ..position })];
         outputs.extend(change(&position, paid));
-        let movements =
-            Movements { inputs: vec![spend(origin, position)], outputs, ..Movements::default() };
+        let movements = Movements { inputs: vec![spend(origin, position)], outputs, ..Movements::default() };
         self.body(vec![position.owner], Intent::Movements(movements))
     }
 
@@ -117,9 +116,8 @@ impl Market {
         if position.quantity < wanted.quantity {
             return None;
         }
-        let pay = |leg: &Leg| {
-            Contract::Position(Position { asset: leg.asset, owner: leg.receiver, quantity: leg.quantity })
-        };
+        let pay =
+            |leg: &Leg| Contract::Position(Position { asset: leg.asset, owner: leg.receiver, quantity: leg.quantity });
         let mut outputs = vec![pay(given), pay(wanted)];
         outputs.extend(change(&position, wanted.quantity));
         let locked = Input { origin, contract: Contract::Allocation(allocation), unlock: Unlock::Settle };

@@ -44,7 +44,12 @@ impl Toy {
     pub fn open(disk: &MachineDisk) -> Arc<Self> {
         let saved = disk.0.lock().unwrap().clone();
         let content = saved.map(|snapshot| snapshot.content()).unwrap_or_default();
-        Arc::new(Toy { disk: disk.clone(), content: Mutex::new(content), restored: Mutex::new(0), broken: Mutex::default() })
+        Arc::new(Toy {
+            disk: disk.clone(),
+            content: Mutex::new(content),
+            restored: Mutex::new(0),
+            broken: Mutex::default(),
+        })
     }
 
     pub fn content(&self) -> Content {
