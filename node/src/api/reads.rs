@@ -1,16 +1,24 @@
 //! Reads: transactions, receipts, heads, proofs, holdings.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ledger::{Party, Receipt, Sequence, SignedHead, TransactionId};
 use proto::convert::{Consistency, Holdings, TransactionStatus};
 use proto::{Problem, ProblemKind};
 use seams::offload;
+use sequencer::ReadFault;
 use storage::LedgerState;
 use storage::StateFault;
 use storage::state::{ConsistencyProof, HoldingsCursor};
 
+use tokio::time::{Instant, sleep};
+
 use super::{Api, READ_PATIENCE, faults};
-use crate::replica;
+use crate::replica::{self, FreshnessFault};
+
+/// Between two attempts at a read while there is no leader.
+const ELECTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// Outputs on a page of holdings, at most.
 pub const PAGE_MAX: usize = 1_000;
@@ -28,7 +36,18 @@ impl Api {
             Consistency::Linearizable => replica::Consistency::Linearizable,
         };
         self.initialized()?;
-        replica.await_freshness(consistency, READ_PATIENCE).await.map_err(faults::freshness)
+        let deadline = Instant::now() + READ_PATIENCE;
+        loop {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match replica.await_freshness(consistency, patience).await {
+                Ok(()) => return Ok(()),
+                // an election is under way, or the leader was just lost: reads may be repeated
+                Err(FreshnessFault::Read(fault)) if passes(&fault) && patience > ELECTION_PAUSE => {
+                    sleep(ELECTION_PAUSE).await;
+                }
+                Err(fault) => return Err(faults::freshness(fault)),
+            }
+        }
     }
 
     /// Reads the state off the runtime.
@@ -132,5 +151,13 @@ impl Api {
         let page = self.read(move |state| state.holdings(&owner, after.as_ref(), limit)).await?;
         let next = page.next.map(|cursor| Bytes::copy_from_slice(cursor.as_bytes()));
         Ok(Holdings { outputs: page.outputs, head: page.head, next })
+    }
+}
+
+/// Whether waiting helps.
+fn passes(fault: &ReadFault) -> bool {
+    match fault {
+        ReadFault::NotLeader { .. } | ReadFault::NoMajority(_) | ReadFault::Call(_) => true,
+        ReadFault::Timeout | ReadFault::Stopped(_) => false,
     }
 }

@@ -1,15 +1,17 @@
 //! `seriatim wallet`: one party's key against a ledger.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::node::json;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
-use client::{Account, Client, Consistency, Key, Outcome, Proposal, Wallet, WalletOptions};
+use client::{Account, Client, Consistency, Consumed, Key, Outcome, Proposal, Update, Wallet, WalletOptions, Watch};
+use futures::StreamExt;
 use ledger::identifier::canonical_bytes;
 use ledger::view::LiveOutput;
-use ledger::{AssetType, Leg, Party, Quantity, Symbol, Terms, TermsId, TransactionId};
+use ledger::{AssetType, Leg, OutcomeRecord, Party, Quantity, Sequence, Symbol, Terms, TermsId, TransactionId};
 use seams::OsEntropy;
 use serde_json::{Value, json};
 
@@ -47,6 +49,7 @@ enum WalletCommand {
     /// Make a key and keep it in the key file, which must not exist
     Keygen,
     /// Print the party that the key signs for
+    #[command(alias = "address")]
     Party,
     /// Print what the party holds
     Balance,
@@ -93,6 +96,7 @@ enum WalletCommand {
         expires_in: u64,
     },
     /// List the proposals that name this party
+    #[command(alias = "list-proposals")]
     Proposals,
     /// Accept a proposal and settle it
     Accept {
@@ -114,6 +118,8 @@ enum WalletCommand {
         /// The terms
         terms: TermsId,
     },
+    /// Print every transaction that changed what the party holds, oldest first
+    History,
     /// Print what became of a transaction
     Transaction {
         /// Its identifier
@@ -208,20 +214,21 @@ impl Teller {
                 let account = self.account().await?;
                 self.tell(&account.expire(&locked_to(&account, &terms)?).await?)
             }
+            WalletCommand::History => self.history().await,
             WalletCommand::Transaction { id } => self.transaction(&id).await,
             WalletCommand::Receipt { id, output } => self.receipt(&id, &output).await,
         }
     }
 
     async fn account(&self) -> anyhow::Result<Account> {
-        Ok(Account::open(&self.client, self.key.clone()).await?)
+        Ok(Account::open(&self.client, self.key).await?)
     }
 
     /// Reads the ledger's updates from the beginning, because a proposal shows in the batch that made it.
     async fn account_with_proposals(&self) -> anyhow::Result<Account> {
         let options = WalletOptions { proposals_since: Some(1) };
         let wallet = Wallet::open(&self.client, &[self.key.party()], options).await?;
-        Ok(Account::over(self.client.clone(), wallet, self.key.clone()))
+        Ok(Account::over(self.client.clone(), wallet, self.key))
     }
 
     /// `SYMBOL@ISSUER`, or a symbol of this party's own.
@@ -300,6 +307,26 @@ impl Teller {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Reads the party's updates from the beginning to where the ledger is now.
+    async fn history(&self) -> anyhow::Result<ExitCode> {
+        let newest = self.client.position(Consistency::Linearizable).await?.batch;
+        let watch = Watch { from_batch: 1, parties: vec![self.key.party()], with_records: true };
+        let mut updates = self.client.updates(&watch).await?;
+        let mut lines = Vec::new();
+        let mut reached = 0;
+        while reached < newest {
+            let update = updates.next().await.context("the node ended the stream")??;
+            reached = update.head.batch;
+            lines.extend(changes(self.key.party(), &update));
+        }
+        if self.json {
+            println!("{}", lines.iter().map(Change::json).collect::<Value>());
+        } else {
+            lines.iter().for_each(|line| println!("{}", line.text()));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
     async fn transaction(&self, id: &TransactionId) -> anyhow::Result<ExitCode> {
         let status = self.client.transaction(id, Consistency::Linearizable, false).await?;
         println!("{:#}", json::transaction_status(&status));
@@ -361,4 +388,46 @@ fn locked_to(account: &Account, terms: &TermsId) -> anyhow::Result<Vec<LiveOutpu
         bail!("this party has nothing locked to {terms}");
     }
     Ok(locked)
+}
+
+/// What one transaction changed in a party's holdings.
+struct Change {
+    record: OutcomeRecord,
+    net: BTreeMap<AssetType, i128>,
+}
+
+/// The changes of a batch, in order. What is locked to a proposal is still held.
+fn changes(party: Party, update: &Update) -> Vec<Change> {
+    let mut by_place: BTreeMap<Sequence, BTreeMap<AssetType, i128>> = BTreeMap::new();
+    let mut count = |place: Sequence, output: &LiveOutput, sign: i128| {
+        if let (true, Some((asset, quantity))) = (output.contract.holder() == party, output.contract.value()) {
+            *by_place.entry(place).or_default().entry(asset).or_default() += sign * quantity.minor_units();
+        }
+    };
+    update.consumed.iter().for_each(|consumed| count(consumed.spender, &consumed.output, -1));
+    update.created.iter().for_each(|output| count(output.place.sequence, output, 1));
+    // what was created and consumed in one batch shows among the consumed only
+    let born_here = |consumed: &&Consumed| {
+        update.records.first().is_some_and(|first| consumed.output.place.sequence >= first.sequence)
+    };
+    update.consumed.iter().filter(born_here).for_each(|consumed| {
+        count(consumed.output.place.sequence, &consumed.output, 1);
+    });
+    let of_place =
+        |record: &OutcomeRecord| Some(Change { record: record.clone(), net: by_place.get(&record.sequence)?.clone() });
+    update.records.iter().filter_map(of_place).collect()
+}
+
+impl Change {
+    fn text(&self) -> String {
+        let Self { record, net } = self;
+        let assets = net.iter().map(|(asset, quantity)| format!("  {quantity:+} {asset}"));
+        let moved: String = assets.collect();
+        format!("{} at {}, {} ms{moved}", record.transaction, record.sequence, record.log_time)
+    }
+
+    fn json(&self) -> Value {
+        let asset = |(asset, quantity): (&AssetType, &i128)| json!({ "asset": asset.to_string(), "quantity": quantity.to_string() });
+        json!({ "record": json::record(&self.record), "net": self.net.iter().map(asset).collect::<Vec<_>>() })
+    }
 }

@@ -11,6 +11,7 @@ use proto::convert::{Decision, SubmissionResult};
 use proto::{Problem, ProblemKind, wire};
 use tokio_stream::StreamExt;
 
+use crate::http::get_text;
 use crate::support::{CLUSTER, Cluster, asset, commit, eventually, in_time, issue, key};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,6 +190,10 @@ async fn a_validator_that_joins_takes_the_work_and_its_end_is_survived() {
     commit(&client, &issue(&client, &key(1), key(2).party(), 5).await).await;
     assert!(validator.service().counters().transactions > 0);
     assert_eq!(pool.counters().fallback_bundles, alone);
+    let http = validator.ready().http;
+    let (_, _, ready) = get_text(format!("http://{http}/health/ready")).await;
+    let (_, _, metrics) = get_text(format!("http://{http}/metrics")).await;
+    assert!(ready == "ready" && metrics.contains("seriatim_validation_transactions_total "), "{metrics}");
     in_time(validator.stop()).await;
     commit(&client, &issue(&client, &key(1), key(2).party(), 6).await).await;
 }

@@ -145,3 +145,45 @@ async fn a_receipt_is_verified_offline_in_every_form() {
         assert!(!refused.status.success() && verdict["valid"] == false);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alice_and_bob_swap_from_the_command_line() {
+    let cluster = Cluster::start(1).await;
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint = cluster.address(1);
+    let wallet = async |name: &str, command: &[&str]| {
+        let file = directory.path().join(name);
+        let begin = ["wallet", "--key", file.to_str().unwrap(), "--endpoint", endpoint.as_str()];
+        let done = run(&[&begin[..], command].concat()).await;
+        assert!(done.status.success(), "{command:?}: {}", errors(&done));
+        text(&done).trim().to_owned()
+    };
+    let (alice, bob) = (wallet("alice", &["keygen"]).await, wallet("bob", &["keygen"]).await);
+    assert_eq!(wallet("alice", &["address"]).await, alice);
+    wallet("alice", &["issue", "CASH", "1000"]).await;
+    wallet("bob", &["issue", "BOND", "50"]).await;
+    let (cash, bond) = (format!("CASH@{alice}"), format!("BOND@{bob}"));
+    wallet("alice", &["propose", &bob, "100", "CASH", "5", &bond]).await;
+    let proposals: Value = serde_json::from_str(&wallet("bob", &["list-proposals", "--json"]).await).unwrap();
+    let terms = proposals[0]["terms"]["id"].as_str().unwrap();
+    wallet("bob", &["accept", terms]).await;
+    wallet("alice", &["propose", &bob, "900", "CASH", "5", &bond]).await;
+    let proposals: Value = serde_json::from_str(&wallet("alice", &["proposals", "--json"]).await).unwrap();
+    wallet("alice", &["withdraw", proposals[0]["terms"]["id"].as_str().unwrap()]).await;
+    wallet("bob", &["transfer", &alice, "30", &cash]).await;
+
+    let balance: Value = serde_json::from_str(&wallet("alice", &["balance", "--json"]).await).unwrap();
+    let free = |asset: &str| {
+        let rows = balance.as_array().unwrap();
+        rows.iter().find(|row| row["asset"] == asset).unwrap()["free"].clone()
+    };
+    assert_eq!((free(&cash), free(&bond)), ("930".into(), "5".into()));
+    let history: Value = serde_json::from_str(&wallet("alice", &["history", "--json"]).await).unwrap();
+    let net = |line: &Value| {
+        let mut moved = line["net"].as_array().unwrap().iter();
+        moved.find(|moved| moved["asset"] == cash).unwrap()["quantity"].as_str().unwrap().to_owned()
+    };
+    let nets: Vec<String> = history.as_array().unwrap().iter().map(net).collect();
+    // issued, locked, settled, locked, withdrawn, received
+    assert_eq!(nets, ["1000", "0", "-100", "0", "0", "30"]);
+}

@@ -20,7 +20,7 @@ async fn send(
     in_time(client.request(request)).await.unwrap()
 }
 
-async fn get_text(url: String) -> (StatusCode, String, String) {
+pub(crate) async fn get_text(url: String) -> (StatusCode, String, String) {
     let response = send(Request::get(url).body(Full::default()).unwrap()).await;
     let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
     let status = response.status();
@@ -211,4 +211,27 @@ async fn metrics_keep_their_names() {
         client.submit(&issue(&client, &key(1), key(2).party(), 2).await).await,
         Outcome::Committed { .. }
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_says_when_to_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = node::config::NodeSettings {
+        data_dir: Some(directory.path().join("data")),
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        http_listen: Some("127.0.0.1:0".parse().unwrap()),
+        initialize: Some(true),
+        queued_transactions_max: Some(1),
+        ..Default::default()
+    };
+    let node = RunningNode::start(NodeConfig::try_from(settings).unwrap()).await.unwrap();
+    in_time(crate::support::led(&node)).await;
+    let body = json!({ "transactions": ["00", "00"] }).to_string();
+    let request = Request::post(format!("http://{}/v1/submissions", node.ready().http));
+    let response = send(request.body(Full::new(body.into())).unwrap()).await;
+    assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let problem: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&problem["name"], &problem["retry_after_ms"]), (&json!("Overloaded"), &json!(50)));
+    in_time(node.stop()).await;
 }
