@@ -42,6 +42,7 @@ enum AdminCommand {
     /// Who takes part
     Members,
     /// Form a new cluster, once, by asking one of its first members
+    #[command(visible_alias = "initialize")]
     Init {
         /// The first members, the asked node included
         #[arg(value_name = "1=HOST:PORT,2=HOST:PORT,…")]
