@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -65,9 +65,33 @@ pub struct Report {
     /// Figures of a replayed block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graph: Option<crate::block::GraphFigures>,
+    /// The runs that this report sums up, where there were several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Report>,
 }
 
 impl Report {
+    /// One report over several runs: counts and times add up, what must hold must hold in each. Latencies are what
+    /// `meter` saw of all of them.
+    #[must_use]
+    pub fn over(workload: &str, runs: Vec<Report>, meter: &Meter) -> Self {
+        let mut whole = Self { workload: workload.to_owned(), heads_agree: true, conserved: true, ..Self::default() };
+        meter.fill(&mut whole, runs.iter().map(|run| run.seconds).sum());
+        for run in &runs {
+            whole.unknown += run.unknown;
+            whole.lost += run.lost;
+            whole.heads_agree &= run.heads_agree;
+            whole.conserved &= run.conserved;
+            whole.receipts_verified += run.receipts_verified;
+            whole.nodes = whole.nodes.max(run.nodes);
+            whole.validators = whole.validators.max(run.validators);
+            whole.faults.extend(run.faults.iter().cloned());
+            whole.problems.extend(run.problems.iter().map(|problem| format!("{}: {problem}", run.workload)));
+        }
+        whole.runs = runs;
+        whole
+    }
+
     /// True where nothing is lost, unknown, unbalanced or at odds.
     #[must_use]
     pub fn is_good(&self) -> bool {
@@ -90,6 +114,8 @@ const LATENCY_MAX: u64 = 600_000_000;
 /// What workers add to while a run goes on, and a live view reads.
 #[derive(Debug)]
 pub struct Meter {
+    /// Also counts what this one counts.
+    whole: Option<Arc<Meter>>,
     /// Settlements committed.
     pub settlements: AtomicU64,
     /// Transactions committed.
@@ -105,6 +131,7 @@ impl Default for Meter {
     fn default() -> Self {
         let histogram = || Histogram::new_with_max(LATENCY_MAX, 3).expect("the bounds are constants that are allowed");
         Self {
+            whole: None,
             settlements: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -116,20 +143,29 @@ impl Default for Meter {
 }
 
 impl Meter {
+    /// A meter of one run whose counts also go to the meter of all runs.
+    #[must_use]
+    pub fn part_of(whole: &Arc<Self>) -> Self {
+        Self { whole: Some(Arc::clone(whole)), ..Self::default() }
+    }
+
     /// Counts a committed transaction.
     pub fn transaction(&self, latency: Duration) {
+        self.whole.iter().for_each(|whole| whole.transaction(latency));
         self.transactions.fetch_add(1, Ordering::Relaxed);
         record(&self.transaction_latency, latency);
     }
 
     /// Counts committed settlements that one transaction settled.
     pub fn settled(&self, count: u64, latency: Duration) {
+        self.whole.iter().for_each(|whole| whole.settled(count, latency));
         self.settlements.fetch_add(count, Ordering::Relaxed);
         record(&self.settlement_latency, latency);
     }
 
     /// Counts a rejection.
     pub fn reject(&self, rejection: &ledger::Rejection) {
+        self.whole.iter().for_each(|whole| whole.reject(rejection));
         let name = format!("{} {}", rejection.code(), rejection.name());
         *self.rejected.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
     }

@@ -23,6 +23,9 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// How long a process may take to stop when asked to.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
+/// What a node calls a validator that it uses.
+const HEALTHY: &str = "healthy";
+
 /// The shape of a local cluster.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
@@ -208,7 +211,7 @@ impl LocalCluster {
             let known = |status: &wire::NodeStatus| {
                 let keyed = status.members.iter().filter(|member| !member.key.is_empty()).count() == self.nodes.len();
                 let healthy = status.validators.iter().flat_map(|set| &set.known);
-                keyed && healthy.filter(|validator| validator.state == "healthy").count() >= validators.len()
+                keyed && healthy.filter(|validator| validator.state == HEALTHY).count() >= validators.len()
             };
             if led && views.iter().all(|view| view.status.as_ref().is_some_and(known)) {
                 return Ok(());
@@ -351,6 +354,14 @@ pub async fn status_of(endpoints: &[String]) -> Vec<NodeView> {
         NodeView { node, status: answer.map(tonic::Response::into_inner) }
     });
     futures::future::join_all(asked).await
+}
+
+/// How many validators the nodes at these addresses find healthy.
+pub async fn healthy_validators(endpoints: &[String]) -> u64 {
+    let views = status_of(endpoints).await;
+    let sets = views.iter().filter_map(|view| view.status.as_ref()?.validators.as_ref());
+    let healthy = sets.map(|set| set.known.iter().filter(|validator| validator.state == HEALTHY).count());
+    healthy.max().and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
 }
 
 async fn admin(address: &str) -> Option<AdminClient<Channel>> {

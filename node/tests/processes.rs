@@ -53,8 +53,9 @@ fn a_real_block_commits_every_transaction_in_order_and_shuffled() {
         eprintln!("skipped: no block beside this checkout");
         return;
     }
-    let reports = report(&seriatim(&["replay", "--block", block.to_str().unwrap(), "--clients", "16", "--json"]));
-    for report in reports.as_array().unwrap() {
+    let whole = report(&seriatim(&["replay", "--block", block.to_str().unwrap(), "--clients", "16", "--json"]));
+    assert_eq!(whole["runs"].as_array().unwrap().len(), 2);
+    for report in whole["runs"].as_array().unwrap() {
         assert_eq!(report["transactions_committed"].as_u64(), report["graph"]["ledger_transactions"].as_u64());
         assert_eq!(report["lost"].as_u64(), Some(0));
         assert_eq!(report["conserved"].as_bool(), Some(true));

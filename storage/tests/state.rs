@@ -19,7 +19,7 @@ use ledger::{
 };
 use proptest::prelude::*;
 use storage::state::EntryResult;
-use storage::{KvOptions, KvStore, LedgerState, RocksKv};
+use storage::{KvBatch, KvOptions, KvStore, LedgerState, RocksKv, StateFault, Table};
 
 fn identity() -> LedgerIdentity {
     LedgerIdentity { cluster: ClusterId::of_name("state tests"), group: 0 }
@@ -312,6 +312,35 @@ fn a_snapshot_restores_the_whole_state_elsewhere() {
     assert_eq!(position, replica.state().position());
     assert_eq!(restored.head(), replica.state().head());
     assert_eq!(all_holdings(&restored, 1, 6), all_holdings(replica.state(), 1, 100));
+}
+
+#[test]
+fn a_wrong_state_is_neither_opened_nor_restored_from_a_snapshot() {
+    let mut replica = Replica::new();
+    for nonce in 0..5 {
+        replica.submit(&[issue(nonce, 1, 5)]);
+    }
+    let lost = all_holdings(replica.state(), 1, 10)[2];
+    replica.state().flush().unwrap();
+    replica.state = None;
+    let kv = Arc::new(RocksKv::open(replica.path.path(), b"test", KvOptions::default()).unwrap());
+    let label = Bytes::from_static(b"any");
+    let mut loss = KvBatch::new();
+    loss.delete(Table::Live, lost.id.as_bytes().to_vec());
+    kv.write(loss).unwrap();
+    // the files are sound; what they say is not
+    let snapshot = kv.checkpoint(label).unwrap();
+    let opened = LedgerState::open(kv, identity(), Limits::V1);
+    assert!(matches!(opened, Err(StateFault::Inconsistent { rows: 4, expected: 5, .. })));
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let honest = open(elsewhere.path());
+    let mut sink = honest.begin_restore(snapshot.manifest().clone()).unwrap();
+    for file in snapshot.manifest().files() {
+        let length = usize::try_from(file.length()).unwrap();
+        sink.write(file.name(), 0, &snapshot.read(file.name(), 0, length).unwrap()).unwrap();
+    }
+    assert!(matches!(honest.finish_restore(sink), Err(StateFault::Inconsistent { .. })));
 }
 
 #[test]

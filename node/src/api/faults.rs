@@ -33,6 +33,7 @@ pub(super) fn state(fault: StateFault) -> Problem {
         | StateFault::Row(_)
         | StateFault::Entry { .. }
         | StateFault::View(_)
+        | StateFault::Inconsistent { .. }
         | StateFault::OtherLedger => Problem::new(ProblemKind::StorageFailed, fault.to_string()),
     }
 }

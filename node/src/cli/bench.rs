@@ -9,7 +9,7 @@ use std::time::Duration;
 use ::bench::audit::{Expected, audit};
 use ::bench::report::{Meter, Report};
 use ::bench::trade::{Market, TradeOptions};
-use ::node::local::{LocalCluster, LocalOptions};
+use ::node::local::{LocalCluster, LocalOptions, healthy_validators};
 use client::Client;
 use tokio::time::sleep;
 
@@ -112,7 +112,7 @@ async fn measure(arguments: &LoadArguments, endpoints: &[String]) -> anyhow::Res
     let traded = trading.await?;
     drawing.abort();
     let mut report = Report { workload: "bench load".to_owned(), ..Report::default() };
-    report.validators = u64::from(arguments.validators);
+    report.validators = healthy_validators(endpoints).await;
     meter.fill(&mut report, traded.elapsed.as_secs_f64());
     report.unknown = traded.unknown;
     report.problems.extend(traded.problems.iter().cloned());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ::bench::audit::{Expected, audit};
 use ::bench::report::{Meter, Report};
 use ::bench::trade::{Market, TradeOptions, Traded};
-use ::node::local::{LocalCluster, LocalOptions};
+use ::node::local::{LocalCluster, LocalOptions, healthy_validators};
 use client::Client;
 use tokio::time::sleep;
 
@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
 
     eprintln!("Reading every node's history and proving the end state");
     let mut report = Report { workload: "demo".to_owned(), faults, ..Report::default() };
-    report.validators = u64::from(arguments.validators);
+    report.validators = healthy_validators(&cluster.endpoints()).await;
     meter.fill(&mut report, traded.elapsed.as_secs_f64());
     judge(&cluster, &traded, &mut report).await?;
     output::report(&report, arguments.report.as_deref(), arguments.json)?;

@@ -25,14 +25,13 @@ pub(crate) fn show(report: &Report, json: bool) {
     }
 }
 
-/// Writes several reports as one array.
-pub(crate) fn reports(reports: &[Report], file: Option<&Path>, json: bool) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(reports)?;
+/// Writes the report over several runs, which were shown one by one.
+pub(crate) fn whole(report: &Report, file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{text}");
+        println!("{}", report.to_json());
     }
     match file {
-        Some(file) => write(file, &text),
+        Some(file) => write(file, &report.to_json()),
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use ::bench::audit::{Expected, audit};
 use ::bench::block::{self, GraphFigures};
 use ::bench::replay::{Order, Replayed, replay};
 use ::bench::report::{Meter, Report};
-use ::node::local::{LocalCluster, LocalOptions};
+use ::node::local::{LocalCluster, LocalOptions, healthy_validators};
 use anyhow::Context as _;
 use client::{Client, Context};
 
@@ -39,10 +39,10 @@ pub(crate) struct ReplayArguments {
     /// Nodes of a running cluster, separated by commas
     #[arg(long, value_delimiter = ',')]
     endpoints: Vec<String>,
-    /// Write the reports as JSON to this file (one object per replay, in an array)
+    /// Write the report of both replays as JSON to this file
     #[arg(long)]
     report: Option<PathBuf>,
-    /// Print the reports as JSON
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
@@ -63,20 +63,28 @@ pub(crate) async fn run(arguments: ReplayArguments) -> anyhow::Result<ExitCode> 
         ("replay in block order", Order::Block),
         ("replay shuffled", Order::Shuffled { clients: arguments.clients, seed: arguments.seed }),
     ];
-    let mut reports = Vec::new();
+    let whole = Arc::new(Meter::default());
+    let mut runs = Vec::new();
     for (name, order) in orders {
-        let report = once(&block, name, order, &endpoints).await?;
+        let report = once(&block, name, order, &endpoints, &whole).await?;
         output::show(&report, arguments.json);
-        reports.push(report);
+        runs.push(report);
     }
     if let Some(cluster) = cluster {
         cluster.stop().await?;
     }
-    output::reports(&reports, arguments.report.as_deref(), arguments.json)?;
-    Ok(if reports.iter().all(Report::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let report = Report::over("replay", runs, &whole);
+    output::whole(&report, arguments.report.as_deref(), arguments.json)?;
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn once(block: &bitcoin::Block, name: &str, order: Order, endpoints: &[String]) -> anyhow::Result<Report> {
+async fn once(
+    block: &bitcoin::Block,
+    name: &str,
+    order: Order,
+    endpoints: &[String],
+    whole: &Arc<Meter>,
+) -> anyhow::Result<Report> {
     let clients = match order {
         Order::Block => 1,
         Order::Shuffled { clients, .. } => clients.max(1),
@@ -91,12 +99,13 @@ async fn once(block: &bitcoin::Block, name: &str, order: Order, endpoints: &[Str
         nonce = nonce.wrapping_add(1);
         Context { nonce, ..template }
     })?;
-    let meter = Arc::new(Meter::default());
+    let meter = Arc::new(Meter::part_of(whole));
     let drawing = tokio::spawn(view::draw(endpoints.to_vec(), Arc::clone(&meter), None));
     let replayed: Replayed = replay(&connections, &plan, order, &meter).await;
     drawing.abort();
     let mut report = Report { workload: name.to_owned(), ..Report::default() };
     meter.fill(&mut report, replayed.elapsed.as_secs_f64());
+    report.validators = healthy_validators(endpoints).await;
     let figures: GraphFigures = plan.figures.clone();
     let expected_count = figures.ledger_transactions + figures.funding_transactions;
     if replayed.acknowledged.len() != expected_count {

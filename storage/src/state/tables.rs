@@ -3,6 +3,7 @@
 use borsh::BorshDeserialize;
 use ledger::check::LedgerIdentity;
 use ledger::commitments::Commitments;
+use ledger::digest::UnspentDigest;
 use ledger::entry::Configuration;
 use ledger::identifier::canonical_bytes;
 use ledger::merkle::{TileId, TileSource};
@@ -30,6 +31,33 @@ pub(super) fn read_core(kv: &dyn KvStore, identity: &LedgerIdentity) -> Result<C
         return Err(StateFault::OtherLedger);
     }
     Ok(core)
+}
+
+/// Live rows that are read at once while they are summed.
+const ROWS_PER_SCAN: usize = 4_096;
+
+/// The live rows are exactly those that the head commits to: their digest and their number.
+pub(super) fn check_live(kv: &dyn KvStore, core: &Core) -> Result<(), StateFault> {
+    let head = core.commitments.head();
+    let (mut digest, mut rows) = (UnspentDigest::default(), 0);
+    let mut from = Vec::new();
+    loop {
+        let page = kv.scan(Table::Live, &[], &from, ROWS_PER_SCAN)?;
+        for (key, _) in &page {
+            let id: [u8; 32] = key.as_ref().try_into().map_err(|_reason| StateFault::Row("live (key)"))?;
+            digest.insert(&OutputId::from_bytes(id));
+            rows += 1;
+        }
+        match page.last() {
+            // the smallest key after the last one seen
+            Some((last, _)) if page.len() == ROWS_PER_SCAN => from = [last.as_ref(), &[0]].concat(),
+            Some(_) | None => break,
+        }
+    }
+    if (digest, rows) == (head.unspent, core.live_outputs) {
+        return Ok(());
+    }
+    Err(StateFault::Inconsistent { batch: head.batch, rows, expected: core.live_outputs })
 }
 
 /// Everything that one flush writes.
