@@ -14,14 +14,11 @@ use std::collections::BTreeMap;
 
 use bitcoin::consensus::deserialize;
 use bitcoin::{Block, OutPoint, Transaction, Txid};
-use client::{Context, Key, SignedTransaction};
+use client::{Context, Key, SignedTransaction, expected_outputs};
 use ledger::identifier::canonical_bytes;
 use ledger::transaction::SupplyChange;
 use ledger::view::LiveOutput;
-use ledger::{
-    AssetType, Body, Contract, Input, Intent, Movements, Origin, Party, Position, Quantity, Signature, TransactionId,
-    Unlock,
-};
+use ledger::{AssetType, Body, Contract, Input, Intent, Movements, Party, Position, Quantity, Signature, Unlock};
 use serde::Serialize;
 
 /// Inputs of one of our transactions: with a signer each, about 100 KiB.
@@ -365,8 +362,8 @@ impl<C: FnMut() -> Context> Planner<C> {
             intent: Intent::Movements(movements),
         };
         let id = body.id();
-        let outputs = outputs_of(&id, &body);
-        let signatures: Vec<Signature> = keys.values().map(|key| key.sign(&id)).collect();
+        let outputs = expected_outputs(&id, &body);
+        let signatures: Vec<Signature> = keys.values().map(|key| key.sign(&body)).collect();
         let bytes = canonical_bytes(&ledger::Transaction { body, signatures });
         (SignedTransaction::decode(bytes.into()).expect("just encoded"), outputs)
     }
@@ -375,20 +372,6 @@ impl<C: FnMut() -> Context> Planner<C> {
         self.transactions.push(Planned { transaction, parents });
         self.transactions.len() - 1
     }
-}
-
-/// The outputs of a transaction that is not sequenced yet; their places are not known and do not matter here.
-fn outputs_of(id: &TransactionId, body: &Body) -> Vec<LiveOutput> {
-    let created = ledger::effects::Effects::of(id, body).created;
-    (0_u16..)
-        .zip(created)
-        .map(|(index, (output, contract))| LiveOutput {
-            id: output,
-            origin: Origin { transaction: *id, index },
-            place: ledger::view::Place { sequence: ledger::Sequence::default(), index },
-            contract,
-        })
-        .collect()
 }
 
 fn total(held: &[Held]) -> Result<i128, BlockFault> {

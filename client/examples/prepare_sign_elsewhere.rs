@@ -49,6 +49,6 @@ impl Vault {
             }
         }
         // over what was seen, not over what somebody says it hashes to
-        Ok(self.key.sign(&body.id()))
+        Ok(self.key.sign(&body))
     }
 }

@@ -32,10 +32,10 @@ impl Context {
             group: self.identity.group,
             valid_until: self.valid_until,
             nonce: self.nonce,
-            atomic: None,
             seen_head,
             signers,
             intent,
+            atomic: None,
         }
     }
 }
@@ -79,6 +79,12 @@ pub enum BuildFault {
         members: usize,
         /// The limit.
         members_max: usize,
+    },
+    /// A group names one transaction twice.
+    #[error("member {member} stands in the group before")]
+    MemberTwice {
+        /// Which.
+        member: usize,
     },
     /// A member of a group already belongs to one.
     #[error("member {member} already belongs to a group")]

@@ -31,6 +31,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const VALIDITY: Duration = Duration::from_secs(120);
 /// An attempt is not cut shorter than this, the deadline excepted.
 const ATTEMPT_MIN: Duration = Duration::from_secs(1);
+/// While it is certain that nothing happened, no further attempt begins with less time than this: one that the deadline
+/// cuts off would make the outcome unknown.
+const REATTEMPT_MIN: Duration = Duration::from_millis(100);
 
 /// A connection to a ledger through one or more of its nodes. Clones share everything.
 #[derive(Debug, Clone)]
@@ -337,7 +340,8 @@ impl Client {
                 Retry::Elsewhere => self.leave_endpoint(position),
             }
             let pause = self.pause(count, &problem);
-            if Instant::now() + pause >= deadline {
+            let needed = if may_have_happened { Duration::ZERO } else { REATTEMPT_MIN };
+            if Instant::now() + pause + needed >= deadline {
                 return Err((problem, may_have_happened));
             }
             sleep(pause).await;

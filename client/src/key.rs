@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ledger::signature::SigningKey;
-use ledger::{Party, Signature, TransactionId};
+use ledger::{Body, Party, Signature};
 use seams::Entropy;
 
 /// A private key: the party that it signs for, and its signatures.
@@ -95,8 +95,8 @@ impl Key {
 
     /// Signs a transaction.
     #[must_use]
-    pub fn sign(&self, transaction: &TransactionId) -> Signature {
-        self.signing.sign_transaction(transaction)
+    pub fn sign(&self, body: &Body) -> Signature {
+        self.signing.sign_transaction(body)
     }
 
     /// The ledger's form of the key.

@@ -39,7 +39,7 @@ pub use heads::{HeadFault, HeadTracker, TrustedNodes};
 pub use key::{Key, KeyFault};
 pub use outcome::{Outcome, Unresolved};
 pub use outputs::{allocations_of, outputs_of};
-pub use prepared::{Prepared, SignatureFault, SignedTransaction, group};
+pub use prepared::{Prepared, SignatureFault, SignedTransaction, expected_outputs, group};
 pub use proto::convert::{Cluster, Consistency, Consumed, Holdings, Member, Proposal, TransactionStatus, Update};
 pub use proto::{Problem, ProblemKind};
 pub use receipts::{ReceiptStore, ReceiptStoreFault};

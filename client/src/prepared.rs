@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ledger::check::LedgerIdentity;
+use ledger::effects::Effects;
 use ledger::identifier::canonical_bytes;
 use ledger::signature::{Claim, transaction_message};
-use ledger::transaction::ReceivedTransaction;
-use ledger::{Body, Command, Intent, Limits, LogTime, Party, Rejection, Signature, Transaction, TransactionId, check};
+use ledger::transaction::{Origin, ReceivedTransaction};
+use ledger::view::{LiveOutput, Place};
+use ledger::{
+    AtomicGroupId, Body, Command, Intent, Limits, LogTime, Party, Rejection, Sequence, Signature, Transaction,
+    TransactionId, check,
+};
 
 use crate::builder::{BuildFault, Context};
 use crate::key::Key;
@@ -61,7 +66,7 @@ impl Prepared {
         Self::check(body, &context.identity, &context.limits)
     }
 
-    /// The transaction's identifier, which is what is signed.
+    /// The transaction's identifier.
     #[must_use]
     pub const fn id(&self) -> TransactionId {
         self.id
@@ -73,8 +78,15 @@ impl Prepared {
         &self.body
     }
 
+    /// The outputs that it creates once it happens, for later members of the same group to spend. A command's are not
+    /// known before it happens.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<LiveOutput> {
+        expected_outputs(&self.id, &self.body)
+    }
+
     /// The canonical bytes of the body. Whoever signs elsewhere decodes them ([`borsh`]), looks at what they say, and
-    /// signs [`Body::id`] of what it saw.
+    /// signs [`Body::signed_message`] of what it saw.
     #[must_use]
     pub fn canonical_bytes(&self) -> Vec<u8> {
         canonical_bytes(&self.body)
@@ -105,7 +117,7 @@ impl Prepared {
     pub fn sign(mut self, key: &Key) -> Result<Self, SignatureFault> {
         let party = key.party();
         self.expect_signer(&party)?;
-        self.signatures.insert(party, key.sign(&self.id));
+        self.signatures.insert(party, key.signing_key().sign(&self.message()));
         Ok(self)
     }
 
@@ -115,11 +127,15 @@ impl Prepared {
     /// Where it is not that of a signer over this transaction.
     pub fn add_signature(mut self, signer: Party, signature: Signature) -> Result<Self, SignatureFault> {
         self.expect_signer(&signer)?;
-        if !(Claim { signer, message: transaction_message(&self.id), signature }).holds() {
+        if !(Claim { signer, message: self.message(), signature }).holds() {
             return Err(SignatureFault::False(signer));
         }
         self.signatures.insert(signer, signature);
         Ok(self)
+    }
+
+    fn message(&self) -> [u8; 48] {
+        transaction_message(&self.id, self.body.atomic.as_ref())
     }
 
     fn expect_signer(&self, party: &Party) -> Result<(), SignatureFault> {
@@ -145,7 +161,8 @@ impl Prepared {
 }
 
 /// Binds transactions into an atomic group: all of them happen or none. They are submitted together and in this
-/// order ([`crate::Client::submit_group`]). Their identifiers change, so signatures made before are void.
+/// order ([`crate::Client::submit_group`]), and later ones may spend what earlier ones create
+/// ([`Prepared::outputs`]). Signatures for a group are made after this, and are worth nothing outside it.
 ///
 /// # Errors
 /// Where a member already belongs to a group, or their number is beyond the limit.
@@ -153,18 +170,34 @@ pub fn group(members: Vec<Prepared>, limits: &Limits) -> Result<Vec<Prepared>, B
     if members.is_empty() || members.len() > limits.group_members_max {
         return Err(BuildFault::GroupSize { members: members.len(), members_max: limits.group_members_max });
     }
-    let bodies: Vec<Body> = members.into_iter().map(|member| member.body).collect();
-    if let Some(position) = bodies.iter().position(|body| body.atomic.is_some()) {
+    let ids: Vec<TransactionId> = members.iter().map(Prepared::id).collect();
+    let twice = |position: &usize| ids.iter().take(*position).any(|id| ids.get(*position) == Some(id));
+    if let Some(member) = (0..ids.len()).find(twice) {
+        return Err(BuildFault::MemberTwice { member });
+    }
+    if let Some(position) = members.iter().position(|member| member.body.atomic.is_some()) {
         return Err(BuildFault::GroupedTwice { member: position });
     }
-    let group = Body::atomic_group_id(&bodies);
-    let bind = |body: Body| {
-        let body = Body { atomic: Some(group), ..body };
+    let group = AtomicGroupId::of(&ids);
+    let bind = |member: Prepared| {
+        let body = Body { atomic: Some(group), ..member.body };
         let identity = LedgerIdentity { cluster: body.cluster, group: body.group };
         // the group's name makes the body longer, so its size is judged again
         Prepared::check(body, &identity, limits).map_err(BuildFault::from)
     };
-    bodies.into_iter().map(bind).collect()
+    members.into_iter().map(bind).collect()
+}
+
+/// What a transaction creates once it happens. Its place in the order is not known yet and stands as 0.
+#[must_use]
+pub fn expected_outputs(id: &TransactionId, body: &Body) -> Vec<LiveOutput> {
+    let live = |(index, (output, contract))| LiveOutput {
+        id: output,
+        origin: Origin { transaction: *id, index },
+        place: Place { sequence: Sequence::default(), index },
+        contract,
+    };
+    (0_u16..).zip(Effects::of(id, body).created).map(live).collect()
 }
 
 /// A transaction ready to be submitted, again and again if need be: the same bytes happen at most once.

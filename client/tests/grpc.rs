@@ -154,7 +154,7 @@ async fn problems_arrive_with_their_number_and_details() {
 #[tokio::test]
 async fn where_nobody_listens_nothing_happened() {
     let world = world().await;
-    let lonely = Client::builder().endpoint(nobody().await.to_string()).deadline(Duration::from_millis(300));
+    let lonely = Client::builder().endpoint(nobody().await.to_string()).deadline(Duration::from_millis(600));
     let lonely = lonely.connect().unwrap();
     let mut transaction = world.client.begin().await.unwrap();
     transaction.issue(world.asset("USD"), world.bob.party(), quantity(1));

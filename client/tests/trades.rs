@@ -163,6 +163,51 @@ async fn a_group_happens_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn members_of_a_group_spend_what_earlier_ones_create_and_what_broke_up_a_group_is_told() {
+    let world = World::funded().await;
+    let (alice, bob, bank) = (world.alice.party(), world.bob.party(), world.bank.party());
+    let limits = world.client.cluster().await.unwrap().limits;
+    let usd = world.asset("USD");
+    let position = world.alice.wallet().positions(&alice, &usd)[0];
+    let pay = |nonce: u64, position: ledger::view::LiveOutput, to| {
+        let world = &world;
+        async move {
+            let mut context = world.client.context().await.unwrap();
+            context.nonce = nonce;
+            let mut transaction = client::TransactionBuilder::new(context);
+            let owner = position.contract.holder();
+            transaction.spend(&position).transfer(owner, to, usd, quantity(5));
+            transaction.prepare().unwrap()
+        }
+    };
+    let sign = |prepared: Prepared, name: u8| prepared.sign(&key(name)).unwrap().finish().unwrap();
+
+    let first = pay(1, position, bob).await;
+    let received = first.outputs().into_iter().find(|output| output.contract.holder() == bob).unwrap();
+    let second = pay(2, received, bank).await;
+    let alone = sign(first.clone(), 2);
+    let chained = group(vec![first, second], &limits).unwrap();
+    assert_eq!(chained[0].id(), alone.id(), "a group does not change its members' names");
+    let signed: Vec<_> = chained.into_iter().zip([2, 3]).map(|(member, name)| sign(member, name)).collect();
+    let forged = client::SignedTransaction::decode(signed[0].bytes().clone()).unwrap();
+    assert_ne!(forged.bytes(), alone.bytes(), "signed for the group only");
+    let outcomes = world.client.submit_group(&signed).await;
+    assert!(outcomes.iter().all(client::Outcome::is_committed), "{outcomes:?}");
+    assert!(world.client.submit(&alone).await.is_committed(), "the one outcome of this identifier");
+
+    let other = {
+        let mut transaction = world.client.begin().await.unwrap();
+        transaction.issue(usd, alice, quantity(1));
+        transaction.prepare().unwrap()
+    };
+    let again = pay(1, position, bob).await;
+    let broken = group(vec![other, again], &limits).unwrap();
+    let signed: Vec<_> = broken.into_iter().zip([1, 2]).map(|(member, name)| sign(member, name)).collect();
+    let outcomes = world.client.submit_group(&signed).await;
+    assert_eq!(reason(&outcomes[0]), "GroupMemberSequenced");
+}
+
+#[tokio::test]
 async fn a_group_has_members_and_none_belongs_to_two() {
     let world = World::funded().await;
     let limits = world.client.cluster().await.unwrap().limits;
@@ -251,8 +296,8 @@ async fn a_transaction_is_signed_elsewhere_from_its_canonical_bytes() {
 
     // elsewhere: decode, look, sign what was seen
     let seen: Body = borsh::from_slice(&prepared.canonical_bytes()).unwrap();
-    let signature = key(2).sign(&seen.id());
-    let false_signature = key(3).sign(&seen.id());
+    let signature = key(2).sign(&seen);
+    let false_signature = key(3).sign(&seen);
 
     let rejected = prepared.clone().add_signature(alice, false_signature).unwrap_err();
     assert_eq!(rejected, SignatureFault::False(alice));

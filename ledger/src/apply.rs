@@ -12,6 +12,8 @@ mod component;
 mod prepare;
 mod resolve;
 
+use std::ops::Range;
+
 use crate::bundle::{BundleFault, BundleLayout};
 use crate::certificate::{CertificateFault, ValidatorSet, VerdictBitmap};
 use crate::contract::Contract;
@@ -163,10 +165,19 @@ struct Placed {
     stamp: Sequence,
 }
 
-/// The placed part of a bundle: units (single transactions or groups, as ranges of `transactions`) and results so far.
+/// A single transaction or an atomic group.
+#[derive(Debug, Clone)]
+struct Unit {
+    /// Those of its members that are sequenced here: a range of [`Placement::transactions`].
+    places: Range<usize>,
+    /// The first member of the group that had been sequenced before: the others cannot happen.
+    barred_by: Option<usize>,
+}
+
+/// The placed part of a bundle, and the results so far.
 struct Placement {
     transactions: Vec<Placed>,
-    units: Vec<std::ops::Range<usize>>,
+    units: Vec<Unit>,
     results: Vec<MemberResult>,
     has_commands: bool,
     hashing: SeededIds,

@@ -6,13 +6,15 @@
 mod command;
 mod movements;
 
+use std::collections::BTreeSet;
+
 pub(crate) use command::{command_legs, command_owes};
 
-use crate::identifier::ClusterId;
+use crate::identifier::{AtomicGroupId, ClusterId, TransactionId};
 use crate::limits::Limits;
 use crate::rejection::{Counted, Rejection};
 use crate::signature::{Claim, all_hold, transaction_message};
-use crate::transaction::{Intent, ReceivedTransaction, group_id};
+use crate::transaction::{Intent, ReceivedTransaction};
 
 /// The ledger that transactions must be meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,15 +134,17 @@ fn check_group(members: &[ReceivedTransaction], limits: &Limits) -> Result<(), R
     if group_is_complete(members) { Ok(()) } else { Err(Rejection::GroupIncomplete {}) }
 }
 
-/// True for a transaction outside any group, and for a whole group in its order.
+/// True for a transaction outside any group, and for a whole group of different transactions in its order.
 #[must_use]
 pub fn group_is_complete(members: &[ReceivedTransaction]) -> bool {
-    let bodies = || members.iter().map(|member| &member.transaction().body);
-    if members.len() == 1 && bodies().all(|body| body.atomic.is_none()) {
+    let mut named = members.iter().map(|member| member.transaction().body.atomic);
+    if members.len() == 1 && named.clone().all(|group| group.is_none()) {
         return true;
     }
-    let group = group_id(bodies());
-    bodies().all(|body| body.atomic == Some(group))
+    let ids: Vec<TransactionId> = members.iter().map(ReceivedTransaction::id).collect();
+    let distinct: BTreeSet<&TransactionId> = ids.iter().collect();
+    let group = AtomicGroupId::of(&ids);
+    distinct.len() == ids.len() && named.all(|name| name == Some(group))
 }
 
 /// Where one member falls, the others fall with it.
@@ -184,7 +188,7 @@ fn check_signatures(received: &ReceivedTransaction) -> Result<(), Rejection> {
 
 fn claims_of(received: &ReceivedTransaction) -> impl Iterator<Item = Claim> + '_ {
     let transaction = received.transaction();
-    let message = transaction_message(&received.id());
+    let message = transaction_message(&received.id(), transaction.body.atomic.as_ref());
     transaction.body.signers.iter().zip(&transaction.signatures).map(move |(signer, signature)| Claim {
         signer: *signer,
         message,

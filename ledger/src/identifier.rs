@@ -85,7 +85,7 @@ identifier!(
     ClusterId
 );
 identifier!(
-    /// BLAKE3 of an atomic group's members, each taken without its group field.
+    /// BLAKE3 of the identifiers of an atomic group's members, in their order.
     AtomicGroupId
 );
 identifier!(

@@ -2,9 +2,9 @@
 //!
 //! Numbers 100–199 are order-free (the transaction alone shows them; it never enters the order), 200–299 are
 //! order-bound (they depend on the place in the order, and are outcomes). Where several hold, the lowest number
-//! is reported, except that the inputs of a transaction are judged in their own order, as are its references, and
+//! is reported, except that the inputs of a transaction are judged in their own order, as are its references;
 //! that [`Rejection::GroupMemberRejected`] is also what the rest of a group gets when one member fails before the
-//! order.
+//! order; and that [`Rejection::GroupMemberSequenced`] bars a group before its members are looked at.
 
 use std::io::{self, Read, Write};
 
@@ -351,6 +351,12 @@ rejections! {
         /// Of which asset.
         asset: AssetType,
     } => "Merge the payer's positions first.";
+    /// Another member of the atomic group had been sequenced before, alone or in another group, so the group can no
+    /// longer happen as a whole.
+    212 GroupMemberSequenced {
+        /// Index of the first member that had been sequenced.
+        member: u16,
+    } => "Look up the named member's outcome; then build what is still wanted as a new group.";
 }
 
 /// The parts of a transaction that evidence points into.

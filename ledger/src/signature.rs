@@ -3,13 +3,20 @@
 use ed25519_zebra::{SigningKey as ZebraSigningKey, VerificationKey, VerificationKeyBytes, batch};
 use rand_core::{CryptoRng, Error as RandomError, RngCore, impls};
 
-use crate::identifier::{Hash, Party, TransactionId, tagged_hash};
-use crate::transaction::Signature;
+use crate::identifier::{AtomicGroupId, Hash, Party, TransactionId, tagged_hash};
+use crate::transaction::{Body, Signature};
 
-/// What is signed for a transaction: a tag and the identifier, so that no other signature of the same key fits.
+/// What is signed for a transaction: a tag and the identifier, so that no other signature of the same key fits. As
+/// a member of a group it is signed for that group only: its signatures are worth nothing outside.
 #[must_use]
-pub fn transaction_message(id: &TransactionId) -> [u8; 48] {
-    message(b"seriatim sign tx", id.as_bytes())
+pub fn transaction_message(id: &TransactionId, group: Option<&AtomicGroupId>) -> [u8; 48] {
+    match group {
+        None => message(b"seriatim sign tx", id.as_bytes()),
+        Some(group) => {
+            let statement = tagged_hash(b"seriatim member.", &[group.as_bytes(), id.as_bytes()]);
+            message(b"seriatim sign gm", &statement)
+        }
+    }
 }
 
 /// What is signed for a 32-byte statement of the kind that `tag` names.
@@ -49,8 +56,8 @@ impl SigningKey {
 
     /// Signs a transaction.
     #[must_use]
-    pub fn sign_transaction(&self, id: &TransactionId) -> Signature {
-        self.sign(&transaction_message(id))
+    pub fn sign_transaction(&self, body: &Body) -> Signature {
+        self.sign(&body.signed_message())
     }
 
     /// Signs a message made by [`message`].

@@ -11,6 +11,7 @@ use crate::asset::AssetType;
 use crate::contract::Contract;
 use crate::identifier::{AtomicGroupId, ClusterId, Hash, OutputId, Party, TransactionId, canonical_bytes, tagged_hash};
 use crate::quantity::{LogTime, Quantity, Sequence};
+use crate::signature::transaction_message;
 use crate::terms::Terms;
 
 /// Where an output comes from. Together with the contract it determines the [`OutputId`].
@@ -185,41 +186,46 @@ pub struct Body {
     pub valid_until: LogTime,
     /// Tells otherwise equal transactions apart.
     pub nonce: u64,
-    /// The atomic group that it is a member of.
-    pub atomic: Option<AtomicGroupId>,
     /// A head that the ledger must contain.
     pub seen_head: Option<SeenHead>,
     /// Who signs, in strictly ascending order.
     pub signers: Vec<Party>,
     /// What it wants.
     pub intent: Intent,
+    /// The atomic group that it is a member of. Signed, and no part of the identifier: so members can spend each
+    /// other's outputs, and a group can be named by its members.
+    pub atomic: Option<AtomicGroupId>,
 }
 
 impl Body {
-    /// The identifier of the transaction with this body.
+    /// The identifier of the transaction with this body: a hash of all of it but its group.
     #[must_use]
     pub fn id(&self) -> TransactionId {
-        transaction_id(&canonical_bytes(self))
+        let bytes = canonical_bytes(self);
+        transaction_id(self.identifying(&bytes))
     }
 
-    /// The name of the group that consists of these bodies in this order, each taken without its group field.
+    /// What its signers sign.
     #[must_use]
-    pub fn atomic_group_id(members: &[Self]) -> AtomicGroupId {
-        group_id(members.iter())
+    pub fn signed_message(&self) -> [u8; 48] {
+        transaction_message(&self.id(), self.atomic.as_ref())
     }
 
-    fn id_outside_group(&self) -> TransactionId {
-        Self { atomic: None, ..self.clone() }.id()
+    /// Of the canonical bytes of this body those that its identifier is the hash of.
+    fn identifying<'a>(&self, canonical: &'a [u8]) -> &'a [u8] {
+        let group_bytes = if self.atomic.is_some() { 33 } else { 1 };
+        canonical.get(..canonical.len().saturating_sub(group_bytes)).unwrap_or_default()
     }
 }
 
-/// The name of the group of these members.
-pub(crate) fn group_id<'a>(members: impl Iterator<Item = &'a Body>) -> AtomicGroupId {
-    let digests: Vec<TransactionId> = members.map(Body::id_outside_group).collect();
-    AtomicGroupId::from_bytes(tagged_hash(b"seriatim group..", &[&canonical_bytes(&digests)]))
+impl AtomicGroupId {
+    /// The name of the group that consists of these transactions in this order.
+    #[must_use]
+    pub fn of(members: &[TransactionId]) -> Self {
+        Self::from_bytes(tagged_hash(b"seriatim group..", &[&canonical_bytes(&members)]))
+    }
 }
 
-/// The identifier of the transaction whose canonical body these bytes are.
 fn transaction_id(body_bytes: &[u8]) -> TransactionId {
     TransactionId::from_bytes(tagged_hash(b"seriatim body...", &[body_bytes]))
 }
@@ -254,7 +260,7 @@ impl std::fmt::Debug for Signature {
 pub struct Transaction {
     /// What was signed.
     pub body: Body,
-    /// The signatures over the transaction's identifier.
+    /// The signatures over [`Body::signed_message`].
     pub signatures: Vec<Signature>,
 }
 
@@ -295,7 +301,7 @@ impl ReceivedTransaction {
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         // the encoding is one-to-one, so the bytes read are the canonical bytes of the body
-        let id = transaction_id(bytes.get(..body_length).unwrap_or_default());
+        let id = transaction_id(body.identifying(bytes.get(..body_length).unwrap_or_default()));
         Ok(Self { transaction: Transaction { body, signatures }, id, encoded_bytes: bytes.len() })
     }
 

@@ -122,8 +122,7 @@ fn transaction(nonce: u64, intent: Intent, signers: &[SigningKey]) -> Transactio
         signers: keys.iter().map(SigningKey::party).collect(),
         intent,
     };
-    let id = body.id();
-    Transaction { signatures: keys.iter().map(|key| key.sign_transaction(&id)).collect(), body }
+    Transaction { signatures: keys.iter().map(|key| key.sign_transaction(&body)).collect(), body }
 }
 
 fn position(owner: Party, quantity: i128) -> Contract {

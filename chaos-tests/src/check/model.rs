@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ledger::digest::UnspentDigest;
 use ledger::merkle::{empty_root, node_hash};
 use ledger::{
-    AssetType, Body, Command, Contract, Hash, Head, Input, Intent, Leg, Limits, LogTime, Movements, Origin, Outcome,
-    OutcomeRecord, OutputId, Party, Position, Quantity, Rejection, Sequence, TransactionId, Unlock,
+    AssetType, AtomicGroupId, Body, Command, Contract, Hash, Head, Input, Intent, Leg, Limits, LogTime, Movements,
+    Origin, Outcome, OutcomeRecord, OutputId, Party, Position, Quantity, Rejection, Sequence, TransactionId, Unlock,
 };
 use storage::state::BatchRecord;
 
@@ -80,7 +80,11 @@ impl Model {
     fn apply_unit(&mut self, unit: &[(&Body, &OutcomeRecord)], time: LogTime, limits: &Limits) -> Result<(), String> {
         let (live, spent, supply) = (self.live.clone(), self.spent.clone(), self.supply.clone());
         let mut expected = Vec::new();
-        for (member, (body, _)) in unit.iter().enumerate() {
+        for (member, (body, record)) in unit.iter().enumerate() {
+            if let Some(barred) = barred(unit, record) {
+                expected.push(Outcome::Rejected(barred));
+                continue;
+            }
             match self.change(body, time, limits) {
                 Ok(change) => {
                     expected.push(Outcome::Committed { chosen: change.chosen.clone() });
@@ -289,6 +293,20 @@ fn expires_at(input: &Input) -> Option<LogTime> {
     match &input.contract {
         Contract::Allocation(locked) => Some(locked.expires_at),
         Contract::Position(_) | Contract::Grant(_) => None,
+    }
+}
+
+/// What bars the members of a group that is not here whole: another had been sequenced before. Which one, only its
+/// record says.
+fn barred(unit: &[(&Body, &OutcomeRecord)], record: &OutcomeRecord) -> Option<Rejection> {
+    let group = unit.first()?.0.atomic?;
+    let ids: Vec<TransactionId> = unit.iter().map(|(body, _)| body.id()).collect();
+    if AtomicGroupId::of(&ids) == group {
+        return None;
+    }
+    match &record.outcome {
+        Outcome::Rejected(reason @ Rejection::GroupMemberSequenced { .. }) => Some(reason.clone()),
+        Outcome::Rejected(_) | Outcome::Committed { .. } => Some(Rejection::GroupMemberSequenced { member: u16::MAX }),
     }
 }
 

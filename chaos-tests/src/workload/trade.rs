@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ledger::transaction::SupplyChange;
 use ledger::{
-    Allocation, Body, Command, Contract, Input, Intent, Leg, LogTime, Movements, Origin, Party, Position, Quantity,
-    Signature, Terms, TermsAction, TermsEntry, Transaction, Unlock,
+    Allocation, AtomicGroupId, Body, Command, Contract, Input, Intent, Leg, LogTime, Movements, Origin, Party,
+    Position, Quantity, Signature, Terms, TermsAction, TermsEntry, Transaction, Unlock,
 };
 use seams::Clock;
 
@@ -151,12 +151,22 @@ impl Market {
         Some(self.body(signers, Intent::Movements(movements)))
     }
 
-    /// Two transfers that happen together or not at all.
+    /// Two transfers that happen together or not at all; in half the cases the second spends what the first creates.
     fn group(&self) -> Option<Vec<Vec<Transaction>>> {
-        let mut bodies = vec![self.transfer()?, self.transfer()?];
-        let group = Body::atomic_group_id(&bodies);
+        let first = self.transfer()?;
+        let second = if self.world.chance(500) { self.pass_on(&first)? } else { self.transfer()? };
+        let mut bodies = vec![first, second];
+        let group = AtomicGroupId::of(&bodies.iter().map(Body::id).collect::<Vec<_>>());
         bodies.iter_mut().for_each(|body| body.atomic = Some(group));
         Some(vec![bodies.into_iter().map(|body| self.sign(body)).collect()])
+    }
+
+    /// Gives the first output of a transfer that has not happened yet to somebody else.
+    fn pass_on(&self, transfer: &Body) -> Option<Body> {
+        let Intent::Movements(movements) = &transfer.intent else { return None };
+        let Contract::Position(received) = *movements.outputs.first()? else { return None };
+        let origin = Origin { transaction: transfer.id(), index: 0 };
+        Some(self.pay(origin, received, self.some_other(received.owner)))
     }
 
     fn command(&self) -> Body {
@@ -196,9 +206,8 @@ impl Market {
     }
 
     fn sign(&self, body: Body) -> Transaction {
-        let id = body.id();
         let keys = body.signers.iter().filter_map(|signer| self.key_of(signer));
-        let signatures = keys.map(|key| key.sign_transaction(&id)).collect();
+        let signatures = keys.map(|key| key.sign_transaction(&body)).collect();
         Transaction { body, signatures }
     }
 

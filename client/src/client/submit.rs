@@ -90,8 +90,18 @@ pub(crate) fn definite(answers: Vec<Answer>, ids: &[TransactionId]) -> Result<Ve
     }
 }
 
-/// True where some members of a group happened and others did not.
+/// True where some members of a group happened and others did not, and nobody says that the group had been broken up
+/// before by sequencing a member elsewhere.
 fn is_torn(answers: &[Answer]) -> bool {
+    let broken_up = |answer: &Answer| match &answer.decision {
+        Decision::Sequenced { record, .. } => {
+            matches!(record.outcome, LedgerOutcome::Rejected(Rejection::GroupMemberSequenced { .. }))
+        }
+        Decision::Refused(_) | Decision::Unknown(_) => false,
+    };
+    if answers.iter().any(broken_up) {
+        return false;
+    }
     let committed = |answer: &&Answer| match &answer.decision {
         Decision::Sequenced { record, .. } => matches!(record.outcome, LedgerOutcome::Committed { .. }),
         Decision::Refused(_) | Decision::Unknown(_) => false,

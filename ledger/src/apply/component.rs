@@ -15,7 +15,7 @@ pub(super) fn components(members: &[Option<Prepared>], placed: &Placement) -> Ve
         return vec![(0..placed.units.len()).collect()];
     }
     let effects_of = |unit: usize| {
-        let places = placed.units.get(unit).cloned().unwrap_or_default();
+        let places = placed.units.get(unit).map(|unit| unit.places.clone()).unwrap_or_default();
         let transactions = placed.transactions.get(places).unwrap_or_default();
         transactions.iter().filter_map(|placed| members.get(placed.member)?.as_ref()).map(|member| &member.effects)
     };

@@ -13,7 +13,7 @@ use crate::quantity::Sequence;
 use crate::transaction::{Body, Intent, ReceivedTransaction};
 use crate::view::{LedgerView, Place, ViewFault};
 
-use super::{AdmittedBundle, MemberResult, Placed, Placement};
+use super::{AdmittedBundle, MemberResult, Placed, Placement, Unit};
 
 /// A member that passed validation, with the state of everything that it touches before the batch. Where the
 /// transaction was sequenced before, only that is known of it.
@@ -108,8 +108,8 @@ fn look_up(view: &dyn LedgerView, received: ReceivedTransaction) -> Result<Prepa
 /// Gives every new transaction its place. A transaction has one outcome for ever: what was sequenced before, or
 /// stands earlier in this bundle, is a duplicate.
 ///
-/// Duplicates never split a group: its members carry the group's name, so whoever finds one of them sequenced finds
-/// all of them, at the same places.
+/// A group of which some members were sequenced before, alone or in another group, is barred: the others have their
+/// places, and are rejected there.
 pub(super) fn place(
     members: &[Option<Prepared>],
     submissions: &[Submission],
@@ -126,6 +126,11 @@ pub(super) fn place(
     let mut here = hashing.map::<TransactionId, usize>();
     for submission in submissions {
         let first = placement.transactions.len();
+        let sequenced = |member: usize| {
+            let prepared = members.get(member).and_then(Option::as_ref);
+            prepared.is_some_and(|prepared| prepared.prior.is_some() || here.contains_key(&prepared.id()))
+        };
+        let barred_by = submission.members.clone().position(sequenced);
         for member in submission.members.clone() {
             let Some(prepared) = members.get(member).and_then(Option::as_ref) else { continue };
             let result = match (&prepared.prior, here.get(&prepared.id())) {
@@ -147,7 +152,7 @@ pub(super) fn place(
             }
         }
         if placement.transactions.len() > first {
-            placement.units.push(first..placement.transactions.len());
+            placement.units.push(Unit { places: first..placement.transactions.len(), barred_by });
         }
     }
     placement

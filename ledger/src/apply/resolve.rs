@@ -15,7 +15,7 @@ use crate::transaction::{Intent, Movements, Origin};
 use crate::view::{LedgerView, LiveOutput, Place, ViewFault};
 
 use super::prepare::Prepared;
-use super::{BatchContext, Placed, Placement, live_output};
+use super::{BatchContext, Placed, Placement, Unit, live_output};
 
 use holdings::Holdings;
 
@@ -24,6 +24,12 @@ pub(super) struct Resolved {
     pub(super) outcome: Outcome,
     pub(super) consumed: Vec<LiveOutput>,
     pub(super) created: Vec<LiveOutput>,
+}
+
+impl Resolved {
+    fn rejected(reason: Rejection) -> Self {
+        Self { outcome: Outcome::Rejected(reason), consumed: Vec::new(), created: Vec::new() }
+    }
 }
 
 /// Resolves the units of a component in order; the result pairs places (indexes into the placed transactions) with
@@ -39,14 +45,18 @@ pub(super) fn resolve_component(
     let mut resolver = Resolver { view, context, local: placed.hashing.map(), holdings };
     let mut resolved = Vec::with_capacity(units.len());
     for unit in units {
-        let places = placed.units.get(*unit).cloned().unwrap_or_default();
+        let Some(Unit { places, barred_by }) = placed.units.get(*unit) else { continue };
         let unit: Vec<(usize, &Placed, &Prepared)> = places
+            .clone()
             .filter_map(|place| {
                 let placed = placed.transactions.get(place)?;
                 Some((place, placed, members.get(placed.member)?.as_ref()?))
             })
             .collect();
-        resolved.extend(resolver.resolve_unit(&unit)?);
+        match barred_by {
+            Some(member) => resolved.extend(bar_unit(&unit, *member)),
+            None => resolved.extend(resolver.resolve_unit(&unit)?),
+        }
     }
     Ok(resolved)
 }
@@ -263,9 +273,12 @@ fn reject_unit(unit: &[(usize, &Placed, &Prepared)], culprit: usize, reason: Rej
     let code = reason.code();
     let because = Rejection::GroupMemberRejected { member: small_index(culprit), code };
     let rejected = |(member, (place, ..)): (usize, &(usize, &Placed, &Prepared))| {
-        let rejection = if member == culprit { reason.clone() } else { because.clone() };
-        let outcome = Outcome::Rejected(rejection);
-        (*place, Resolved { outcome, consumed: Vec::new(), created: Vec::new() })
+        (*place, Resolved::rejected(if member == culprit { reason.clone() } else { because.clone() }))
     };
     unit.iter().enumerate().map(rejected).collect()
+}
+
+fn bar_unit(unit: &[(usize, &Placed, &Prepared)], sequenced_before: usize) -> Vec<(usize, Resolved)> {
+    let reason = Rejection::GroupMemberSequenced { member: small_index(sequenced_before) };
+    unit.iter().map(|(place, ..)| (*place, Resolved::rejected(reason.clone()))).collect()
 }

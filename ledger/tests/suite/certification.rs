@@ -7,8 +7,8 @@ use ledger::entry::CertifiedBundle;
 use ledger::identifier::BundleDigest;
 use ledger::parallel::Serial;
 use ledger::{
-    Body, Contract, Input, Intent, Limits, LogTime, Movements, Origin, Outcome, Position, Quantity, Rejection,
-    Sequence, SupplyChange, Transaction, Unlock,
+    AtomicGroupId, Body, Contract, Input, Intent, Limits, LogTime, Movements, Origin, Outcome, Position, Quantity,
+    Rejection, Sequence, SupplyChange, Transaction, TransactionId, Unlock,
 };
 
 use crate::support::{State, Submitted, TestLedger, asset, identity, key, party};
@@ -24,7 +24,7 @@ fn transaction(movements: Movements, signer: &str) -> Transaction {
         signers: vec![party(signer)],
         intent: Intent::Movements(movements),
     };
-    let signatures = vec![key(signer).sign_transaction(&body.id())];
+    let signatures = vec![key(signer).sign_transaction(&body)];
     Transaction { body, signatures }
 }
 
@@ -41,8 +41,8 @@ fn issue(quantity: i128) -> Transaction {
 }
 
 fn grouped(members: &[Transaction]) -> Vec<Transaction> {
-    let bodies: Vec<Body> = members.iter().map(|member| member.body.clone()).collect();
-    let atomic = Some(Body::atomic_group_id(&bodies));
+    let ids: Vec<TransactionId> = members.iter().map(Transaction::id).collect();
+    let atomic = Some(AtomicGroupId::of(&ids));
     let named = |member: &Transaction| Transaction { body: Body { atomic, ..member.body.clone() }, ..member.clone() };
     members.iter().map(named).collect()
 }
@@ -90,13 +90,48 @@ fn a_certificate_that_passes_half_a_group_as_a_single_submission_splits_nothing(
 #[test]
 fn equal_members_of_a_group_and_equal_submissions_have_one_place() {
     let mut ledger = TestLedger::new();
-    let group = Submitted::new(grouped(&[issue(1), issue(1)]));
+    let group = Submitted::new(grouped(&[issue(1), issue(3)]));
     let single = Submitted::new(vec![issue(2)]);
     let submissions = [group.clone(), single.clone(), group, single];
     let effects = ledger.batch_certified(&Serial, LogTime::ZERO, &submissions, &[true; 6]);
-    let places = [0, 0, 1, 0, 0, 1].map(MemberResult::Sequenced);
+    let places = [0, 1, 2, 0, 1, 2].map(MemberResult::Sequenced);
     assert_eq!(effects.results, places);
     assert!(effects.records.iter().all(|record| record.outcome.is_committed()));
+}
+
+#[test]
+fn a_group_that_names_one_transaction_twice_has_no_place_in_the_order() {
+    let mut ledger = TestLedger::new();
+    let twice = Submitted::new(grouped(&[issue(1), issue(1)]));
+    let effects = ledger.batch_certified(&Serial, LogTime::ZERO, &[twice], &[true; 2]);
+    assert_eq!(effects.results, [MemberResult::Refused, MemberResult::Refused]);
+}
+
+#[test]
+fn what_was_sequenced_before_bars_the_rest_of_its_group_and_keeps_its_outcome() {
+    let barred = |member| Outcome::Rejected(Rejection::GroupMemberSequenced { member });
+    let single = Submitted::new(vec![issue(2)]);
+    let group = Submitted::new(grouped(&[issue(1), issue(2), issue(3)]));
+    let overlapping = Submitted::new(grouped(&[issue(3), issue(4)]));
+    let submissions = [single, group.clone(), overlapping];
+
+    let mut together = TestLedger::new();
+    let effects = together.batch_certified(&Serial, LogTime::ZERO, &submissions, &[true; 6]);
+    let answers = TestLedger::answers(&effects);
+    let outcomes: Vec<Outcome> = answers.into_iter().flatten().map(|(_, outcome)| outcome).collect();
+    let committed = Outcome::Committed { chosen: Vec::new() };
+    let expected = [committed.clone(), barred(1), committed, barred(1), barred(1), barred(0)];
+    assert_eq!(outcomes, expected);
+
+    let mut apart = TestLedger::new();
+    let mut found = Vec::new();
+    for submission in &submissions {
+        let passed = vec![true; submission.members.len()];
+        let effects = apart.batch_certified(&Serial, LogTime::ZERO, std::slice::from_ref(submission), &passed);
+        found.extend(TestLedger::answers(&effects).into_iter().flatten().map(|(_, outcome)| outcome));
+    }
+    assert_eq!(found, expected, "in one batch as in three");
+    assert_eq!(apart.commitments.head().unspent, together.commitments.head().unspent);
 }
 
 #[test]

@@ -12,9 +12,10 @@ use ledger::identifier::{BundleDigest, canonical_bytes};
 use ledger::rejection::{Counted, Part};
 use ledger::transaction::{ReceivedTransaction, SeenHead};
 use ledger::{
-    Allocation, AssetType, Body, ClusterId, Command, Contract, Grant, Hash, Head, Input, Intent, Leg, Limits, LogTime,
-    Movements, Origin, Outcome, OutcomeRecord, OutputId, Party, Position, Quantity, Receipt, Reference, Rejection,
-    Sequence, Signature, SignedHead, SupplyChange, Terms, TermsAction, TermsEntry, Transaction, TransactionId, Unlock,
+    Allocation, AssetType, AtomicGroupId, Body, ClusterId, Command, Contract, Grant, Hash, Head, Input, Intent, Leg,
+    Limits, LogTime, Movements, Origin, Outcome, OutcomeRecord, OutputId, Party, Position, Quantity, Receipt,
+    Reference, Rejection, Sequence, Signature, SignedHead, SupplyChange, Terms, TermsAction, TermsEntry, Transaction,
+    TransactionId, Unlock,
 };
 
 use crate::support::key;
@@ -93,7 +94,7 @@ fn body(intent: Intent) -> Body {
 fn member() -> Body {
     let seen_head = Some(SeenHead { size: Sequence::new(12), log_root: Hash::from_bytes([6; 32]) });
     let plain = Body { seen_head, ..body(Intent::Command(Command::Settle { terms: terms() })) };
-    Body { atomic: Some(Body::atomic_group_id(std::slice::from_ref(&plain))), ..plain }
+    Body { atomic: Some(AtomicGroupId::of(&[plain.id()])), ..plain }
 }
 
 fn transfer() -> Body {
@@ -219,6 +220,7 @@ pub(crate) fn rejections() -> Vec<Rejection> {
         Rejection::GroupMemberRejected { member: 1, code: 206 },
         Rejection::InsufficientFunds { party, asset, available: one },
         Rejection::TooFragmented { party, asset },
+        Rejection::GroupMemberSequenced { member: 2 },
     ]
 }
 
@@ -296,7 +298,7 @@ fn identifiers() -> Vec<String> {
         format!("leaf {}", record().leaf()),
         format!("head-hash {}", head().hash()),
         format!("key {}", key("golden node").party()),
-        format!("signature {}", hex::encode(key("golden node").sign_transaction(&transaction().id()).as_bytes())),
+        format!("signature {}", hex::encode(key("golden node").sign_transaction(&transaction().body).as_bytes())),
     ]
 }
 
@@ -342,14 +344,13 @@ fn changing_signatures_never_changes_an_identifier() {
 }
 
 #[test]
-fn every_field_of_a_body_changes_its_identifier() {
+fn every_field_of_a_body_but_its_group_changes_its_identifier() {
     let plain = body(Intent::Movements(movements()));
     let changed = [
         Body { cluster: ClusterId::of_name("other"), ..plain.clone() },
         Body { group: 4, ..plain.clone() },
         Body { valid_until: LogTime::from_unix_millis(1_001), ..plain.clone() },
         Body { nonce: 8, ..plain.clone() },
-        Body { atomic: Some(Body::atomic_group_id(std::slice::from_ref(&plain))), ..plain.clone() },
         Body { seen_head: member().seen_head, ..plain.clone() },
         Body { signers: vec![party(1)], ..plain.clone() },
         transfer(),
@@ -357,6 +358,11 @@ fn every_field_of_a_body_changes_its_identifier() {
     for (position, other) in changed.iter().enumerate() {
         assert_ne!(other.id(), plain.id(), "{position}");
     }
+    let grouped = Body { atomic: Some(AtomicGroupId::of(&[plain.id()])), ..plain.clone() };
+    assert_eq!(grouped.id(), plain.id());
+    let unsigned = Transaction { body: grouped.clone(), signatures: Vec::new() };
+    assert_eq!(ReceivedTransaction::decode(&unsigned.encode()).unwrap().id(), plain.id());
+    assert_ne!(grouped.signed_message(), plain.signed_message(), "a signature for the group is none outside");
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use ledger::merkle::empty_root;
 use ledger::transaction::SeenHead;
 use ledger::{
-    Allocation, AssetType, Body, Command, Contract, Grant, Hash, Input, Intent, Leg, LogTime, Movements, Origin, Party,
-    Position, Quantity, Reference, Sequence, SupplyChange, Terms, TermsAction, TermsEntry, Transaction, Unlock,
+    Allocation, AssetType, AtomicGroupId, Body, Command, Contract, Grant, Hash, Input, Intent, Leg, LogTime, Movements,
+    Origin, Party, Position, Quantity, Reference, Sequence, SupplyChange, Terms, TermsAction, TermsEntry, Transaction,
+    TransactionId, Unlock,
 };
 use proptest::prelude::*;
 
@@ -132,19 +133,34 @@ impl Writer {
         }
         let mut drafts: Vec<(Body, Vec<&'static str>)> = Vec::new();
         for step in steps {
-            let content = self.content(step, log_time);
-            drafts.push(self.envelope(content, step, log_time));
+            let draft = match self.sequenced_before(step) {
+                Some(body) => (body.clone(), body.signers.iter().map(name_of).collect()),
+                None => {
+                    let content = self.content(step, log_time);
+                    self.envelope(content, step, log_time)
+                }
+            };
+            // at once, so that later members of a group spend what earlier ones create
+            self.expect_outputs(&draft.0);
+            drafts.push(draft);
         }
         if drafts.len() > 1 {
-            let bodies: Vec<Body> = drafts.iter().map(|(body, _)| body.clone()).collect();
-            let group = Body::atomic_group_id(&bodies);
+            let ids: Vec<TransactionId> = drafts.iter().map(|(body, _)| body.id()).collect();
+            let group = AtomicGroupId::of(&ids);
             drafts.iter_mut().for_each(|(body, _)| body.atomic = Some(group));
         }
         let members: Vec<Transaction> = drafts.into_iter().map(|(body, signers)| sign(body, &signers)).collect();
-        members.iter().for_each(|member| self.expect_outputs(member));
         let submitted = Submitted { stamp: Sequence::new(self.nonce), members };
         self.earlier.push(submitted.clone());
         submitted
+    }
+
+    /// The body of an earlier transaction, to be made a member of another group.
+    fn sequenced_before(&self, step: &Step) -> Option<Body> {
+        let again = matches!(step.kind, Kind::Again) && !self.earlier.is_empty();
+        let earlier = again.then(|| &self.earlier[usize::from(step.picks[0]) % self.earlier.len()])?;
+        let member = &earlier.members[usize::from(step.picks[1]) % earlier.members.len()];
+        Some(Body { atomic: None, ..member.body.clone() })
     }
 
     fn envelope(&mut self, content: Content, step: &Step, log_time: u64) -> (Body, Vec<&'static str>) {
@@ -170,18 +186,18 @@ impl Writer {
             group: 0,
             valid_until: LogTime::from_unix_millis(valid_until),
             nonce: self.nonce,
-            atomic: None,
             seen_head,
             signers: named.keys().copied().collect(),
             intent: content.intent,
+            atomic: None,
         };
         (body, named.into_values().collect())
     }
 
     /// Remembers what the transaction would create and consume. A command's change is not foreseen.
-    fn expect_outputs(&mut self, transaction: &Transaction) {
-        let id = transaction.id();
-        let contracts: Vec<Contract> = match &transaction.body.intent {
+    fn expect_outputs(&mut self, body: &Body) {
+        let id = body.id();
+        let contracts: Vec<Contract> = match &body.intent {
             Intent::Movements(movements) => {
                 for input in &movements.inputs {
                     let known = self.outputs.iter_mut().filter(|output| output.origin == input.origin);
@@ -466,11 +482,12 @@ fn legs_of(command: &Command) -> Vec<Leg> {
 }
 
 fn name_of(owner: &Party) -> &'static str {
-    PARTIES.into_iter().find(|name| party(name) == *owner).expect("positions belong to the parties")
+    let everyone = PARTIES.into_iter().chain([issuer_of("USD"), issuer_of("GOLD")]);
+    let mut named = everyone.filter(|name| party(name) == *owner);
+    named.next().expect("nobody else signs")
 }
 
 fn sign(body: Body, signers: &[&str]) -> Transaction {
-    let id = body.id();
-    let signatures = signers.iter().map(|name| key(name).sign_transaction(&id)).collect();
+    let signatures = signers.iter().map(|name| key(name).sign_transaction(&body)).collect();
     Transaction { body, signatures }
 }

@@ -53,11 +53,14 @@ impl Model {
         let mut fresh: Vec<&Transaction> = Vec::new();
         for member in &submission.members {
             let known = self.records.iter().any(|record| record.transaction == member.id());
-            if !known && !fresh.iter().any(|other| other.id() == member.id()) {
+            if !known {
                 fresh.push(member);
             }
         }
+        let known = |member: &Transaction| self.records.iter().any(|record| record.transaction == member.id());
+        let barred_by = submission.members.iter().position(known);
         let before = (self.live.clone(), self.spent.clone());
+        let unchanged = before.clone();
         let mut outcomes = Vec::new();
         for (place, member) in fresh.iter().enumerate() {
             let sequence = Sequence::new(u64::try_from(self.records.len() + place).unwrap());
@@ -72,6 +75,11 @@ impl Model {
                     break;
                 }
             }
+        }
+        if let Some(member) = barred_by {
+            (self.live, self.spent) = unchanged;
+            let barred = Rejection::GroupMemberSequenced { member: u16::try_from(member).unwrap() };
+            outcomes = vec![Outcome::Rejected(barred); fresh.len()];
         }
         for (member, outcome) in fresh.iter().zip(outcomes) {
             let sequence = Sequence::new(u64::try_from(self.records.len()).unwrap());

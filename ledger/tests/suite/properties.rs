@@ -8,7 +8,7 @@ use ledger::digest::UnspentDigest;
 use ledger::effects::Effects;
 use ledger::identifier::canonical_bytes;
 use ledger::parallel::{Parallel, Serial};
-use ledger::{AssetType, Intent, Outcome, OutputId, Sequence, Transaction, TransactionId};
+use ledger::{AssetType, Intent, Outcome, OutputId, Rejection, Sequence, Transaction, TransactionId};
 use proptest::prelude::*;
 
 use crate::history::{Batch, histories, histories_with_commands};
@@ -122,11 +122,20 @@ fn consumes_nothing_twice_and_nothing_before_its_creation(history: &[Batch]) {
 
 fn commits_groups_whole_or_not_at_all(history: &[Batch]) {
     let run = run(history, &Serial);
-    let outcome =
-        |member: &Transaction| run.ledger.state.outcomes.get(&member.id()).map(|(_, outcome)| outcome.is_committed());
+    let mut sequenced = BTreeSet::new();
     for submission in history.iter().flat_map(|batch| &batch.submissions) {
-        let fates: BTreeSet<_> = submission.members.iter().map(outcome).collect();
-        assert_eq!(fates.len(), 1, "a group has one fate");
+        let ids: Vec<TransactionId> = submission.members.iter().map(Transaction::id).collect();
+        let (before, here): (Vec<_>, Vec<_>) = ids.iter().partition(|id| sequenced.contains(*id));
+        let outcomes: Vec<_> =
+            here.iter().map(|id| run.ledger.state.outcomes.get(id).map(|record| &record.1)).collect();
+        let fates: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.map(|it| it.is_committed())).collect();
+        assert!(fates.len() <= 1, "a group has one fate: {outcomes:?}");
+        if !before.is_empty() {
+            let barred =
+                |outcome: &&Outcome| matches!(outcome, Outcome::Rejected(Rejection::GroupMemberSequenced { .. }));
+            assert!(outcomes.iter().flatten().all(barred), "the rest of a broken group: {outcomes:?}");
+        }
+        sequenced.extend(here.into_iter().filter(|id| run.ledger.state.outcomes.contains_key(id)));
     }
 }
 
@@ -329,6 +338,7 @@ fn histories_reach_commits_and_every_kind_of_race() {
         "ReferenceUnknown",
         "ReferenceSpent",
         "GroupMemberRejected",
+        "GroupMemberSequenced",
         "InsufficientFunds",
     ];
     let missing: Vec<&str> = wanted.into_iter().filter(|name| !ended.contains_key(*name)).collect();

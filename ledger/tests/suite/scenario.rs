@@ -15,6 +15,7 @@
 //! `sign A B` signers, sorted; `signers A B` as given; `forge A` a false signature; `unsigned` no signatures at all;
 //! `spend C [by RIGHT]`, `refer C`, `out C`; `issue Q SYM`, `redeem Q SYM`; `propose T`, `settle T`, `reject T`;
 //! `transfer A B Q SYM` and `swap T` make it a command; `until MS`, `head latest|bogus`, `cluster other`, `group N`;
+//! `nonce N` (equal statements with one nonce are one transaction);
 //! `trailing` and `cut` spoil the bytes; `absent`, `loose`, `first` spoil a group; `times N STATEMENT` repeats.
 //!
 //! `C` is a contract (`alice:10:USD`, `grant:alice:USD`, `lock:T:0[,qty=..,payer=..,asset=..,return=..,expires=..]`,
@@ -26,8 +27,8 @@ use std::collections::BTreeMap;
 use ledger::signature::SigningKey;
 use ledger::transaction::{ReceivedTransaction, SeenHead};
 use ledger::{
-    Allocation, Body, ClusterId, Command, Contract, Grant, Hash, Input, Intent, Leg, LogTime, Movements, Origin,
-    Outcome, Position, Quantity, Reference, Rejection, Sequence, Signature, SupplyChange, Terms, TermsAction,
+    Allocation, AtomicGroupId, Body, ClusterId, Command, Contract, Grant, Hash, Input, Intent, Leg, LogTime, Movements,
+    Origin, Outcome, Position, Quantity, Reference, Rejection, Sequence, Signature, SupplyChange, Terms, TermsAction,
     TermsEntry, Transaction, TransactionId, Unlock,
 };
 
@@ -151,10 +152,7 @@ impl Run<'_> {
             for statement in statements.split(';') {
                 draft.statement(statement.trim(), self);
             }
-            // a member of a group is named when its group is: its outputs can be used from the next bundle on
-            if group.is_none() {
-                self.built.insert(name.to_owned(), draft.transaction());
-            }
+            self.built.insert(name.to_owned(), draft.transaction());
             self.pending.push(Pending {
                 name: name.to_owned(),
                 group: group.clone(),
@@ -270,8 +268,8 @@ impl Run<'_> {
 fn submission(members: Vec<Pending>) -> (Vec<Pending>, Submitted) {
     let mut members = members;
     if members[0].group.is_some() {
-        let bodies: Vec<Body> = members.iter().map(|member| member.draft.transaction().body).collect();
-        let group = Body::atomic_group_id(&bodies);
+        let ids: Vec<TransactionId> = members.iter().map(|member| member.draft.transaction().id()).collect();
+        let group = AtomicGroupId::of(&ids);
         for member in &mut members {
             member.draft.body.atomic = (!member.draft.loose).then_some(group);
         }
@@ -350,6 +348,7 @@ impl Draft {
             ["absent"] => self.absent = true,
             ["loose"] => self.loose = true,
             ["first"] => self.first = true,
+            ["nonce", number] => self.body.nonce = number.parse().unwrap(),
             ["until", time] => self.body.valid_until = LogTime::from_unix_millis(time.parse().unwrap()),
             ["cluster", name] => self.body.cluster = ClusterId::of_name(name),
             ["group", number] => self.body.group = number.parse().unwrap(),
@@ -424,10 +423,9 @@ impl Draft {
             Some(command) => Intent::Command(command.clone()),
             None => Intent::Movements(self.movements.clone()),
         };
-        let id = body.id();
         let forged = |signer: &SigningKey| self.forged.iter().any(|name| party(name) == signer.party());
         let sign = |signer: &SigningKey| {
-            if forged(signer) { Signature::from_bytes([7; 64]) } else { signer.sign_transaction(&id) }
+            if forged(signer) { Signature::from_bytes([7; 64]) } else { signer.sign_transaction(&body) }
         };
         let signatures = if self.unsigned { Vec::new() } else { self.keys.iter().map(sign).collect() };
         Transaction { body, signatures }

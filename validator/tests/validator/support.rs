@@ -13,7 +13,9 @@ use ledger::certificate::ValidatorSet;
 use ledger::check::LedgerIdentity;
 use ledger::identifier::ClusterId;
 use ledger::signature::SigningKey;
-use ledger::{AssetType, Body, Command, Intent, Limits, LogTime, Party, Quantity, Sequence, Signature, Transaction};
+use ledger::{
+    AssetType, AtomicGroupId, Body, Command, Intent, Limits, LogTime, Party, Quantity, Sequence, Signature, Transaction,
+};
 use seams::{Address, BoxFuture, CallError, Compute, Duplex, Entropy, Inline, Method, Service, Transport};
 use validator::{PoolOptions, ServiceOptions, ValidatorPool, ValidatorService};
 
@@ -50,7 +52,7 @@ fn body(nonce: u64) -> Body {
 }
 
 fn signed(body: Body) -> Transaction {
-    let signature = key(100).sign_transaction(&body.id());
+    let signature = key(100).sign_transaction(&body);
     Transaction { body, signatures: vec![signature] }
 }
 
@@ -72,7 +74,7 @@ pub(crate) fn submission(first_nonce: u64, kinds: &[Kind]) -> Vec<Vec<u8>> {
         }
     }
     if bodies.len() > 1 {
-        let group = Body::atomic_group_id(&bodies);
+        let group = AtomicGroupId::of(&bodies.iter().map(Body::id).collect::<Vec<_>>());
         bodies.iter_mut().for_each(|body| body.atomic = Some(group));
     }
     bodies.into_iter().zip(kinds).map(|(body, kind)| encode(body, *kind)).collect()
