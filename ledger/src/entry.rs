@@ -6,11 +6,13 @@ use std::io;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::certificate::{Certificate, ValidatorSet};
-use crate::identifier::{Party, canonical_bytes};
+use crate::identifier::{Party, append_canonical_bytes};
 use crate::quantity::LogTime;
 
 /// First byte of every entry, so that a later version can change the rest.
 const VERSION: u8 = 1;
+/// What an entry holds besides its bundle with a few certificates, about.
+const HEADER_BYTES: usize = 1024;
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -104,8 +106,13 @@ impl LogEntry {
     /// The entry's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        bytes.extend_from_slice(&canonical_bytes(self));
+        let bundle_bytes = match &self.payload {
+            LogPayload::Bundle(certified) => certified.bundle.len(),
+            LogPayload::Configure(_) => 0,
+        };
+        let mut bytes = Vec::with_capacity(bundle_bytes.saturating_add(HEADER_BYTES));
+        bytes.push(VERSION);
+        append_canonical_bytes(&mut bytes, self);
         bytes
     }
 

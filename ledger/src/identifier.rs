@@ -4,6 +4,7 @@
 //! canonical encoding; the tag keeps the hash of one kind of thing from ever being that of another.
 
 use std::fmt;
+use std::io::Write;
 use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -125,11 +126,39 @@ pub fn tagged_hash(domain: &[u8; DOMAIN_BYTES], parts: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// Longest message that [`tagged_hash_of`] puts together on the stack: any output's.
+const STACK_BYTES: usize = 320;
+
+/// BLAKE3 over a domain tag, the parts, and a value's canonical encoding.
+#[must_use]
+pub(crate) fn tagged_hash_of<T: BorshSerialize>(domain: &[u8; DOMAIN_BYTES], parts: &[&[u8]], value: &T) -> [u8; 32] {
+    let mut message = [0; STACK_BYTES];
+    let mut room = message.as_mut_slice();
+    let written = room.write_all(domain).and_then(|()| parts.iter().try_for_each(|part| room.write_all(part)));
+    if written.and_then(|()| value.serialize(&mut room)).is_ok() {
+        let length = STACK_BYTES.saturating_sub(room.len());
+        return *blake3::hash(message.get(..length).unwrap_or_default()).as_bytes();
+    }
+    let content = canonical_bytes(value);
+    let parts: Vec<&[u8]> = parts.iter().copied().chain([content.as_slice()]).collect();
+    tagged_hash(domain, &parts)
+}
+
 /// The canonical encoding of a value (borsh).
 ///
 /// # Panics
 /// Where a list has 2^32 items or more, which nothing that was received or is kept within the limits has.
 #[must_use]
 pub fn canonical_bytes<T: BorshSerialize>(value: &T) -> Vec<u8> {
-    borsh::to_vec(value).expect("encoding into memory cannot fail: every length fits in 32 bits")
+    let mut bytes = Vec::new();
+    append_canonical_bytes(&mut bytes, value);
+    bytes
+}
+
+/// Appends the canonical encoding of a value: for long ones, whose buffer is better made as large as it must be.
+///
+/// # Panics
+/// As [`canonical_bytes`].
+pub fn append_canonical_bytes<T: BorshSerialize>(bytes: &mut Vec<u8>, value: &T) {
+    value.serialize(bytes).expect("encoding into memory cannot fail: every length fits in 32 bits");
 }

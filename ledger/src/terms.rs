@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::asset::AssetType;
-use crate::identifier::{Party, TermsId, canonical_bytes, tagged_hash};
+use crate::identifier::{Party, TermsId, tagged_hash_of};
 use crate::quantity::Quantity;
 
 /// One payment of a settlement.
@@ -32,7 +32,7 @@ impl Terms {
     /// The identifier that allocations are locked to.
     #[must_use]
     pub fn id(&self) -> TermsId {
-        TermsId::from_bytes(tagged_hash(b"seriatim terms..", &[&canonical_bytes(self)]))
+        TermsId::from_bytes(tagged_hash_of(b"seriatim terms..", &[], self))
     }
 
     /// True where the party pays or receives in any leg.

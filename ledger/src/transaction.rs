@@ -9,7 +9,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::asset::AssetType;
 use crate::contract::Contract;
-use crate::identifier::{AtomicGroupId, ClusterId, Hash, OutputId, Party, TransactionId, canonical_bytes, tagged_hash};
+use crate::identifier::{
+    AtomicGroupId, ClusterId, Hash, OutputId, Party, TransactionId, canonical_bytes, tagged_hash, tagged_hash_of,
+};
 use crate::quantity::{LogTime, Quantity, Sequence};
 use crate::signature::transaction_message;
 use crate::terms::Terms;
@@ -34,9 +36,8 @@ impl Origin {
 /// The name of output `index` of `transaction` with this content.
 #[must_use]
 pub fn output_id(transaction: &TransactionId, index: u16, contract: &Contract) -> OutputId {
-    let content = canonical_bytes(contract);
-    let parts: [&[u8]; 3] = [transaction.as_bytes(), &index.to_le_bytes(), &content];
-    OutputId::from_bytes(tagged_hash(b"seriatim output.", &parts))
+    let parts: [&[u8]; 2] = [transaction.as_bytes(), &index.to_le_bytes()];
+    OutputId::from_bytes(tagged_hash_of(b"seriatim output.", &parts, contract))
 }
 
 /// By which right an input is consumed.

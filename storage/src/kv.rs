@@ -134,7 +134,11 @@ impl Table {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KvBatch {
     ops: Vec<KvOp>,
+    bytes: usize,
 }
+
+/// What a store needs for a row besides key and value, about.
+const ROW_OVERHEAD_BYTES: usize = 12;
 
 /// One change of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,14 +170,24 @@ impl KvBatch {
 
     /// Adds [`KvOp::Put`].
     pub fn put(&mut self, table: Table, key: impl Into<Bytes>, value: impl Into<Bytes>) -> &mut Self {
-        self.ops.push(KvOp::Put { table, key: key.into(), value: value.into() });
+        let (key, value) = (key.into(), value.into());
+        self.bytes += key.len() + value.len() + ROW_OVERHEAD_BYTES;
+        self.ops.push(KvOp::Put { table, key, value });
         self
     }
 
     /// Adds [`KvOp::Delete`].
     pub fn delete(&mut self, table: Table, key: impl Into<Bytes>) -> &mut Self {
-        self.ops.push(KvOp::Delete { table, key: key.into() });
+        let key = key.into();
+        self.bytes += key.len() + ROW_OVERHEAD_BYTES;
+        self.ops.push(KvOp::Delete { table, key });
         self
+    }
+
+    /// Size of all changes, about.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The changes in order.

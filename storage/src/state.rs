@@ -263,8 +263,7 @@ impl LedgerState {
         let effects = apply::apply(&view, threads, &context, &admitted)?;
         let digest = admitted.layout().digest();
         drop(memory);
-        let (batch, head) = self.install(effects.results.clone(), effects, certified.bundle, log_time, position);
-        let (results, batch) = batch;
+        let (results, batch, head) = self.install(effects, certified.bundle, log_time, position);
         Ok(AppliedEntry { bundle: Some(digest), result: EntryResult::Applied { results, batch }, head })
     }
 
@@ -280,7 +279,7 @@ impl LedgerState {
             let tiles = memory.core.commitments.advance(&BatchEffects::default(), log_time, epoch);
             assert!(tiles.is_empty(), "a change of the configuration adds no leaf");
             let head = *memory.core.commitments.head();
-            memory.current.add_batch(BatchRecord::of_configuration(head, change.clone()), &[]);
+            memory.current.add_batch(BatchRecord::of_configuration(head, change.clone()), Vec::new());
         }
         AppliedEntry {
             bundle: None,
@@ -291,26 +290,25 @@ impl LedgerState {
 
     fn install(
         &self,
-        results: Vec<MemberResult>,
         effects: BatchEffects,
         bundle: Vec<u8>,
         log_time: LogTime,
         position: Bytes,
-    ) -> ((Vec<MemberResult>, Option<Arc<BatchRecord>>), Head) {
+    ) -> (Vec<MemberResult>, Option<Arc<BatchRecord>>, Head) {
         let mut memory = self.write();
         let memory = &mut *memory;
         memory.core.position = Some(position.to_vec());
         if effects.records.is_empty() {
-            return ((results, None), *memory.core.commitments.head());
+            return (effects.results, None, *memory.core.commitments.head());
         }
         let epoch = memory.core.configuration.validators.epoch;
         let tiles: Vec<(TileId, Vec<u8>)> = memory.core.commitments.advance(&effects, log_time, epoch);
         let head = *memory.core.commitments.head();
         memory.core.live_outputs = live_after(memory.core.live_outputs, &effects);
         memory.current.add_effects(memory.writing.as_deref(), &effects);
-        let record = BatchRecord::of_bundle(head, bundle, effects);
-        let batch = memory.current.add_batch(record, &tiles);
-        ((results, Some(batch)), head)
+        let (record, results) = BatchRecord::of_bundle(head, bundle, effects);
+        let batch = memory.current.add_batch(record, tiles);
+        (results, Some(batch), head)
     }
 
     fn write_position(&self, position: Bytes) -> Head {

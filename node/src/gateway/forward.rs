@@ -8,6 +8,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use ledger::LogTime;
 use ledger::entry::{CertifiedBundle, ConfigurationChange, LogEntry, LogPayload};
+use ledger::identifier::append_canonical_bytes;
 use seams::{Address, CallError, Clock, Method, Transport};
 use sequencer::{ProposeFault, Sequencer};
 use tokio::time::{Instant, sleep};
@@ -41,10 +42,24 @@ pub enum ForwardAnswer {
     Refused(String),
 }
 
-fn encode<T: BorshSerialize>(message: &T) -> Bytes {
-    let mut bytes = vec![VERSION];
-    bytes.extend_from_slice(&ledger::identifier::canonical_bytes(message));
+/// What a request holds besides its bundle, about.
+const HEADER_BYTES: usize = 1024;
+
+fn encode<T: BorshSerialize>(message: &T, content_bytes: usize) -> Bytes {
+    let mut bytes = Vec::with_capacity(content_bytes + HEADER_BYTES);
+    bytes.push(VERSION);
+    append_canonical_bytes(&mut bytes, message);
     Bytes::from(bytes)
+}
+
+impl ForwardRequest {
+    fn encode(&self) -> Bytes {
+        let content_bytes = match self {
+            Self::Bundle(certified) => certified.bundle.len(),
+            Self::Configure(_) => 0,
+        };
+        encode(self, content_bytes)
+    }
 }
 
 fn decode<T: BorshDeserialize>(bytes: &[u8]) -> io::Result<T> {
@@ -62,7 +77,7 @@ pub(crate) async fn serve(sequencer: &Sequencer, clock: &dyn Clock, body: &[u8])
         retry_after: None,
     })?;
     let deadline = Instant::now() + Duration::from_secs(10);
-    Ok(encode(&propose(sequencer, clock, request, deadline).await))
+    Ok(encode(&propose(sequencer, clock, request, deadline).await, 0))
 }
 
 async fn propose(
@@ -106,7 +121,7 @@ async fn call(
     request: &ForwardRequest,
     timeout: Duration,
 ) -> Option<ForwardAnswer> {
-    match transport.call(leader, Method::Forward, encode(request), timeout).await {
+    match transport.call(leader, Method::Forward, request.encode(), timeout).await {
         Ok(answer) => decode(&answer).ok(),
         Err(fault) => {
             tracing::debug!(%fault, %leader, "forwarding failed");

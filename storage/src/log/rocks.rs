@@ -408,7 +408,8 @@ fn open_database(path: &Path, fresh: bool, options: LogOptions) -> Result<DB, St
     table.set_block_size(64 << 10); // read in order, and entries are large
     let mut entries = Options::default();
     entries.set_write_buffer_size(options.write_buffer_bytes);
-    entries.set_compression_type(DBCompressionType::Lz4);
+    // entries live for minutes
+    entries.set_compression_type(DBCompressionType::None);
     entries.set_block_based_table_factory(&table);
     let families =
         [ColumnFamilyDescriptor::new(ENTRIES, entries), ColumnFamilyDescriptor::new(META, Options::default())];

@@ -1,16 +1,33 @@
 //! Keys and values of the ledger's tables. Part of the disk format: integers in keys are big-endian, so that rows sort
 //! by them.
 
+use std::cmp::Ordering;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::view::{LiveOutput, Place};
 use ledger::{AssetType, Contract, Origin, OutputId, Party, Sequence, TransactionId};
 
 /// Longest prefix of an [`OwnerKey`]: holder, issuer, symbol, kind.
-const OWNER_KEY_BYTES: usize = 32 + 32 + 16 + 1 + 32;
+const PREFIX_BYTES: usize = 32 + 32 + 16 + 1;
+const OWNER_KEY_BYTES: usize = PREFIX_BYTES + 32;
 
 /// A row of `Owners`: holder, asset, kind of contract, output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OwnerKey([u8; OWNER_KEY_BYTES]);
+
+/// The order of the bytes. Holders differ in their first word nearly always, which is compared without a call.
+impl Ord for OwnerKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let word = |key: &Self| key.0.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+        word(self).cmp(&word(other)).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for OwnerKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Kinds of contract in [`OwnerKey`].
 const POSITION: u8 = 0;
@@ -25,7 +42,7 @@ impl OwnerKey {
             Contract::Allocation(_) => ALLOCATION,
         };
         let mut bytes = [0; OWNER_KEY_BYTES];
-        let (front, id) = bytes.split_at_mut(OWNER_KEY_BYTES - 32);
+        let (front, id) = bytes.split_at_mut(PREFIX_BYTES);
         front.copy_from_slice(&prefix(&output.contract.holder(), &output.contract.asset(), kind));
         id.copy_from_slice(output.id.as_bytes());
         Self(bytes)
@@ -52,12 +69,19 @@ impl OwnerKey {
     }
 }
 
-fn prefix(holder: &Party, asset: &AssetType, kind: u8) -> Vec<u8> {
-    [holder.as_bytes().as_slice(), asset.issuer.as_bytes(), asset.symbol.padded(), &[kind]].concat()
+fn prefix(holder: &Party, asset: &AssetType, kind: u8) -> [u8; PREFIX_BYTES] {
+    let mut bytes = [kind; PREFIX_BYTES];
+    let (parties, rest) = bytes.split_at_mut(64);
+    let (holders, issuers) = parties.split_at_mut(32);
+    let (symbols, _kind) = rest.split_at_mut(16);
+    holders.copy_from_slice(holder.as_bytes());
+    issuers.copy_from_slice(asset.issuer.as_bytes());
+    symbols.copy_from_slice(asset.symbol.padded());
+    bytes
 }
 
 /// Prefix of the keys of an owner's positions of one asset.
-pub(super) fn positions_prefix(owner: &Party, asset: &AssetType) -> Vec<u8> {
+pub(super) fn positions_prefix(owner: &Party, asset: &AssetType) -> [u8; PREFIX_BYTES] {
     prefix(owner, asset, POSITION)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use ledger::apply::BatchEffects;
+use ledger::apply::{BatchEffects, MemberResult};
 use ledger::bundle::BundleLayout;
 use ledger::effects::Effects;
 use ledger::entry::ConfigurationChange;
@@ -89,31 +89,28 @@ impl HoldingsCursor {
 }
 
 impl BatchRecord {
-    pub(super) fn of_bundle(head: Head, bundle: Vec<u8>, effects: BatchEffects) -> Self {
+    /// The record of a batch, and what its bundle's members are told.
+    pub(super) fn of_bundle(head: Head, bundle: Vec<u8>, effects: BatchEffects) -> (Self, Vec<MemberResult>) {
         let mut members = vec![0; effects.records.len()];
         // the first member that shows a record is the one sequenced; later ones repeat it
         for (member, result) in effects.results.iter().enumerate().rev() {
-            if let ledger::apply::MemberResult::Sequenced(record) = result
+            if let MemberResult::Sequenced(record) = result
                 && let Some(slot) = members.get_mut(*record)
             {
                 *slot = u32::try_from(member).expect("the limits keep bundles small");
             }
         }
+        let first = effects.records.first().map(|record| record.sequence.get()).unwrap_or_default();
         let by_command = |sequence: Sequence| {
-            let record = effects.records.iter().find(|record| record.sequence == sequence);
-            record.is_some_and(|record| matches!(&record.outcome, Outcome::Committed { chosen } if !chosen.is_empty()))
+            let position = usize::try_from(sequence.get().checked_sub(first)?).ok()?;
+            match &effects.records.get(position)?.outcome {
+                Outcome::Committed { chosen } => (!chosen.is_empty()).then_some(()),
+                Outcome::Rejected(_) => None,
+            }
         };
-        let any_command = effects
-            .records
-            .iter()
-            .any(|record| matches!(&record.outcome, Outcome::Committed { chosen } if !chosen.is_empty()));
-        let chosen = if any_command {
-            let consumed = effects.consumed.iter().filter(|consumed| by_command(consumed.spender));
-            consumed.map(|consumed| StoredOutput::of(&consumed.output)).collect()
-        } else {
-            Vec::new()
-        };
-        Self { head, bundle, records: effects.records, members, chosen, change: None }
+        let consumed = effects.consumed.iter().filter(|consumed| by_command(consumed.spender).is_some());
+        let chosen = consumed.map(|consumed| StoredOutput::of(&consumed.output)).collect();
+        (Self { head, bundle, records: effects.records, members, chosen, change: None }, effects.results)
     }
 
     pub(super) const fn of_configuration(head: Head, change: ConfigurationChange) -> Self {
@@ -125,6 +122,12 @@ impl BatchRecord {
             chosen: Vec::new(),
             change: Some(change),
         }
+    }
+
+    /// Size of the canonical encoding, about.
+    pub(super) fn encoded_bytes_about(&self) -> usize {
+        const RECORD_BYTES: usize = 96;
+        self.bundle.len() + RECORD_BYTES * self.records.len() + 1024
     }
 
     /// The record at a place of the order, if it is of this batch.

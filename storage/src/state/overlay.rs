@@ -1,8 +1,9 @@
 //! Recent changes, held until they are written: net, so that what came and went leaves no live row.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use ledger::apply::BatchEffects;
 use ledger::merkle::TileId;
 use ledger::view::{LiveOutput, Place};
@@ -12,10 +13,9 @@ use super::BatchRecord;
 use super::codec::{OwnerKey, SpentRow};
 
 /// An output as the overlay changed it.
-#[derive(Debug, Clone, Copy)]
-#[expect(clippy::large_enum_variant, reason = "most rows of an overlay are live outputs")]
+#[derive(Debug, Clone)]
 pub(super) enum LiveChange {
-    Created(LiveOutput),
+    Created(Box<LiveOutput>),
     /// Consumed although an older layer holds it.
     Consumed,
 }
@@ -55,7 +55,7 @@ impl Overlay {
             }
         }
         for output in &effects.created {
-            self.live.insert(output.id, LiveChange::Created(*output));
+            self.live.insert(output.id, LiveChange::Created(Box::new(*output)));
             self.owners.insert(OwnerKey::of(output), true);
         }
         let spender = |sequence: Sequence| {
@@ -84,13 +84,13 @@ impl Overlay {
     }
 
     /// Adds a batch to the history.
-    pub(super) fn add_batch(&mut self, record: BatchRecord, tiles: &[(TileId, Vec<u8>)]) -> Arc<BatchRecord> {
+    pub(super) fn add_batch(&mut self, record: BatchRecord, tiles: Vec<(TileId, Vec<u8>)>) -> Arc<BatchRecord> {
         let batch = record.head.batch;
         for outcome in &record.records {
             self.transactions.insert(outcome.transaction, (outcome.sequence, batch));
         }
         self.heads.insert((record.head.size, batch), *record.head.log_root.as_bytes());
-        self.tiles.extend(tiles.iter().cloned());
+        self.tiles.extend(tiles);
         self.bytes += record.bundle.len();
         let record = Arc::new(record);
         self.batches.insert(batch, Arc::clone(&record));
