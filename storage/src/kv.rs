@@ -87,7 +87,7 @@ pub enum Table {
     Live,
     /// Outputs by owner.
     Owners,
-    /// Spent outputs and who spent them.
+    /// Who spent which outputs, by creator and spender.
     Spent,
     /// Where each transaction id was decided.
     Transactions,

@@ -284,13 +284,13 @@ fn table_options(table: Table, cache: &Cache, options: KvOptions) -> Options {
     match table {
         // looked up by hash, mostly in vain: 10 bits a key answer 99 % of the misses without a block, and a filter of
         // a tenth of the write buffer answers them without a walk through it
-        Table::Live | Table::Spent | Table::Transactions => {
+        Table::Live | Table::Transactions => {
             blocks.set_bloom_filter(10.0, false);
             family.set_memtable_whole_key_filtering(true);
             family.set_memtable_prefix_bloom_ratio(0.1);
         }
         // scanned, or read by a number that is known to be there
-        Table::Owners | Table::Batches | Table::Tiles | Table::Heads | Table::Meta => {}
+        Table::Owners | Table::Spent | Table::Batches | Table::Tiles | Table::Heads | Table::Meta => {}
     }
     family.set_write_buffer_size(options.write_buffer_bytes);
     // new files are merged soon

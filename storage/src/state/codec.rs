@@ -2,6 +2,7 @@
 //! by them.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::view::{LiveOutput, Place};
@@ -104,39 +105,80 @@ pub(super) fn read_live(id: OutputId, value: &[u8]) -> Option<LiveOutput> {
     Some(LiveOutput { id, origin: row.origin, place, contract: row.contract })
 }
 
-/// Value of `Spent`: who consumed the output, and enough of its name to tell it from a forgery of the same origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SpentRow {
-    pub(super) winner: TransactionId,
-    name: [u8; 8],
+/// Key of `Spent`: the places of a transaction that created outputs and of one that consumed some of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SpentKey {
+    creator: Sequence,
+    spender: Sequence,
 }
 
-impl SpentRow {
-    pub(super) fn new(id: &OutputId, winner: TransactionId) -> Self {
-        Self { winner, name: name_of(id) }
+impl SpentKey {
+    pub(super) const fn new(creator: Sequence, spender: Sequence) -> Self {
+        Self { creator, spender }
     }
 
-    pub(super) fn is_of(&self, id: &OutputId) -> bool {
-        self.name == name_of(id)
+    /// The keys of everything that was consumed of one transaction's outputs.
+    pub(super) fn all_of(creator: Sequence) -> RangeInclusive<Self> {
+        Self::new(creator, Sequence::default())..=Self::new(creator, Sequence::new(u64::MAX))
+    }
+
+    /// What those keys start with.
+    pub(super) const fn prefix(creator: Sequence) -> [u8; 8] {
+        creator.get().to_be_bytes()
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        [self.winner.as_bytes().as_slice(), &self.name].concat()
+        pair(self.creator.get(), self.spender.get())
+    }
+}
+
+/// Value of `Spent`: who consumed, which outputs, and enough of their names to tell them from forgeries of the same
+/// origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SpentRow {
+    pub(super) winner: TransactionId,
+    outputs: Vec<(u16, [u8; 8])>,
+}
+
+const SPENT_OUTPUT_BYTES: usize = 2 + 8;
+
+impl SpentRow {
+    pub(super) const fn new(winner: TransactionId) -> Self {
+        Self { winner, outputs: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, index: u16, id: &OutputId) {
+        self.outputs.push((index, name_of(id)));
+    }
+
+    pub(super) fn has(&self, index: u16, id: &OutputId) -> bool {
+        self.outputs.contains(&(index, name_of(id)))
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(32 + SPENT_OUTPUT_BYTES * self.outputs.len());
+        value.extend_from_slice(self.winner.as_bytes());
+        for (index, name) in &self.outputs {
+            value.extend_from_slice(&index.to_be_bytes());
+            value.extend_from_slice(name);
+        }
+        value
     }
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
-        let (winner, name) = value.split_first_chunk::<32>()?;
-        Some(Self { winner: TransactionId::from_bytes(*winner), name: name.try_into().ok()? })
+        let (winner, rest) = value.split_first_chunk::<32>()?;
+        let (outputs, left_over) = rest.as_chunks::<SPENT_OUTPUT_BYTES>();
+        let output = |bytes: &[u8; SPENT_OUTPUT_BYTES]| {
+            let (index, name) = bytes.split_first_chunk::<2>()?;
+            Some((u16::from_be_bytes(*index), name.try_into().ok()?))
+        };
+        let outputs = outputs.iter().map(output).collect::<Option<_>>()?;
+        left_over.is_empty().then_some(Self { winner: TransactionId::from_bytes(*winner), outputs })
     }
 }
 
 fn name_of(id: &OutputId) -> [u8; 8] {
     *id.as_bytes().first_chunk().expect("a name has 32 bytes")
-}
-
-/// Key of `Spent`: the place of the output.
-pub(super) fn place_key(place: &Place) -> Vec<u8> {
-    [place.sequence.get().to_be_bytes().as_slice(), &place.index.to_be_bytes()].concat()
 }
 
 /// Value of `Transactions`: place and batch.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use ledger::apply::BatchEffects;
 use ledger::merkle::TileId;
-use ledger::view::{LiveOutput, Place};
+use ledger::view::LiveOutput;
 use ledger::{OutputId, Sequence, TransactionId};
 
 use super::BatchRecord;
-use super::codec::{OwnerKey, SpentRow};
+use super::codec::{OwnerKey, SpentKey, SpentRow};
 
 /// An output as the overlay changed it.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub(super) struct Overlay {
     pub(super) live: HashMap<OutputId, LiveChange>,
     /// True where the output is held, false where an older layer's row is void.
     pub(super) owners: BTreeMap<OwnerKey, bool>,
-    pub(super) spent: HashMap<Place, SpentRow>,
+    pub(super) spent: BTreeMap<SpentKey, SpentRow>,
     pub(super) transactions: HashMap<TransactionId, (Sequence, u64)>,
     pub(super) batches: BTreeMap<u64, Arc<BatchRecord>>,
     /// Batches by (log size afterwards, number).
@@ -65,7 +65,9 @@ impl Overlay {
         };
         for consumed in &effects.consumed {
             let winner = spender(consumed.spender).expect("the spender is of this batch");
-            self.spent.insert(consumed.output.place, SpentRow::new(&consumed.output.id, winner));
+            let place = consumed.output.place;
+            let row = self.spent.entry(SpentKey::new(place.sequence, consumed.spender));
+            row.or_insert_with(|| SpentRow::new(winner)).add(place.index, &consumed.output.id);
         }
     }
 

@@ -12,7 +12,7 @@ use ledger::{AssetType, Contract, Hash, Origin, Outcome, OutputId, Party, Sequen
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::codec::{self, OwnerKey, SpentRow};
+use super::codec::{self, OwnerKey, SpentKey, SpentRow};
 use super::overlay::{LiveChange, Overlay};
 use super::{BatchRecord, Core, Memory, StateFault};
 use crate::{KvBatch, KvStore, StorageFault, Table};
@@ -87,8 +87,8 @@ pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
             batch.delete(Table::Owners, key.as_bytes().to_vec());
         }
     }
-    for (place, row) in sorted(&overlay.spent) {
-        batch.put(Table::Spent, codec::place_key(place), row.encode());
+    for (key, row) in &overlay.spent {
+        batch.put(Table::Spent, key.encode(), row.encode());
     }
     for (id, (sequence, number)) in sorted(&overlay.transactions) {
         batch.put(Table::Transactions, id.as_bytes().to_vec(), codec::transaction_value(*sequence, *number));
@@ -209,17 +209,22 @@ impl LedgerView for View<'_> {
 
     fn spender(&self, id: &OutputId, origin: &Origin) -> Result<Option<TransactionId>, ViewFault> {
         let Some((sequence, _)) = self.transaction(&origin.transaction).map_err(view_fault)? else { return Ok(None) };
-        let place = Place { sequence, index: origin.index };
-        let row = match self.overlays().find_map(|overlay| overlay.spent.get(&place)) {
-            Some(row) => Some(*row),
-            None => {
-                let stored = self.kv.get(Table::Spent, &codec::place_key(&place));
-                let stored = stored.map_err(|fault| view_fault(fault.into()))?;
-                let decode = |value: bytes::Bytes| SpentRow::decode(&value).ok_or(StateFault::Row("spent"));
-                stored.map(decode).transpose().map_err(view_fault)?
+        let is_of = |row: &SpentRow| row.has(origin.index, id).then_some(row.winner);
+        let recent = self
+            .overlays()
+            .find_map(|overlay| overlay.spent.range(SpentKey::all_of(sequence)).find_map(|(_, row)| is_of(row)));
+        if recent.is_some() {
+            return Ok(recent);
+        }
+        // at most as many rows as a transaction has outputs
+        let stored = self.kv.scan(Table::Spent, &SpentKey::prefix(sequence), &[], usize::MAX);
+        for (_, value) in stored.map_err(|fault| view_fault(fault.into()))? {
+            let row = SpentRow::decode(&value).ok_or_else(|| view_fault(StateFault::Row("spent")))?;
+            if let Some(winner) = is_of(&row) {
+                return Ok(Some(winner));
             }
-        };
-        Ok(row.filter(|row| row.is_of(id)).map(|row| row.winner))
+        }
+        Ok(None)
     }
 
     fn outcome(&self, id: &TransactionId) -> Result<Option<(Sequence, Outcome)>, ViewFault> {
