@@ -48,11 +48,11 @@ pub(super) async fn run(
             // a timer
             () = sleep_until(next) => {}
         }
-        let due = schedule.arrivals_before(begin.elapsed()).min(arrivals);
-        for arrival in arrived..due {
-            office.arrive(begin + schedule.due(arrival));
+        let now = Instant::now();
+        while arrived < arrivals && begin + schedule.due(arrived) <= now {
+            office.arrive(begin + schedule.due(arrived));
+            arrived += 1;
         }
-        arrived = due;
         office.serve();
     }
     office.close();
