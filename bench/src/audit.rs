@@ -33,8 +33,14 @@ pub struct Expected<'a> {
     pub supply: &'a [(AssetType, Quantity)],
 }
 
-/// Audits every node by itself and fills the findings into the report.
-pub async fn audit(nodes: &[Client], expected: &Expected<'_>, report: &mut Report) {
+/// Audits every node by itself and fills the findings into the report. `progress` is called with how many outcomes
+/// have been read, and how many there are on all nodes together.
+pub async fn audit(
+    nodes: &[Client],
+    expected: &Expected<'_>,
+    progress: &(dyn Fn(u64, u64) + Sync),
+    report: &mut Report,
+) {
     report.nodes = u64::try_from(nodes.len()).unwrap_or(u64::MAX);
     report.conserved = true;
     let target = match converged(nodes).await {
@@ -49,7 +55,9 @@ pub async fn audit(nodes: &[Client], expected: &Expected<'_>, report: &mut Repor
         }
     };
     for (number, node) in nodes.iter().enumerate() {
-        match read_history(node, &target).await {
+        let before = target.size.get() * u64::try_from(number).unwrap_or(u64::MAX);
+        let read = |outcomes: u64| progress(before + outcomes, target.size.get() * report.nodes);
+        match read_history(node, &target, &read).await {
             Ok(history) => judge(number, &history, &target, expected, report),
             Err(problem) => report.problems.push(format!("endpoint {number}: its history cannot be read: {problem}")),
         }
@@ -87,7 +95,7 @@ struct History {
     repeated: u64,
 }
 
-async fn read_history(node: &Client, target: &Head) -> Result<History, Problem> {
+async fn read_history(node: &Client, target: &Head, progress: &(dyn Fn(u64) + Sync)) -> Result<History, Problem> {
     let mut history =
         History { frontier: Frontier::new(), live: HashMap::new(), committed: HashMap::new(), repeated: 0 };
     let mut next = 1;
@@ -99,6 +107,7 @@ async fn read_history(node: &Client, target: &Head) -> Result<History, Problem> 
                 Ok(Some(Ok(update))) => {
                     next = update.head.batch + 1;
                     history.add(update);
+                    progress(history.frontier.size());
                 }
                 Ok(Some(Err(problem))) => return Err(problem),
                 Ok(None) => break,

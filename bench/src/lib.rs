@@ -6,8 +6,16 @@
 //! Deliberately absent: starting clusters (crate `node`), and any knowledge of how a node works inside.
 
 pub mod report;
+pub mod meter;
+pub mod processes;
 pub mod party;
+pub mod schedule;
+pub mod pool;
 pub mod trade;
+pub mod preload;
+pub mod load;
+pub mod scale;
+pub mod html;
 pub mod audit;
 pub mod block;
 pub mod replay;

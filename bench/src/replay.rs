@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::block::Plan;
-use crate::report::Meter;
+use crate::meter::Meter;
 
 /// How many replay, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +133,7 @@ async fn commit(client: &Client, submitter: &Submitter, transaction: SignedTrans
     loop {
         match outcome {
             Outcome::Committed { .. } => {
-                meter.transaction(begun.elapsed());
+                meter.transaction(begun);
                 return Ok(id);
             }
             Outcome::Rejected { rejection, .. } => {

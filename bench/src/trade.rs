@@ -3,27 +3,34 @@
 //! A settlement is two signed transactions: the proposer locks what it pays (propose), and the counterparty accepts and
 //! settles in one. The roles change with every settlement, and whoever acts merges its positions, so that the number of
 //! live outputs stays the same however long it runs.
+//!
+//! In a closed loop every pair settles again as soon as it has settled. In an open loop settlements are due at a fixed
+//! rate, and each takes a pair that is idle.
+
+mod desk;
+mod open_loop;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use client::{BuildFault, Client, Key, Outcome, SignatureFault, SignedTransaction, Submitter, SubmitterOptions};
+use client::{BuildFault, Client, Outcome, SignatureFault, Submitter, SubmitterOptions};
 use futures::future::join_all;
-use ledger::view::LiveOutput;
-use ledger::{AssetType, Leg, Quantity, Terms, TransactionId};
+use ledger::{AssetType, Quantity, TransactionId};
 use proto::Problem;
-use tokio::sync::Mutex;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant};
 
-use crate::party::{allocations, created, key_of, positions_of};
-use crate::report::Meter;
+use crate::meter::Meter;
+use crate::party::{created, key_of};
+use crate::schedule::Schedule;
+
+use desk::{Desk, PATIENCE, Pair};
 
 /// What each party begins with, of its own asset.
 const ENDOWMENT: i128 = 1_000_000_000_000;
 /// Outputs of one issuing transaction.
 const ISSUE_OUTPUTS: usize = 200;
-/// How long allocations last.
-const ALLOCATION_MS: u64 = 600_000;
+/// Problems of single pairs that are told; one cause often stops many.
+const PROBLEMS_MAX: usize = 20;
 
 /// The shape of the workload.
 #[derive(Debug, Clone)]
@@ -41,6 +48,9 @@ pub struct TradeOptions {
 /// Why a workload cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TradeFault {
+    /// No node took a transaction in: nothing happened.
+    #[error("no node takes it in: {0}")]
+    Refused(Problem),
     /// No node answers.
     #[error("{0}")]
     Problem(#[from] Problem),
@@ -78,17 +88,14 @@ pub struct Traded {
     pub elapsed: Duration,
 }
 
-#[derive(Debug)]
-struct Pair {
-    sides: [Side; 2],
-    acknowledged: Vec<TransactionId>,
-}
-
-#[derive(Debug, Clone)]
-struct Side {
-    key: Key,
-    /// Its positions of the first and of the second asset.
-    positions: [Vec<LiveOutput>; 2],
+impl TradeFault {
+    /// Refused after a first part had happened: what is left half done is no refusal.
+    fn halfway(self) -> Self {
+        match self {
+            Self::Refused(problem) => Self::Problem(problem),
+            other @ (Self::Problem(_) | Self::Build(_) | Self::Sign(_) | Self::NotCommitted(..)) => other,
+        }
+    }
 }
 
 impl Market {
@@ -133,184 +140,78 @@ impl Market {
         Ok(Self { options, pairs, assets: assets.map(|asset| (asset, supply)).to_vec() })
     }
 
-    /// Trades until the flag is set, each connection carrying its share of the pairs.
+    /// Closed loop: every pair settles one settlement after another until the flag is set.
     pub async fn trade(self, connections: &[Client], meter: Arc<Meter>, stop: Arc<AtomicBool>) -> Traded {
-        let submitters: Vec<(Client, Submitter)> = connections
-            .iter()
-            .map(|client| (client.clone(), Submitter::start(client, SubmitterOptions::default())))
-            .collect();
         let begun = Instant::now();
-        let assets = [self.assets[0].0, self.assets[1].0];
-        let unknown = Arc::new(Mutex::new(0_u64));
-        let workers = self.pairs.into_iter().enumerate().map(|(number, pair)| {
-            let (client, submitter) = submitters[number % submitters.len()].clone();
-            let desk = Desk {
-                client,
-                submitter,
-                meter: Arc::clone(&meter),
-                assets,
+        let (desks, mut traded) = self.desks(connections, &meter);
+        let workers = self.pairs.into_iter().enumerate().map(|(number, mut pair)| {
+            let (desk, stop) = (Arc::clone(&desks[number % desks.len()]), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    if let Err(fault) = desk.settle_once(&mut pair, Instant::now(), PATIENCE).await {
+                        return (pair, Some(fault));
+                    }
+                }
+                (pair, None)
+            })
+        });
+        for worker in join_all(workers).await {
+            match worker {
+                Ok((mut pair, fault)) => {
+                    traded.acknowledged.append(&mut pair.acknowledged);
+                    fault.into_iter().for_each(|fault| traded.note(&fault));
+                }
+                Err(panic) => traded.note(&panic),
+            }
+        }
+        traded.finish(begun, &desks)
+    }
+
+    /// Open loop: settlements are due by `schedule` from `begin` for `length`, whatever the ledger does. Each takes an
+    /// idle pair; what finds none in time, or is refused, is counted as pushed back.
+    pub async fn trade_at(
+        self,
+        connections: &[Client],
+        meter: Arc<Meter>,
+        schedule: Schedule,
+        begin: Instant,
+        length: Duration,
+    ) -> Traded {
+        let (desks, mut traded) = self.desks(connections, &meter);
+        open_loop::run(self.pairs, &desks, schedule, begin, length, &mut traded).await;
+        traded.finish(begin, &desks)
+    }
+
+    /// One desk per connection, and what there is to tell before trading.
+    fn desks(&self, connections: &[Client], meter: &Arc<Meter>) -> (Vec<Arc<Desk>>, Traded) {
+        let unknown = Arc::new(AtomicU64::new(0));
+        let desk = |client: &Client| {
+            Arc::new(Desk {
+                client: client.clone(),
+                submitter: Submitter::start(client, SubmitterOptions::default()),
+                meter: Arc::clone(meter),
+                assets: [self.assets[0].0, self.assets[1].0],
                 settlements: self.options.settlements_per_transaction,
                 unknown: Arc::clone(&unknown),
-            };
-            tokio::spawn(desk.trade_until(pair, Arc::clone(&stop)))
-        });
-        let finished = join_all(workers).await;
-        let elapsed = begun.elapsed();
-        let mut traded =
-            Traded { acknowledged: Vec::new(), supply: self.assets, unknown: 0, problems: Vec::new(), elapsed };
-        for worker in finished {
-            match worker {
-                Ok((mut acknowledged, problem)) => {
-                    traded.acknowledged.append(&mut acknowledged);
-                    traded.problems.extend(problem);
-                }
-                Err(panic) => traded.problems.push(panic.to_string()),
-            }
-        }
-        traded.unknown = *unknown.lock().await;
-        traded
-    }
-}
-
-impl Pair {
-    fn new(options: &TradeOptions, number: usize) -> Self {
-        let name = |side: usize| match side {
-            0 if options.hot => "hot".to_owned(),
-            0 => format!("alice {number}"),
-            _ => format!("bob {number}"),
+            })
         };
-        let side = |side: usize| Side { key: key_of(options.run, &name(side)), positions: [Vec::new(), Vec::new()] };
-        Self { sides: [side(0), side(1)], acknowledged: Vec::new() }
+        let supply = self.assets.clone();
+        let traded =
+            Traded { acknowledged: Vec::new(), supply, unknown: 0, problems: Vec::new(), elapsed: Duration::ZERO };
+        (connections.iter().map(desk).collect(), traded)
     }
 }
 
-/// Who proposes, and which way the assets go. Four rounds bring everything back and leave nothing unmerged.
-#[derive(Debug, Clone, Copy)]
-struct Round {
-    proposer: usize,
-    /// True where each side pays with what it received before.
-    back: bool,
-}
-
-impl Round {
-    fn all() -> [Self; 4] {
-        [(0, false), (1, false), (0, true), (1, true)].map(|(proposer, back)| Self { proposer, back })
-    }
-
-    /// The assets that proposer and acceptor pay, as indexes.
-    fn assets(self) -> (usize, usize) {
-        let offered = if self.back { 1 - self.proposer } else { self.proposer };
-        (offered, 1 - offered)
-    }
-}
-
-/// What one pair's settlements go through.
-struct Desk {
-    client: Client,
-    submitter: Submitter,
-    meter: Arc<Meter>,
-    assets: [AssetType; 2],
-    settlements: usize,
-    unknown: Arc<Mutex<u64>>,
-}
-
-impl Desk {
-    async fn trade_until(self, mut pair: Pair, stop: Arc<AtomicBool>) -> (Vec<TransactionId>, Option<String>) {
-        let mut rounds = Round::all().into_iter().cycle();
-        while let Some(round) = rounds.next().filter(|_| !stop.load(Ordering::Relaxed)) {
-            if let Err(fault) = self.settle_once(&mut pair, round).await {
-                return (pair.acknowledged, Some(fault.to_string()));
-            }
+impl Traded {
+    fn note(&mut self, problem: &dyn std::fmt::Display) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem.to_string());
         }
-        (pair.acknowledged, None)
     }
 
-    /// One settlement, or as many as one transaction carries.
-    async fn settle_once(&self, pair: &mut Pair, round: Round) -> Result<(), TradeFault> {
-        let begun = Instant::now();
-        let [first, second] = &mut pair.sides;
-        let (proposer, acceptor) = if round.proposer == 0 { (first, second) } else { (second, first) };
-        let (offered, asked) = round.assets();
-        let terms: Vec<Terms> = (0..self.settlements).map(|_| self.terms(proposer, acceptor, offered, asked)).collect();
-
-        let mut builder = self.client.begin().await?;
-        let expires_at = self.client.now().plus_millis(ALLOCATION_MS);
-        builder.spend_all(&proposer.positions[offered]);
-        for terms in &terms {
-            builder.propose(terms, 0, expires_at);
-        }
-        let proposal = builder.prepare()?.sign(&proposer.key)?.finish()?;
-        let outputs = self.commit("a proposal", &proposal).await?;
-        pair.acknowledged.push(proposal.id());
-        proposer.positions[offered] = self.positions(&outputs, proposer, offered).collect();
-
-        let mut builder = self.client.begin().await?;
-        builder.spend_all(&acceptor.positions[asked]);
-        for (terms, allocation) in terms.iter().zip(allocations(&outputs)) {
-            builder.settle(terms, &[allocation]);
-        }
-        let settlement = builder.prepare()?.sign(&acceptor.key)?.finish()?;
-        let outputs = self.commit("a settlement", &settlement).await?;
-        pair.acknowledged.push(settlement.id());
-        acceptor.positions[asked] = self.positions(&outputs, acceptor, asked).collect();
-        let received: Vec<LiveOutput> = self.positions(&outputs, acceptor, offered).collect();
-        acceptor.positions[offered].extend(received);
-        let received: Vec<LiveOutput> = self.positions(&outputs, proposer, asked).collect();
-        proposer.positions[asked].extend(received);
-        self.meter.settled(u64::try_from(self.settlements).unwrap_or(u64::MAX), begun.elapsed());
-        Ok(())
-    }
-
-    fn positions<'a>(
-        &self,
-        outputs: &'a [LiveOutput],
-        side: &Side,
-        asset: usize,
-    ) -> impl Iterator<Item = LiveOutput> + use<'a> {
-        positions_of(outputs, side.key.party(), self.assets[asset])
-    }
-
-    fn terms(&self, proposer: &Side, acceptor: &Side, offered: usize, asked: usize) -> Terms {
-        let leg = |payer: &Side, receiver: &Side, asset: usize| Leg {
-            payer: payer.key.party(),
-            receiver: receiver.key.party(),
-            asset: self.assets[asset],
-            quantity: Quantity::new(1),
-        };
-        let legs = vec![leg(proposer, acceptor, offered), leg(acceptor, proposer, asked)];
-        Terms { legs, nonce: self.client.nonce() }
-    }
-
-    /// Submits until the outcome is known. A node that has too much to do is asked again; nothing else is repeated.
-    async fn commit(&self, what: &'static str, transaction: &SignedTransaction) -> Result<Vec<LiveOutput>, TradeFault> {
-        let begun = Instant::now();
-        let mut outcome = self.submitter.submit(transaction.clone()).await;
-        loop {
-            match outcome {
-                Outcome::Committed { record, .. } => {
-                    self.meter.transaction(begun.elapsed());
-                    return Ok(created(transaction, &record));
-                }
-                Outcome::Rejected { rejection, .. } => {
-                    self.meter.reject(&rejection);
-                    return Err(TradeFault::NotCommitted(what, rejection.to_string()));
-                }
-                Outcome::Refused { problem } => {
-                    self.meter.refused.fetch_add(1, Ordering::Relaxed);
-                    if begun.elapsed() > Duration::from_secs(60) {
-                        return Err(TradeFault::Problem(problem));
-                    }
-                    sleep(Duration::from_millis(20)).await;
-                    outcome = self.submitter.submit(transaction.clone()).await;
-                }
-                Outcome::Unknown { token, problem } => {
-                    if begun.elapsed() > Duration::from_secs(150) {
-                        *self.unknown.lock().await += 1;
-                        return Err(TradeFault::Problem(problem));
-                    }
-                    outcome = self.client.resolve(&token).await;
-                }
-            }
-        }
+    fn finish(mut self, begun: Instant, desks: &[Arc<Desk>]) -> Self {
+        self.elapsed = begun.elapsed();
+        self.unknown = desks.first().map_or(0, |desk| desk.unknown.load(Ordering::Relaxed));
+        self
     }
 }

@@ -13,6 +13,7 @@ mod verify;
 mod completions;
 mod endpoints;
 mod view;
+mod progress;
 mod output;
 
 use std::io::Write;

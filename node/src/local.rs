@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use bench::processes::{NODES, VALIDATORS, Watched};
 use bytes::Bytes;
 use client::{Client, Key};
 use ledger::Party;
@@ -277,11 +278,16 @@ impl LocalCluster {
         &self.directory
     }
 
-    /// Process ids by name, of those that run.
+    /// The processes that run, with the nodes' data directories.
     #[must_use]
-    pub fn processes(&self) -> Vec<(String, u32)> {
-        let all = self.nodes.iter().chain(&self.validators);
-        all.filter_map(|process| Some((process.name.clone(), process.child.as_ref()?.id()?))).collect()
+    pub fn watched(&self) -> Vec<Watched> {
+        let watched = |role: &'static str, process: &Process, data: Option<PathBuf>| {
+            let pid = process.child.as_ref()?.id()?;
+            Some(Watched { name: process.name.clone(), role, pid, data })
+        };
+        let nodes = self.nodes.iter().map(|node| watched(NODES, node, Some(self.directory.join(&node.name))));
+        let validators = self.validators.iter().map(|validator| watched(VALIDATORS, validator, None));
+        nodes.chain(validators).flatten().collect()
     }
 
     /// A client of all nodes.

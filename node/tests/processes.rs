@@ -35,6 +35,46 @@ fn one_hot_party_in_every_settlement_loses_no_race() {
 }
 
 #[test]
+fn an_open_loop_offers_what_was_asked_for_and_accounts_for_all_of_it() {
+    let report = report(&seriatim(
+        &[
+            &["bench", "load", "--rate", "40", "--duration", "3", "--warm-up", "1", "--json"][..],
+            &["--nodes", "1", "--validators", "1", "--live-outputs", "2500", "--settlements-per-tx", "2"],
+        ]
+        .concat(),
+    ));
+    let offered = &report["offered"];
+    assert_eq!(offered["settlements"].as_u64(), Some(3 * 40));
+    let measured: u64 =
+        report["timeline"].as_array().unwrap().iter().map(|second| second["offered"].as_u64().unwrap()).sum();
+    assert_eq!(measured, 3 * 40);
+    assert!(report["settlements_committed"].as_u64().unwrap() > 0);
+    assert_eq!((report["heads_agree"].as_bool(), report["conserved"].as_bool()), (Some(true), Some(true)));
+    assert_eq!(report["audit_skipped"].as_bool(), Some(false));
+    for name in ["node-1", "validator-1", "load generator"] {
+        assert!(report["cpu_seconds"][name].as_f64().is_some(), "{name}");
+        assert!(report["rss_peak_bytes"][name].as_u64().unwrap() > 0, "{name}");
+    }
+    assert!(report["disk_bytes"]["node-1"].as_u64().unwrap() > 0);
+    assert_eq!(report["processes"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn loads_that_make_no_sense_are_refused_with_advice() {
+    for (arguments, advice) in [
+        (&["--rate", "0"][..], "0 is not in 1.."),
+        (&["--rate", "5", "--in-flight", "4"], "cannot be used with"),
+        (&["--pairs", "4"], "--rate"),
+        (&["--duration", "0"], "0 is not in 1.."),
+        (&["--endpoints", "127.0.0.1:1", "--nodes", "3"], "cannot be used with"),
+    ] {
+        let output = seriatim(&[&["bench", "load"], arguments].concat());
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && message.contains(advice), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_block_is_refused_with_advice() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), b"no block").unwrap();

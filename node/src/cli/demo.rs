@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::bench::audit::{Expected, audit};
-use ::bench::report::{Meter, Report};
+use ::bench::meter::Meter;
+use ::bench::report::Report;
 use ::bench::trade::{Market, TradeOptions, Traded};
 use ::node::local::{LocalCluster, LocalOptions, healthy_validators};
 use client::Client;
 use tokio::time::sleep;
 
-use super::{fresh_run, output, view};
+use super::{fresh_run, output, progress, view};
 
 /// Runs a real cluster on this machine under settlements between many parties, kills its leader with SIGKILL in the
 /// middle and restarts it, then proves the end state from what every node says.
@@ -72,7 +73,6 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let (traded, faults) = under_fault(&mut cluster, market, Arc::clone(&meter), length).await?;
     drawing.abort();
 
-    eprintln!("Reading every node's history and proving the end state");
     let mut report = Report { workload: "demo".to_owned(), faults, ..Report::default() };
     report.validators = healthy_validators(&cluster.endpoints()).await;
     meter.fill(&mut report, traded.elapsed.as_secs_f64());
@@ -126,7 +126,7 @@ pub(crate) async fn judge(cluster: &LocalCluster, traded: &Traded, report: &mut 
     }
     let nodes = single_clients(&cluster.endpoints())?;
     let expected = Expected { acknowledged: &traded.acknowledged, supply: &traded.supply };
-    audit(&nodes, &expected, report).await;
+    audit(&nodes, &expected, &progress::audit(), report).await;
     Ok(())
 }
 

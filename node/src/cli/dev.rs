@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ::bench::report::Meter;
+use ::bench::meter::Meter;
 use ::bench::trade::{Market, TradeOptions};
 use ::node::local::{LocalCluster, LocalOptions};
 use serde_json::json;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use ::bench::report::{Latency, Report};
+use ::bench::report::{Latency, Report, Resources};
 use anyhow::Context as _;
+use indicatif::BinaryBytes;
 
 /// Shows one report and writes it to a file where one is wanted.
 pub(crate) fn report(report: &Report, file: Option<&Path>, json: bool) -> anyhow::Result<()> {
@@ -36,12 +37,18 @@ pub(crate) fn whole(report: &Report, file: Option<&Path>, json: bool) -> anyhow:
     }
 }
 
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes a page to look at in a browser.
+pub(crate) fn page(file: &Path, html: &str) -> anyhow::Result<()> {
+    write(file, html)?;
+    eprintln!("Wrote {}", file.display());
+    Ok(())
+}
+
+pub(crate) fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(file, format!("{text}\n")).with_context(|| format!("writing the report to {}", file.display()))
 }
 
 fn print(report: &Report) {
-    let line = |name: &str, value: String| println!("  {name:<26} {value}");
     println!("\n{}", report.workload);
     if let Some(graph) = &report.graph {
         line(
@@ -78,12 +85,36 @@ fn print(report: &Report) {
         ),
     );
     line("transaction latency", latency(&report.transaction_latency_ms));
+    if let Some(offered) = &report.offered {
+        line("offered", format!("{:.0}/s, {} settlements", offered.settlements_per_second, offered.settlements));
+        line("pushed back", format!("{} settlements", offered.pushed_back));
+    }
+    if let Some(resources) = &report.resources {
+        print_resources(resources);
+    }
     for fault in &report.faults {
         line("fault", fault.clone());
     }
     let rejected: Vec<String> = report.rejected.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
     line("rejected", if rejected.is_empty() { "none".to_owned() } else { rejected.join(", ") });
     line("unknown outcomes", report.unknown.to_string());
+    if report.audit_skipped {
+        line("end state", "not audited".to_owned());
+    } else {
+        print_audit(report);
+    }
+    for problem in &report.problems {
+        line("PROBLEM", problem.clone());
+    }
+    let verdict = match (report.is_good(), report.audit_skipped) {
+        (true, false) => "Everything holds.",
+        (true, true) => "Nothing went wrong; whether everything is there was not looked at.",
+        (false, _) => "NOT GOOD: see above.",
+    };
+    println!("  {verdict}");
+}
+
+fn print_audit(report: &Report) {
     line("acknowledged and lost", report.lost.to_string());
     line(
         "heads agree",
@@ -91,10 +122,23 @@ fn print(report: &Report) {
     );
     line("assets conserved", yes(report.conserved).to_owned());
     line("receipts verified offline", report.receipts_verified.to_string());
-    for problem in &report.problems {
-        line("PROBLEM", problem.clone());
+}
+
+fn print_resources(resources: &Resources) {
+    let role = |(role, micros): (&String, &f64)| format!("{role} {micros:.0} us");
+    let cpu: Vec<String> = resources.cpu_micros_per_transaction.iter().map(role).collect();
+    line("cpu per transaction", cpu.join("   "));
+    let size = |(name, bytes): (&String, &u64)| format!("{name} {}", BinaryBytes(*bytes));
+    let memory: Vec<String> = resources.rss_peak_bytes.iter().map(size).collect();
+    line("memory, peak", memory.join("   "));
+    if !resources.disk_bytes.is_empty() {
+        let disk: Vec<String> = resources.disk_bytes.iter().map(size).collect();
+        line("disk", disk.join("   "));
     }
-    println!("  {}", if report.is_good() { "Everything holds." } else { "NOT GOOD: see above." });
+}
+
+fn line(name: &str, value: impl std::fmt::Display) {
+    println!("  {name:<26} {value}");
 }
 
 const fn yes(holds: bool) -> &'static str {

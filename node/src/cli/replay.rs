@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use ::bench::audit::{Expected, audit};
 use ::bench::block::{self, GraphFigures};
+use ::bench::meter::Meter;
 use ::bench::replay::{Order, Replayed, replay};
-use ::bench::report::{Meter, Report};
+use ::bench::report::Report;
 use ::node::local::{LocalCluster, LocalOptions, healthy_validators};
 use anyhow::Context as _;
 use client::{Client, Context};
 
 use super::demo::single_clients;
-use super::{fresh_run, output, view};
+use super::{fresh_run, output, progress, view};
 
 /// How long the replayed transactions stay valid: longer than any replay takes.
 const VALIDITY: Duration = Duration::from_secs(4 * 3_600);
@@ -114,9 +115,8 @@ async fn once(
     }
     report.problems.extend(replayed.problems.iter().take(20).cloned());
     report.graph = Some(figures);
-    eprintln!("Reading every node's history and proving the end state");
     let supply = [(plan.asset, plan.supply)];
     let expected = Expected { acknowledged: &replayed.acknowledged, supply: &supply };
-    audit(&single_clients(endpoints)?, &expected, &mut report).await;
+    audit(&single_clients(endpoints)?, &expected, &progress::audit(), &mut report).await;
     Ok(report)
 }

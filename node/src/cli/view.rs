@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ::bench::report::Meter;
+use ::bench::meter::Meter;
 use ::node::local::{NodeView, status_of};
 use borsh::BorshDeserialize;
 use ledger::Head;

@@ -1,0 +1,24 @@
+//! How far something has come that takes longer than a glance. Where standard error is no terminal, a line says that it
+//! begins, and no more.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar of what is counted; `what` is in progress.
+pub(crate) fn bar(what: &'static str, unit: &'static str) -> ProgressBar {
+    let template = format!("{{msg}}  {{wide_bar}}  {{human_pos}} of {{human_len}} {unit}, {{eta}} left");
+    let style = ProgressStyle::with_template(&template).expect("the template is a constant");
+    let bar = ProgressBar::no_length().with_style(style).with_message(what);
+    if bar.is_hidden() {
+        eprintln!("{what}");
+    }
+    bar
+}
+
+/// What an audit calls with outcomes read, of so many.
+pub(crate) fn audit() -> impl Fn(u64, u64) + Sync {
+    let bar = bar("Reading every node's history and proving the end state", "outcomes");
+    move |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    }
+}
