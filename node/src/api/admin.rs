@@ -9,12 +9,14 @@ use ledger::entry::ConfigurationChange;
 use proto::{Problem, ProblemKind};
 use seams::Address;
 use sequencer::{Leader, MemberFault, NodeId, Role, Sequencer};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Api, faults};
 
 /// How long a change may take.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks at who leads.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long an election is waited for.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,17 +68,22 @@ impl Api {
     pub async fn change_members(&self, change: &MemberChange) -> Result<Done, Problem> {
         self.initialized()?;
         let sequencer = self.replica()?.sequencer();
-        if let Some(leader) = leader_elsewhere(sequencer).await? {
-            return Ok(Done::Elsewhere(leader));
-        }
-        if *change == MemberChange::Remove(sequencer.id()) {
-            return step_aside(sequencer).await;
-        }
-        let made = timeout(CHANGE_PATIENCE, make(sequencer, change)).await;
-        match made.unwrap_or_else(|elapsed| Err(MemberFault::Unknown(elapsed.to_string()))) {
-            Ok(said) => Ok(Done::Here(said)),
-            Err(MemberFault::NotLeader { leader: Some(leader) }) => Ok(Done::Elsewhere(leader)),
-            Err(fault) => Err(faults::member(&fault)),
+        let deadline = Instant::now() + CHANGE_PATIENCE;
+        loop {
+            if let Some(leader) = leader_elsewhere(sequencer).await? {
+                return Ok(Done::Elsewhere(leader));
+            }
+            if *change == MemberChange::Remove(sequencer.id()) {
+                return step_aside(sequencer).await;
+            }
+            let made = timeout_at(deadline, make(sequencer, change)).await;
+            match made.unwrap_or_else(|elapsed| Err(MemberFault::Unknown(elapsed.to_string()))) {
+                Ok(said) => return Ok(Done::Here(said)),
+                Err(MemberFault::NotLeader { leader: Some(leader) }) => return Ok(Done::Elsewhere(leader)),
+                // the lead is just changing hands, and nothing was done
+                Err(MemberFault::NotLeader { leader: None }) if Instant::now() + PAUSE < deadline => sleep(PAUSE).await,
+                Err(fault) => return Err(faults::member(&fault)),
+            }
         }
     }
 
