@@ -53,8 +53,8 @@ impl Default for KvOptions {
     fn default() -> Self {
         Self {
             block_cache_bytes: 256 << 20,
-            write_buffer_bytes: 64 << 20,
-            write_buffers_total_bytes: 256 << 20,
+            write_buffer_bytes: 256 << 20,
+            write_buffers_total_bytes: 512 << 20,
             background_jobs: 2,
         }
     }
@@ -283,18 +283,23 @@ fn table_options(table: Table, cache: &Cache, options: KvOptions) -> Options {
     let mut family = Options::default();
     match table {
         // looked up by hash, mostly in vain: 10 bits a key answer 99 % of the misses without a block, and a filter of
-        // a tenth of the write buffer answers them without a walk through it
+        // a hundredth of the write buffer answers them without a walk through it
         Table::Live | Table::Transactions => {
             blocks.set_bloom_filter(10.0, false);
             family.set_memtable_whole_key_filtering(true);
-            family.set_memtable_prefix_bloom_ratio(0.1);
+            family.set_memtable_prefix_bloom_ratio(0.01);
+            family.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
         }
-        // scanned, or read by a number that is known to be there
-        Table::Owners | Table::Spent | Table::Batches | Table::Tiles | Table::Heads | Table::Meta => {}
+        // scanned; new files are merged soon
+        Table::Owners | Table::Spent => {
+            family.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
+        }
+        // read by numbers that ascend: files move down the levels as they are, where nothing has to be compressed
+        Table::Batches | Table::Tiles | Table::Heads | Table::Meta => {
+            family.set_compression_type(DBCompressionType::None);
+        }
     }
     family.set_write_buffer_size(options.write_buffer_bytes);
-    // new files are merged soon
-    family.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
     family.set_level_compaction_dynamic_level_bytes(true);
     family.set_block_based_table_factory(&blocks);
     family
