@@ -25,6 +25,7 @@ use proto::{Problem, ProblemKind};
 use seams::{Address, TaskGroup};
 use sequencer::NodeId;
 
+use crate::intake::Intake;
 use crate::network::Channels;
 use crate::replica::Replica;
 use greeting::Neighbours;
@@ -62,6 +63,7 @@ struct Inner {
     stopping: AtomicBool,
     recent: RecentUpdates,
     neighbours: Neighbours,
+    intake: Intake,
 }
 
 impl fmt::Debug for Api {
@@ -83,6 +85,7 @@ impl Api {
             stopping: AtomicBool::new(false),
             recent: RecentUpdates::default(),
             neighbours: Neighbours::default(),
+            intake: Intake::default(),
         }))
     }
 
@@ -124,6 +127,11 @@ impl Api {
     /// Spawns a task that ends with the node, from wherever a server calls.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.0.tasks.spawn(task));
+    }
+
+    /// What clients' messages on their way in may hold.
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.0.intake
     }
 
     pub(crate) fn channels(&self) -> &Channels {

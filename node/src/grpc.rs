@@ -11,24 +11,26 @@ use proto::wire::FILE_DESCRIPTOR_SET;
 use proto::wire::admin_server::AdminServer;
 use proto::wire::ledger_server::LedgerServer;
 use seams::Service;
-use tokio::net::TcpListener;
-use tonic::service::{Routes, RoutesBuilder};
+use tonic::codegen::http;
+use tonic::service::{LayerExt, Routes, RoutesBuilder};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
+use tower::util::MapRequestLayer;
 
 use crate::api::Api;
 use crate::api::status::Health;
+use crate::connections::Connections;
+use crate::intake::REQUEST_BYTES_MAX;
 use crate::network::{CONNECTION_WINDOW_BYTES, InternalServer, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 
-/// Largest request of a client, in bytes: a bundle of submissions (4 MiB) with room for larger limits later.
-const REQUEST_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A connection without a sign of life for both together is closed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls and streams of one connection at once. A client that wants more opens a stream and batches.
-const STREAMS_MAX: u32 = 4_096;
+const STREAMS_MAX: u32 = 1_024;
+/// What a connection begins with: the preface of HTTP/2, in bytes (RFC 9113, section 3.4).
+pub(crate) const PREFACE_BYTES: usize = 24;
 /// How often grpc.health.v1 is told how the node is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 /// What grpc.health.v1 calls the service of clients.
@@ -48,9 +50,11 @@ pub fn node_routes(api: &Api) -> anyhow::Result<Routes> {
     let ledger = LedgerServer::new(ledger::LedgerService::new(api.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let intake = api.intake().clone();
+    let metered = MapRequestLayer::new(move |request: http::Request<_>| request.map(|body| intake.framed(body)));
     let mut routes = RoutesBuilder::default();
     routes
-        .add_service(ledger)
+        .add_service(metered.named_layer(ledger))
         .add_service(AdminServer::new(admin::AdminService::new(api.clone())))
         .add_service(InternalServer::serving(Arc::new(api.clone())))
         .add_service(health)
@@ -67,16 +71,16 @@ pub fn validator_routes(service: Arc<dyn Service>) -> Routes {
     routes.routes()
 }
 
-/// Serves on a listener until `stop` resolves, and then until the calls under way are done.
+/// Serves connections until `stop` resolves, and then until the calls under way are done.
 ///
 /// # Errors
-/// Where the listener fails.
+/// Where the server cannot be set up.
 pub async fn serve(
-    listener: TcpListener,
+    connections: Connections,
     routes: Routes,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Box::pin(connections.incoming());
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))

@@ -11,20 +11,26 @@ mod submit;
 mod updates;
 
 use std::future::Future;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use tokio::net::TcpListener;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use validator::ValidatorService;
 
 use crate::api::Api;
+use crate::connections::Connections;
 use crate::metrics;
 
-/// Largest request, in bytes: a bundle of 4 MiB in hexadecimal, with room for larger limits later.
-const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A request's head is complete within this time, the first of a connection and every further one: a connection that
+/// asks nothing for so long is closed.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a node serves.
 pub fn node_router(api: &Api) -> Router {
@@ -46,7 +52,6 @@ pub fn node_router(api: &Api) -> Router {
         .route("/metrics", get(node_metrics))
         .fallback(failure::no_such_path)
         .method_not_allowed_fallback(failure::no_such_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(api.clone())
 }
 
@@ -74,14 +79,26 @@ fn exposition(text: Result<String, std::fmt::Error>) -> impl IntoResponse {
     }
 }
 
-/// Serves on a listener until `stop` resolves, and then until the requests under way are done.
-///
-/// # Errors
-/// Where the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+/// Serves connections until `stop` resolves, and then until the requests under way are done.
+pub async fn serve(connections: Connections, router: Router, stop: impl Future<Output = ()>) {
+    let mut server = Builder::new(TokioExecutor::new()).http1_only();
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE);
+    let under_way = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        // a connection that is lost with its accepting was not answered yet
+        let connection = tokio::select! {
+            connection = connections.accept() => connection,
+            () = &mut stop => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let served = server.serve_connection(TokioIo::new(connection), service).into_owned();
+        let served = under_way.watch(served);
+        drop(tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a connection ended");
+            }
+        }));
+    }
+    under_way.shutdown().await;
 }

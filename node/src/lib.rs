@@ -12,6 +12,8 @@ pub mod replica;
 pub mod network;
 pub mod json;
 pub mod api;
+pub mod connections;
+pub mod intake;
 pub mod grpc;
 pub mod metrics;
 pub mod http;

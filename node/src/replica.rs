@@ -165,10 +165,17 @@ impl Replica {
             if registered == Some(key) {
                 return;
             }
+            if let Some(other) = registered {
+                tracing::error!(
+                    "the cluster knows node {node} by key {other}, and this node's key file holds {key}: give it back \
+                     the file that it had; until then its signatures count for nothing"
+                );
+                return;
+            }
             let status = self.0.around.sequencer.status();
             let members = &status.members;
             let member = members.voters.contains_key(&node) || members.learners.contains_key(&node);
-            if member && registered.is_none() {
+            if member {
                 let change = ConfigurationChange::RegisterNode { node, key };
                 let deadline = Instant::now() + Duration::from_secs(2);
                 if let Err(fault) = gateway::configure(&self.0.around, change, deadline).await {

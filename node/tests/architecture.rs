@@ -59,3 +59,22 @@ fn the_paths_on_the_map_exist() {
     let missing: Vec<&str> = missing.into_iter().filter(relative).collect();
     assert!(missing.is_empty(), "on the map, not in the tree: {missing:?}");
 }
+
+/// Pairs of a test and its file, as a page names them: `` `name` in `path` ``.
+fn tests_named_on(page: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(root().join(page)).unwrap();
+    let quoted: Vec<&str> = text.split('`').collect();
+    let named = quoted.windows(3).filter(|window| window[1] == " in " && window[2].ends_with(".rs"));
+    named.map(|window| (window[0].to_owned(), window[2].to_owned())).collect()
+}
+
+#[test]
+fn the_tests_on_the_page_of_bad_input_exist() {
+    let named = tests_named_on("docs/bad-input.md");
+    assert!(named.len() > 20, "{named:?}");
+    let missing = named.iter().filter(|(test, file)| {
+        let source = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+        !source.contains(&format!("fn {test}("))
+    });
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+}

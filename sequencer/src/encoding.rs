@@ -593,5 +593,8 @@ impl Form for TransferAnswer {
     }
 }
 
+mod any_bytes;
 #[cfg(test)]
 mod golden;
+
+pub use any_bytes::any_bytes;

@@ -32,6 +32,7 @@ mod reads;
 mod snapshot_transfer;
 mod state_machine;
 
+pub use encoding::any_bytes;
 pub use fault::{InitializeFault, MachineFault, MemberFault, ProposeFault, ReadFault, StartFault};
 pub use machine::{Applied, Committed, EntryId, Kind, Machine};
 pub use options::Options;

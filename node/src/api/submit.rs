@@ -1,16 +1,18 @@
 //! Submissions: into the gateway and back as results.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::{FuturesUnordered, Stream};
+use futures::{FutureExt, StreamExt};
 use ledger::TransactionId;
+use ledger::bundle::BundleBuilder;
 use ledger::transaction::ReceivedTransaction;
 use proto::convert::{self, Decision, SubmissionResult};
 use proto::{Problem, ProblemKind, wire};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Api, faults};
 use crate::gateway;
@@ -23,6 +25,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 const PIPELINE_SUBMISSIONS_MAX: usize = 8_192;
 /// Results in one message of a pipeline.
 const RESULTS_PER_MESSAGE_MAX: usize = 512;
+/// Results of one pipeline that wait to be taken before it takes no further requests.
+const RESULTS_READY_MAX: usize = 2 * RESULTS_PER_MESSAGE_MAX;
 /// A client that takes no results for this long has lost its pipeline.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,7 +45,8 @@ impl Api {
 
     /// Takes submissions as they come and gives results as they are known, until the requests end and all are
     /// answered, or nobody takes the results. While too many wait for their outcomes, or results are not taken,
-    /// no further requests are taken.
+    /// no further requests are taken. What is answered gives its transactions back at once, whether or not anyone
+    /// takes the result.
     pub async fn pipeline<E>(
         &self,
         requests: impl Stream<Item = Result<wire::SubmitRequest, E>>,
@@ -49,22 +54,31 @@ impl Api {
     ) {
         let mut requests = std::pin::pin!(requests);
         let mut waiting = FuturesUnordered::new();
+        let mut ready = VecDeque::new();
+        let mut last_taken = Instant::now();
         let mut open = true;
-        while open || !waiting.is_empty() {
-            // neither branch loses anything when the other is taken
-            let message = tokio::select! {
-                request = requests.next(), if open && waiting.len() < PIPELINE_SUBMISSIONS_MAX => {
-                    match request {
-                        Some(Ok(request)) => waiting.extend(self.submit_each(request)),
-                        Some(Err(_)) | None => open = false,
-                    }
-                    continue;
+        while open || !waiting.is_empty() || !ready.is_empty() {
+            let takes_more = open && waiting.len() < PIPELINE_SUBMISSIONS_MAX && ready.len() < RESULTS_READY_MAX;
+            // no branch loses anything when another is taken
+            tokio::select! {
+                room = timeout_at(last_taken + READER_PATIENCE, results.reserve()), if !ready.is_empty() => {
+                    let Ok(Ok(room)) = room else { return };
+                    let count = ready.len().min(RESULTS_PER_MESSAGE_MAX);
+                    room.send(ready.drain(..count).collect());
+                    last_taken = Instant::now();
                 }
-                Some(first) = waiting.next(), if !waiting.is_empty() => take_ready(first, &mut waiting),
+                Some(first) = waiting.next(), if !waiting.is_empty() => {
+                    if ready.is_empty() {
+                        last_taken = Instant::now();
+                    }
+                    ready.push_back(first);
+                    ready.extend(std::iter::from_fn(|| waiting.next().now_or_never().flatten()));
+                }
+                request = requests.next(), if takes_more => match request {
+                    Some(Ok(request)) => waiting.extend(self.submit_each(request)),
+                    Some(Err(_)) | None => open = false,
+                },
                 () = results.closed() => return,
-            };
-            if !matches!(timeout(READER_PATIENCE, results.send(message)).await, Ok(Ok(()))) {
-                return;
             }
         }
     }
@@ -77,7 +91,9 @@ impl Api {
         let ready = self.ready_to_submit();
         let admit = |submission: wire::Submission| {
             let answers = ready.clone().and_then(|()| self.admit(&submission, deadline));
-            finish(submission, answers)
+            // what is refused is not held until somebody takes the refusal
+            let transactions = if answers.is_ok() { submission.transactions } else { Vec::new() };
+            finish(submission.tag, transactions, answers)
         };
         request.submissions.into_iter().map(admit).collect()
     }
@@ -88,7 +104,12 @@ impl Api {
         deadline: Instant,
     ) -> Result<oneshot::Receiver<Vec<gateway::Answer>>, Problem> {
         let replica = self.replica()?;
-        let members = convert::members(submission, replica.state().limits().group_members_max)?;
+        let limits = replica.state().limits();
+        let members = convert::members(submission, limits.group_members_max)?;
+        if members.len() > 1 && !BundleBuilder::new().fits(members, limits) {
+            let message = format!("the group is larger than a bundle of {} bytes", limits.bundle_bytes_max);
+            return Err(Problem::new(ProblemKind::MessageTooLarge, message));
+        }
         replica.gateway().submit(members.to_vec(), deadline).map_err(faults::refusal)
     }
 
@@ -111,23 +132,10 @@ impl Api {
     }
 }
 
-/// What is known already besides the first result.
-fn take_ready<F: Future<Output = SubmissionResult>>(
-    first: SubmissionResult,
-    waiting: &mut FuturesUnordered<F>,
-) -> Vec<SubmissionResult> {
-    use futures::FutureExt;
-    let mut ready = vec![first];
-    while ready.len() < RESULTS_PER_MESSAGE_MAX
-        && let Some(Some(next)) = waiting.next().now_or_never()
-    {
-        ready.push(next);
-    }
-    ready
-}
-
+/// Waits for the outcomes of what was taken in. `transactions` are held until then: an answer may have to name them.
 async fn finish(
-    submission: wire::Submission,
+    tag: u64,
+    transactions: Vec<Bytes>,
     answers: Result<oneshot::Receiver<Vec<gateway::Answer>>, Problem>,
 ) -> SubmissionResult {
     let answers = match answers {
@@ -137,9 +145,9 @@ async fn finish(
         Err(problem) => Err(problem),
     };
     let told = |answers: Vec<gateway::Answer>| {
-        submission.transactions.iter().zip(answers).map(|(bytes, answer)| told(bytes, answer)).collect()
+        transactions.iter().zip(answers).map(|(bytes, answer)| told(bytes, answer)).collect()
     };
-    SubmissionResult { tag: submission.tag, answers: answers.map(told) }
+    SubmissionResult { tag, answers: answers.map(told) }
 }
 
 fn told(bytes: &Bytes, answer: gateway::Answer) -> convert::Answer {

@@ -19,6 +19,8 @@ use super::{Api, faults};
 
 /// Batches that are kept decoded: a second or two under load.
 const RECENT_BATCHES: usize = 128;
+/// Updates that wait for one watcher: each may be as large as a bundle, and thousands may watch.
+const UPDATES_WAITING_MAX: usize = 1;
 /// A watcher that takes nothing for this long is let go; it resumes where it was.
 const READER_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,8 +64,15 @@ impl RecentUpdates {
 }
 
 impl Api {
-    /// Sends the updates that `watch` wants, in order, until nobody takes them or something fails.
-    pub async fn watch(self, watch: Watch, updates: mpsc::Sender<Result<Update, Problem>>) {
+    /// The updates that `watch` wants, in order, until something fails or the receiver is dropped.
+    #[must_use]
+    pub fn watch(&self, watch: Watch) -> mpsc::Receiver<Result<Update, Problem>> {
+        let (sender, updates) = mpsc::channel(UPDATES_WAITING_MAX);
+        self.spawn(self.clone().send_until_left(watch, sender));
+        updates
+    }
+
+    async fn send_until_left(self, watch: Watch, updates: mpsc::Sender<Result<Update, Problem>>) {
         let sending = async {
             let problem = self.send_updates(&watch, &updates).await.err();
             if let Some(problem) = problem {

@@ -154,8 +154,7 @@ impl Ledger for LedgerService {
             with_progress: request.with_progress,
         };
         self.api.replica()?;
-        let (sender, updates) = mpsc::channel(STREAM_MESSAGES);
-        self.api.spawn(self.api.clone().watch(watch, sender));
+        let updates = self.api.watch(watch);
         let told = |update: Result<convert::Update, Problem>| match update {
             Ok(update) => Ok(wire::Update::from(&update)),
             Err(problem) => Err(problem.into()),

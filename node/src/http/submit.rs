@@ -7,21 +7,22 @@
 //! same request with any key has the same outcome.
 
 use axum::Json;
+use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use ledger::{Outcome, Rejection};
 use proto::convert::{Answer, Decision, SubmissionResult};
-use proto::{Problem, ProblemKind, wire};
+use proto::{Problem, wire};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::{Failure, rejected};
 use crate::api::Api;
+use crate::intake::{self, REQUEST_BYTES_MAX};
 use crate::json;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -49,11 +50,7 @@ struct Item {
     transactions: Vec<String>,
 }
 
-pub(super) async fn submit(
-    State(api): State<Api>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
+pub(super) async fn submit(State(api): State<Api>, headers: HeaderMap, body: Body) -> Response {
     let mut response = match answer(&api, body).await {
         Ok(response) => response,
         Err(problem) => Failure::from(problem).into_response(),
@@ -64,11 +61,9 @@ pub(super) async fn submit(
     response
 }
 
-async fn answer(api: &Api, body: Result<Bytes, BytesRejection>) -> Result<Response, Problem> {
-    let body = body.map_err(|fault| match fault.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ProblemKind::MessageTooLarge, fault.body_text()),
-        _ => Problem::bad_request("body", fault.body_text()),
-    })?;
+async fn answer(api: &Api, body: Body) -> Result<Response, Problem> {
+    let metered = Body::new(api.intake().whole(body));
+    let body = to_bytes(metered, REQUEST_BYTES_MAX).await.map_err(|fault| intake::problem(&fault))?;
     let request: Request =
         serde_json::from_slice(&body).map_err(|fault| Problem::bad_request("body", fault.to_string()))?;
     let timeout_ms = request.timeout_ms;

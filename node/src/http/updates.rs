@@ -11,7 +11,6 @@ use ledger::Party;
 use proto::Problem;
 use proto::convert::Update;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::failure::Failure;
@@ -20,8 +19,6 @@ use crate::api::Api;
 use crate::api::updates::Watch;
 use crate::json;
 
-/// Events that wait for a slow reader; then its stream waits too.
-const STREAM_EVENTS: usize = 8;
 /// The header by which browsers resume.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -61,9 +58,10 @@ pub(super) async fn updates(
         with_records: asked.records,
         with_progress: asked.progress,
     };
-    let (sender, updates) = mpsc::channel(STREAM_EVENTS);
-    api.spawn(api.clone().watch(watch, sender));
-    Ok(Sse::new(ReceiverStream::new(updates).map(|update| Ok(event(update)))).keep_alive(KeepAlive::default()))
+    Ok(
+        Sse::new(ReceiverStream::new(api.watch(watch)).map(|update| Ok(event(update))))
+            .keep_alive(KeepAlive::default()),
+    )
 }
 
 fn event(update: Result<Update, Problem>) -> Event {

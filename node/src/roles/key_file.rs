@@ -13,7 +13,10 @@ use seams::Entropy;
 pub(super) fn read_or_make(path: &Path, entropy: &dyn Entropy) -> anyhow::Result<SigningKey> {
     let key = match Key::load(path) {
         Err(KeyFault::File { source, .. }) if source.kind() == ErrorKind::NotFound => make(path, entropy)?,
-        loaded => loaded?,
+        loaded => loaded.context(
+            "the private key cannot be read: put back the file that this process had; under another key it is not \
+             believed",
+        )?,
     };
     Ok(*key.signing_key())
 }

@@ -9,6 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::connections::{Connections, connections_max, raise_open_files};
+use crate::grpc::PREFACE_BYTES;
+
 /// How long calls under way may take when the process ends.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,17 +48,17 @@ impl Servers {
     pub(super) fn start(listeners: Listeners, routes: tonic::service::Routes, router: axum::Router) -> Self {
         let stop = watch::Sender::new(false);
         let (grpc_stop, http_stop) = (stopped(&stop), stopped(&stop));
+        let max = connections_max(raise_open_files());
+        let grpc = Connections::new(listeners.grpc, max, PREFACE_BYTES);
+        // of HTTP/1 the server itself knows what has to come in time
+        let http = Connections::new(listeners.http, max, 0);
         // outside the task group: they end by being asked, so that calls under way can end
         let grpc = tokio::spawn(async move {
-            if let Err(error) = crate::grpc::serve(listeners.grpc, routes, grpc_stop).await {
+            if let Err(error) = crate::grpc::serve(grpc, routes, grpc_stop).await {
                 tracing::error!(%error, "the gRPC server ended");
             }
         });
-        let http = tokio::spawn(async move {
-            if let Err(error) = crate::http::serve(listeners.http, router, http_stop).await {
-                tracing::error!(%error, "the HTTP server ended");
-            }
-        });
+        let http = tokio::spawn(crate::http::serve(http, router, http_stop));
         Self { stop, tasks: vec![grpc, http] }
     }
 

@@ -33,7 +33,7 @@ async fn get(url: String) -> (u16, Value) {
     (status.as_u16(), serde_json::from_str(&body).unwrap())
 }
 
-async fn post(url: String, body: impl Into<Bytes>) -> (u16, String, Value) {
+pub(crate) async fn post(url: String, body: impl Into<Bytes>) -> (u16, String, Value) {
     let request = Request::post(url).header("idempotency-key", "k-1").body(Full::new(body.into())).unwrap();
     let response = send(request).await;
     assert_eq!(response.headers()["idempotency-key"], "k-1");

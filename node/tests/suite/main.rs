@@ -1,6 +1,8 @@
 //! Nodes with real disks and real connections, in one process: the servers, the roles, the tools.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../fixtures/clients.rs"]
+mod clients;
 mod support;
 
 mod network;
@@ -8,6 +10,8 @@ mod cluster;
 mod failover;
 mod updates;
 mod http;
+mod bad_input;
+mod any_bytes;
 mod admin;
 mod joining;
 mod commands;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use client::{Client, Key, Outcome, SignedTransaction};
-use ledger::{AssetType, Party, Quantity};
+use client::Client;
+use ledger::Party;
 use node::config::{NodeConfig, NodeSettings};
 use node::roles::RunningNode;
 use proto::wire::admin_client::AdminClient;
@@ -15,9 +14,9 @@ use sequencer::NodeId;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
+pub(crate) use crate::clients::{asset, commit, commit_something, eventually, in_time, issue, key};
+
 pub(crate) const CLUSTER: &str = "test";
-/// Hangs end here; nothing is judged by how long it takes.
-const HANG: Duration = Duration::from_secs(120);
 
 pub(crate) struct Cluster {
     directory: TempDir,
@@ -137,50 +136,4 @@ pub(crate) async fn led(node: &RunningNode) -> NodeId {
     let mut status = node.replica().sequencer().watch();
     let known = in_time(status.wait_for(|status| status.leader.is_some())).await.unwrap();
     known.leader.as_ref().unwrap().id
-}
-
-/// Fails a test that hangs.
-pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(HANG, future).await.expect("this test hangs")
-}
-
-/// Asks again and again until there is an answer: for what has no way to be waited for.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
-    in_time(async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-}
-
-pub(crate) fn key(seed: u8) -> Key {
-    Key::from_seed([seed; 32])
-}
-
-pub(crate) fn asset(issuer: &Key) -> AssetType {
-    AssetType { issuer: issuer.party(), symbol: "USD".parse().unwrap() }
-}
-
-/// A signed transaction that issues to a party.
-pub(crate) async fn issue(client: &Client, issuer: &Key, to: Party, quantity: i128) -> SignedTransaction {
-    let mut transaction = client.begin().await.unwrap();
-    transaction.issue(asset(issuer), to, Quantity::new(quantity));
-    transaction.prepare().unwrap().sign(issuer).unwrap().finish().unwrap()
-}
-
-/// Submits and expects it to happen; gives the batch.
-pub(crate) async fn commit(client: &Client, transaction: &SignedTransaction) -> u64 {
-    let outcome = in_time(client.submit(transaction)).await;
-    let Outcome::Committed { batch, .. } = outcome else { panic!("not committed: {outcome:?}") };
-    batch
-}
-
-/// Issues a few units; gives the batch.
-pub(crate) async fn commit_something(client: &Client) -> u64 {
-    let transaction = issue(client, &key(1), key(2).party(), 5).await;
-    commit(client, &transaction).await
 }

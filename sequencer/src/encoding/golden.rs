@@ -171,3 +171,39 @@ fn snapshots() {
         "010107070707070707070707070707070707070707070707070707070707070707070100000000100000000000007069656365"
     );
 }
+
+/// One encoding of every kind that is longer than a few bytes.
+fn encodings() -> Vec<Bytes> {
+    let vote = Vote::new_committed(2, 1);
+    let request =
+        AppendEntriesRequest { vote, prev_log_id: Some(id(1, 2, 7)), leader_commit: None, entries: entries() };
+    let mut encodings: Vec<Bytes> = entries().iter().map(|entry| encode_record(entry, 7).0).collect();
+    encodings.extend([
+        encode_append(&request),
+        encode(&StoredMembership::new(Some(id(2, 1, 10)), membership())),
+        encode(&AppendEntriesResponse::<TypeConfig>::PartialSuccess(Some(id(2, 1, 9)))),
+        encode::<StreamAppendResult<TypeConfig>>(&Err(StreamAppendError::Conflict(id(2, 1, 9)))),
+        encode(&Ballot { only_asking: false, request: VoteRequest::new(vote, Some(id(2, 1, 9))) }),
+        encode(&TransferLeaderRequest::<TypeConfig>::new(vote, 2, None)),
+        encode(&ReadAnswer::NotLeader(Some(Leader { id: 2, address: Address::new("n2:7") }))),
+        encode_transfer(&TransferRequest::Begin { vote, manifest: Bytes::from_static(b"manifest") }),
+        encode_transfer(&TransferRequest::Finish { transfer: [7; 32], vote }),
+    ]);
+    encodings
+}
+
+#[test]
+fn a_changed_byte_is_refused_or_read_as_what_stands_there() {
+    for encoding in encodings() {
+        any_bytes(&encoding);
+        for position in 0..encoding.len() {
+            let mut changed = encoding.to_vec();
+            for value in 0..=u8::MAX {
+                changed[position] = value;
+                any_bytes(&changed);
+            }
+            any_bytes(&encoding[..position]);
+            any_bytes(&[&encoding[..position], &[0], &encoding[position..]].concat());
+        }
+    }
+}
