@@ -68,6 +68,8 @@ pub struct Done {
 pub trait Onlooker: Sync {
     /// So many live outputs have been issued, of so many.
     fn preloaded(&self, done: u64, of: u64);
+    /// So many pairs of parties are given what they settle with.
+    fn endowing(&self, pairs: usize);
     /// The load begins.
     fn begun(&self);
 }
@@ -94,6 +96,7 @@ impl Load {
             done.acknowledged.append(&mut preloaded.acknowledged);
             done.supply.push(preloaded.supply);
         }
+        onlooker.endowing(self.trade.pairs);
         let market = Market::open(&connections[0], self.trade).await?;
         onlooker.begun();
         let begin = Instant::now();

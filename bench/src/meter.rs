@@ -39,19 +39,14 @@ struct Window {
 
 #[derive(Debug)]
 struct Measured {
-    settlements: u64,
-    transactions: u64,
-    refused: u64,
-    offered: u64,
-    pushed_back: u64,
-    settlement_latency: Histogram<u64>,
-    transaction_latency: Histogram<u64>,
+    whole: Counts,
+    seconds: Vec<Counts>,
     rejected: BTreeMap<String, u64>,
-    seconds: Vec<Second>,
 }
 
+/// Counts of a whole run or of one second of it.
 #[derive(Debug)]
-struct Second {
+struct Counts {
     settlements: u64,
     transactions: u64,
     refused: u64,
@@ -63,17 +58,7 @@ struct Second {
 
 impl Default for Meter {
     fn default() -> Self {
-        let measured = Measured {
-            settlements: 0,
-            transactions: 0,
-            refused: 0,
-            offered: 0,
-            pushed_back: 0,
-            settlement_latency: histogram(DIGITS.0),
-            transaction_latency: histogram(DIGITS.0),
-            rejected: BTreeMap::new(),
-            seconds: Vec::new(),
-        };
+        let measured = Measured { whole: Counts::new(DIGITS.0), seconds: Vec::new(), rejected: BTreeMap::new() };
         Self {
             whole: None,
             window: OnceLock::new(),
@@ -99,36 +84,16 @@ impl Meter {
     /// Counts a committed transaction that was handed over at `since`.
     pub fn transaction(&self, since: Instant) {
         self.whole.iter().for_each(|whole| whole.transaction(since));
-        let now = Instant::now();
-        let latency = micros(now, since);
-        let mut measured = self.lock();
-        if let Some(second) = self.second(now) {
-            measured.transactions += 1;
-            let second = measured.second(second);
-            second.transactions += 1;
-            second.transaction_latency.saturating_record(latency);
-        }
-        if self.second(since).is_some() {
-            measured.transaction_latency.saturating_record(latency);
-        }
+        self.count(Instant::now(), |counts| counts.transactions += 1);
+        self.time(since, |counts| &mut counts.transaction_latency);
     }
 
     /// Counts committed settlements that one transaction settled, and that began or were due at `since`.
     pub fn settled(&self, count: u64, since: Instant) {
         self.whole.iter().for_each(|whole| whole.settled(count, since));
         self.settlements.fetch_add(count, Ordering::Relaxed);
-        let now = Instant::now();
-        let latency = micros(now, since);
-        let mut measured = self.lock();
-        if let Some(second) = self.second(now) {
-            measured.settlements += count;
-            let second = measured.second(second);
-            second.settlements += count;
-            second.settlement_latency.saturating_record(latency);
-        }
-        if self.second(since).is_some() {
-            measured.settlement_latency.saturating_record(latency);
-        }
+        self.count(Instant::now(), |counts| counts.settlements += count);
+        self.time(since, |counts| &mut counts.settlement_latency);
     }
 
     /// Counts a rejection.
@@ -141,61 +106,50 @@ impl Meter {
     /// Counts a transaction that no node took in.
     pub fn refuse(&self) {
         self.whole.iter().for_each(|whole| whole.refuse());
-        if let Some(second) = self.second(Instant::now()) {
-            let mut measured = self.lock();
-            measured.refused += 1;
-            measured.second(second).refused += 1;
-        }
+        self.count(Instant::now(), |counts| counts.refused += 1);
     }
 
     /// Counts settlements that were due at this time.
     pub fn offer(&self, count: u64, due: Instant) {
-        if let Some(second) = self.second(due) {
-            let mut measured = self.lock();
-            measured.offered += count;
-            measured.second(second).offered += count;
-        }
+        self.count(due, |counts| counts.offered += count);
     }
 
     /// Counts settlements that were due at this time and could not begin.
     pub fn push_back(&self, count: u64, due: Instant) {
-        if let Some(second) = self.second(due) {
-            let mut measured = self.lock();
-            measured.pushed_back += count;
-            measured.second(second).pushed_back += count;
-        }
+        self.count(due, |counts| counts.pushed_back += count);
     }
 
     /// Latency of settlements so far.
     #[must_use]
     pub fn settlement_latency(&self) -> Latency {
-        percentiles(&self.lock().settlement_latency)
+        percentiles(&self.lock().whole.settlement_latency)
     }
 
     /// Fills in what was measured over this many seconds.
     pub fn fill(&self, report: &mut Report, seconds: f64) {
         let measured = self.lock();
+        let counts = &measured.whole;
         let per_second = |count: u64| if seconds > 0.0 { number(count) / seconds } else { 0.0 };
         report.seconds = seconds;
-        report.settlements_committed = measured.settlements;
-        report.transactions_committed = measured.transactions;
-        report.settlements_per_second = per_second(measured.settlements);
-        report.transactions_per_second = per_second(measured.transactions);
-        report.settlement_latency_ms = percentiles(&measured.settlement_latency);
-        report.transaction_latency_ms = percentiles(&measured.transaction_latency);
+        report.settlements_committed = counts.settlements;
+        report.transactions_committed = counts.transactions;
+        report.settlements_per_second = per_second(counts.settlements);
+        report.transactions_per_second = per_second(counts.transactions);
+        report.settlement_latency_ms = percentiles(&counts.settlement_latency);
+        report.transaction_latency_ms = percentiles(&counts.transaction_latency);
         report.rejected = measured.rejected.clone();
-        report.refused = measured.refused;
-        if measured.offered > 0 {
-            let (settlements, pushed_back) = (measured.offered, measured.pushed_back);
-            let settlements_per_second = per_second(settlements);
-            report.offered = Some(Offered { settlements, settlements_per_second, pushed_back });
-        }
+        report.refused = counts.refused;
+        report.offered = (counts.offered > 0).then(|| Offered {
+            settlements: counts.offered,
+            settlements_per_second: per_second(counts.offered),
+            pushed_back: counts.pushed_back,
+        });
     }
 
     /// Figures second by second.
     #[must_use]
     pub fn seconds(&self) -> Vec<SecondFigures> {
-        self.lock().seconds.iter().map(Second::figures).collect()
+        self.lock().seconds.iter().map(Counts::figures).collect()
     }
 
     /// Which second of the window this time falls into, if any.
@@ -205,30 +159,56 @@ impl Meter {
         if offset < window.length { usize::try_from(offset.as_secs()).ok() } else { None }
     }
 
+    /// Adds to the whole run and to the second that this time falls into, if it falls into the window.
+    fn count(&self, at: Instant, add: impl Fn(&mut Counts)) {
+        if let Some(second) = self.second(at) {
+            let mut measured = self.lock();
+            add(&mut measured.whole);
+            add(measured.second(second));
+        }
+    }
+
+    /// Times what began or was due at `since` and ends now: for the whole run by when it began, for a second by when it
+    /// ended.
+    fn time(&self, since: Instant, histogram: impl Fn(&mut Counts) -> &mut Histogram<u64>) {
+        let now = Instant::now();
+        let micros = now.saturating_duration_since(since).as_micros();
+        let latency = u64::try_from(micros).unwrap_or(LATENCY_MAX).min(LATENCY_MAX);
+        let mut measured = self.lock();
+        if self.second(since).is_some() {
+            histogram(&mut measured.whole).saturating_record(latency);
+        }
+        if let Some(second) = self.second(now) {
+            histogram(measured.second(second)).saturating_record(latency);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Measured> {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Measured {
-    fn second(&mut self, index: usize) -> &mut Second {
+    fn second(&mut self, index: usize) -> &mut Counts {
         while self.seconds.len() <= index {
-            self.seconds.push(Second::new());
+            self.seconds.push(Counts::new(DIGITS.1));
         }
         &mut self.seconds[index]
     }
 }
 
-impl Second {
-    fn new() -> Self {
+impl Counts {
+    fn new(digits: u8) -> Self {
+        let histogram =
+            || Histogram::new_with_max(LATENCY_MAX, digits).expect("the bounds are constants that are allowed");
         Self {
             settlements: 0,
             transactions: 0,
             refused: 0,
             offered: 0,
             pushed_back: 0,
-            settlement_latency: histogram(DIGITS.1),
-            transaction_latency: histogram(DIGITS.1),
+            settlement_latency: histogram(),
+            transaction_latency: histogram(),
         }
     }
 
@@ -243,14 +223,6 @@ impl Second {
             transaction_latency_ms: percentiles(&self.transaction_latency),
         }
     }
-}
-
-fn histogram(digits: u8) -> Histogram<u64> {
-    Histogram::new_with_max(LATENCY_MAX, digits).expect("the bounds are constants that are allowed")
-}
-
-fn micros(now: Instant, since: Instant) -> u64 {
-    u64::try_from(now.saturating_duration_since(since).as_micros()).unwrap_or(LATENCY_MAX).min(LATENCY_MAX)
 }
 
 fn percentiles(histogram: &Histogram<u64>) -> Latency {

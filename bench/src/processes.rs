@@ -135,3 +135,21 @@ fn disk_bytes(directory: &Path) -> u64 {
     });
     sizes.sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_seen_and_one_that_is_gone_is_not() {
+        let gone = Watched { name: "gone".to_owned(), role: NODES, pid: u32::MAX, data: None };
+        let watched = [Watched::load_generator(), gone];
+        let figures = sample(&watched, Instant::now(), Duration::ZERO).await;
+        assert_eq!(figures.iter().map(|process| process.samples.len()).collect::<Vec<_>>(), [1, 0]);
+        let mut report = Report { transactions_committed: 4, ..Report::default() };
+        fill(&mut report, &watched, figures);
+        let resources = report.resources.expect("they were filled in");
+        assert!(resources.rss_peak_bytes[LOAD_GENERATOR] > 0);
+        assert_eq!(resources.cpu_seconds["gone"].to_bits(), 0.0_f64.to_bits());
+    }
+}

@@ -176,3 +176,23 @@ pub fn number(count: u64) -> f64 {
     let [a, b, c, d, e, f, g, h] = count.to_be_bytes();
     f64::from(u32::from_be_bytes([a, b, c, d])) * 4_294_967_296.0 + f64::from(u32::from_be_bytes([e, f, g, h]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_good_where_the_end_state_is_sound_or_nobody_looked() {
+        let sound = Report { heads_agree: true, conserved: true, ..Report::default() };
+        for (report, good) in [
+            (sound.clone(), true),
+            (Report { lost: 1, ..sound.clone() }, false),
+            (Report { conserved: false, ..sound.clone() }, false),
+            (Report { audit_skipped: true, ..Report::default() }, true),
+            (Report { audit_skipped: true, unknown: 1, ..Report::default() }, false),
+            (Report { problems: vec!["one".to_owned()], ..sound }, false),
+        ] {
+            assert_eq!(report.is_good(), good, "{report:?}");
+        }
+    }
+}

@@ -114,10 +114,17 @@ impl Onlooker for Screen {
         bar.set_position(done);
     }
 
+    fn endowing(&self, pairs: usize) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).preload = None;
+        if self.manner.shown {
+            eprintln!("Issuing cash and bonds to {pairs} pairs of parties");
+        }
+    }
+
     fn begun(&self) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.preload = None;
         if self.manner.shown {
+            eprintln!("Settling for {} s", self.length.as_secs());
             let view = view::draw(self.endpoints.clone(), Arc::clone(&self.meter), Some(self.length));
             shown.view = Some(tokio::spawn(view));
         }
