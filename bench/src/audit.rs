@@ -65,13 +65,14 @@ pub async fn audit(
     report.receipts_verified = verify_receipts(nodes, expected.acknowledged, report).await;
 }
 
-/// Waits until all nodes show one head.
+/// Waits until all nodes show one head. Only a linearizable head covers everything that was acknowledged: what a node
+/// shows without asking the others is the head that was signed last.
 async fn converged(nodes: &[Client]) -> Result<Head, String> {
     let begun = Instant::now();
     loop {
         let mut heads = Vec::new();
         for node in nodes {
-            match node.position(client::Consistency::Local).await {
+            match node.position(client::Consistency::Linearizable).await {
                 Ok(head) => heads.push(head),
                 Err(problem) => tracing::debug!(%problem, "a node does not answer yet"),
             }
