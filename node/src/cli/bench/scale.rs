@@ -36,8 +36,8 @@ pub(crate) struct ScaleArguments {
     /// How long each load runs before it is measured, in seconds
     #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(..=3_600))]
     warm_up: u64,
-    /// Settlements in flight in the closed loops
-    #[arg(long, default_value_t = 256, value_parser = value_parser!(u32).range(1..=100_000))]
+    /// Settlements in flight in the closed loops: enough that waiting for answers does not limit them
+    #[arg(long, default_value_t = 1_024, value_parser = value_parser!(u32).range(1..=100_000))]
     in_flight: u32,
     /// Settlements per transaction
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=200))]
