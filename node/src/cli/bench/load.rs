@@ -21,9 +21,10 @@ const PAIRS: (u32, u32) = (64, 8_192);
 
 const EXAMPLES: &str = "\
 Closed loop (--in-flight): every pair settles again as soon as it has settled. Shows what the cluster can do.
-Open loop (--rate): settlements are due at a fixed rate, whatever the cluster does, and latency counts from when a
-settlement was due, waiting for an idle pair of parties included. Shows what users see. What cannot begin within a second,
-because no pair is idle or no node takes it in, is counted as pushed back.
+
+Open loop (--rate): settlements are due at a fixed rate, whatever the cluster does, and latency counts from when a \
+settlement was due, waiting for an idle pair of parties included. Shows what users see. What cannot begin within a \
+second, because no pair is idle or no node takes it in, is counted as pushed back.
 
 A settlement is two signed transactions. With --settlements-per-tx N each of them carries N, and latency is theirs.
 

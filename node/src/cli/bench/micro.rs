@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::value_parser;
 
 const EXAMPLES: &str = "\
-Steps: transaction/encode, transaction/decode, verify/1 transactions (64, 1024), apply/200 settlements,
+Steps: transaction/encode, transaction/decode, verify/1 transactions (64, 1024), apply/200 settlements, \
 commitments/append 1024 Merkle leaves, commitments/insert into the digest, store/flush 4000 new outputs into RocksDB.
+
 Each runs on one core. Results are kept, and the next run is compared with them.
 
 Examples:
