@@ -14,6 +14,7 @@ pub mod submit;
 pub mod updates;
 
 mod faults;
+mod turns;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,7 @@ use crate::intake::Intake;
 use crate::network::Channels;
 use crate::replica::Replica;
 use greeting::Neighbours;
+use turns::Turns;
 use updates::RecentUpdates;
 
 /// How long a read may wait for the freshness that it asks for. Longer than an election.
@@ -64,6 +66,7 @@ struct Inner {
     recent: RecentUpdates,
     neighbours: Neighbours,
     intake: Intake,
+    turns: Turns,
 }
 
 impl fmt::Debug for Api {
@@ -86,6 +89,7 @@ impl Api {
             recent: RecentUpdates::default(),
             neighbours: Neighbours::default(),
             intake: Intake::default(),
+            turns: Turns::default(),
         }))
     }
 
@@ -132,6 +136,11 @@ impl Api {
     /// What clients' messages on their way in may hold.
     pub(crate) fn intake(&self) -> &Intake {
         &self.0.intake
+    }
+
+    /// The room at the gateway.
+    fn turns(&self) -> &Turns {
+        &self.0.turns
     }
 
     pub(crate) fn channels(&self) -> &Channels {

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{FuturesUnordered, Stream};
+use futures::future::OptionFuture;
+use futures::stream::{FuturesOrdered, FuturesUnordered, Stream};
 use futures::{FutureExt, StreamExt};
 use ledger::TransactionId;
 use ledger::bundle::BundleBuilder;
@@ -14,12 +15,10 @@ use proto::{Problem, ProblemKind, wire};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::turns::{Room, Turn, turns_of};
 use super::{Api, faults};
 use crate::gateway;
 
-/// How long a submission may take unless its sender says otherwise, and at most.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
-const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// Submissions of one pipeline that wait for their outcomes. Half of what a gateway admits, so that one client leaves
 /// room for others; a client that sends more is slowed down, not refused.
 const PIPELINE_SUBMISSIONS_MAX: usize = 8_192;
@@ -40,7 +39,21 @@ impl Api {
             return Err(Problem::bad_request("submissions", "missing"));
         }
         self.ready_to_submit()?;
-        Ok(futures::future::join_all(self.submit_each(request)).await)
+        let mut waiting = FuturesOrdered::new();
+        let mut results = Vec::new();
+        for turn in turns_of(request) {
+            let mut room = std::pin::pin!(self.turns().wait(&turn));
+            let room = loop {
+                tokio::select! {
+                    room = &mut room => break room,
+                    // what is answered gives its room back, also while more is waited for
+                    Some(result) = waiting.next(), if !waiting.is_empty() => results.push(result),
+                }
+            };
+            waiting.extend(self.submit_each(turn, room));
+        }
+        results.extend(waiting.collect::<Vec<_>>().await);
+        Ok(results)
     }
 
     /// Takes submissions as they come and gives results as they are known, until the requests end and all are
@@ -53,14 +66,26 @@ impl Api {
         results: mpsc::Sender<Vec<SubmissionResult>>,
     ) {
         let mut requests = std::pin::pin!(requests);
+        let mut turns = VecDeque::new();
+        let mut next_turn = None;
         let mut waiting = FuturesUnordered::new();
         let mut ready = VecDeque::new();
         let mut last_taken = Instant::now();
         let mut open = true;
-        while open || !waiting.is_empty() || !ready.is_empty() {
-            let takes_more = open && waiting.len() < PIPELINE_SUBMISSIONS_MAX && ready.len() < RESULTS_READY_MAX;
-            // no branch loses anything when another is taken
+        while open || !turns.is_empty() || next_turn.is_some() || !waiting.is_empty() || !ready.is_empty() {
+            let takes_more = waiting.len() < PIPELINE_SUBMISSIONS_MAX && ready.len() < RESULTS_READY_MAX;
+            if takes_more && next_turn.is_none() {
+                next_turn = turns.pop_front().map(|turn| (self.turns().wait(&turn).boxed(), turn));
+            }
+            let all_given = next_turn.is_none();
+            // no branch loses anything when another is taken; a turn is waited for until it comes, for what it is given
+            // is taken from others
             tokio::select! {
+                Some(room) = OptionFuture::from(next_turn.as_mut().map(|(room, _)| room)), if !all_given => {
+                    if let Some((_, turn)) = next_turn.take() {
+                        waiting.extend(self.submit_each(turn, room));
+                    }
+                }
                 room = timeout_at(last_taken + READER_PATIENCE, results.reserve()), if !ready.is_empty() => {
                     let Ok(Ok(room)) = room else { return };
                     let count = ready.len().min(RESULTS_PER_MESSAGE_MAX);
@@ -74,8 +99,8 @@ impl Api {
                     ready.push_back(first);
                     ready.extend(std::iter::from_fn(|| waiting.next().now_or_never().flatten()));
                 }
-                request = requests.next(), if takes_more => match request {
-                    Some(Ok(request)) => waiting.extend(self.submit_each(request)),
+                request = requests.next(), if open && takes_more && all_given => match request {
+                    Some(Ok(request)) => turns = turns_of(request),
                     Some(Err(_)) | None => open = false,
                 },
                 () = results.closed() => return,
@@ -83,19 +108,25 @@ impl Api {
         }
     }
 
-    /// Gives every submission to the gateway, in order; the futures wait for their outcomes.
-    fn submit_each(&self, request: wire::SubmitRequest) -> Vec<impl Future<Output = SubmissionResult> + use<>> {
-        let asked = Duration::from_millis(u64::from(request.timeout_ms));
-        let patience = if asked.is_zero() { TIMEOUT_DEFAULT } else { asked.min(TIMEOUT_MAX) };
-        let deadline = Instant::now() + patience;
-        let ready = self.ready_to_submit();
-        let admit = |submission: wire::Submission| {
-            let answers = ready.clone().and_then(|()| self.admit(&submission, deadline));
-            // what is refused is not held until somebody takes the refusal
-            let transactions = if answers.is_ok() { submission.transactions } else { Vec::new() };
-            finish(submission.tag, transactions, answers)
+    /// Gives every submission to the gateway, in order; the futures wait for their outcomes. Where there was no room
+    /// for the turn, every submission is refused for that.
+    fn submit_each(
+        &self,
+        turn: Turn,
+        room: Result<Room, Problem>,
+    ) -> Vec<impl Future<Output = SubmissionResult> + use<>> {
+        let (mut room, ready) = match room {
+            Ok(room) => (Some(room), self.ready_to_submit()),
+            Err(problem) => (None, Err(problem)),
         };
-        request.submissions.into_iter().map(admit).collect()
+        let admit = |submission: wire::Submission| {
+            let part = room.as_mut().and_then(|room| room.part_for(&submission));
+            let answers = ready.clone().and_then(|()| self.admit(&submission, turn.deadline));
+            // what is refused is not held until somebody takes the refusal
+            let held = if answers.is_ok() { (submission.transactions, part) } else { (Vec::new(), None) };
+            finish(submission.tag, held, answers)
+        };
+        turn.submissions.into_iter().map(admit).collect()
     }
 
     fn admit(
@@ -132,10 +163,11 @@ impl Api {
     }
 }
 
-/// Waits for the outcomes of what was taken in. `transactions` are held until then: an answer may have to name them.
+/// Waits for the outcomes of what was taken in. The transactions and their room are held until then: an answer may have
+/// to name them.
 async fn finish(
     tag: u64,
-    transactions: Vec<Bytes>,
+    (transactions, _room): (Vec<Bytes>, Option<Room>),
     answers: Result<oneshot::Receiver<Vec<gateway::Answer>>, Problem>,
 ) -> SubmissionResult {
     let answers = match answers {
