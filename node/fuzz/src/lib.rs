@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -112,6 +112,9 @@ pub fn http_submission(bytes: &[u8]) {
     let response = world.runtime.block_on(world.router().oneshot(request)).expect("a router answers");
     let status = response.status().as_u16();
     assert!([200, 400, 409, 413, 422].contains(&status), "{status}");
+    let body = world.runtime.block_on(to_bytes(response.into_body(), usize::MAX)).expect("a whole answer");
+    let answer = String::from_utf8_lossy(&body);
+    assert!(!answer.contains("\"unknown\""), "{answer}");
 }
 
 /// A request to submit, through the gateway, the validator, the order and the disk: every submission has its answers.

@@ -12,21 +12,22 @@ use crate::machine::Observer;
 /// What a bundle's owner may still be told: it is passed over at most once per set of certificates, and applied once.
 const MESSAGES_MAX: usize = 8;
 
-/// Bundles of this gateway that are on their way.
+/// Bundles of this gateway that are on their way. Equal submissions at the same time make equal bundles: what becomes of
+/// one is the answer to all of them.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    bundles: Mutex<HashMap<BundleDigest, mpsc::Sender<Arc<AppliedEntry>>>>,
+    bundles: Mutex<HashMap<BundleDigest, Vec<mpsc::Sender<Arc<AppliedEntry>>>>>,
 }
 
 impl Waiting {
-    /// Registers a bundle; what becomes of it arrives at the receiver. Two bundles with the same bytes are one bundle.
+    /// Registers a bundle; what becomes of it arrives at the receiver.
     pub(super) fn register(
         self: &Arc<Self>,
         bundle: BundleDigest,
     ) -> (WaitingGuard, mpsc::Receiver<Arc<AppliedEntry>>) {
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
-        self.bundles.lock().expect("no holder panics").insert(bundle, sender);
-        (WaitingGuard { waiting: Arc::clone(self), bundle }, receiver)
+        self.bundles.lock().expect("no holder panics").entry(bundle).or_default().push(sender.clone());
+        (WaitingGuard { waiting: Arc::clone(self), bundle, sender }, receiver)
     }
 }
 
@@ -35,21 +36,30 @@ impl Waiting {
 pub(super) struct WaitingGuard {
     waiting: Arc<Waiting>,
     bundle: BundleDigest,
+    sender: mpsc::Sender<Arc<AppliedEntry>>,
 }
 
 impl Drop for WaitingGuard {
     fn drop(&mut self) {
-        self.waiting.bundles.lock().expect("no holder panics").remove(&self.bundle);
+        let mut bundles = self.waiting.bundles.lock().expect("no holder panics");
+        if let Some(senders) = bundles.get_mut(&self.bundle) {
+            senders.retain(|sender| !sender.same_channel(&self.sender));
+            if senders.is_empty() {
+                bundles.remove(&self.bundle);
+            }
+        }
     }
 }
 
 impl Observer for Waiting {
     fn applied(&self, _index: u64, entry: &AppliedEntry) {
         let Some(bundle) = entry.bundle else { return };
-        let sender = self.bundles.lock().expect("no holder panics").get(&bundle).cloned();
-        if let Some(sender) = sender {
+        let bundles = self.bundles.lock().expect("no holder panics");
+        let Some(senders) = bundles.get(&bundle) else { return };
+        let entry = Arc::new(entry.clone());
+        for sender in senders {
             // a full channel holds the answer already
-            drop(sender.try_send(Arc::new(entry.clone())));
+            drop(sender.try_send(Arc::clone(&entry)));
         }
     }
 }

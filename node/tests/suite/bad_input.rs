@@ -374,6 +374,20 @@ async fn a_replay_at_every_node_has_the_first_outcome_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_submissions_at_the_same_time_have_the_same_answer() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    for quantity in 1..=20 {
+        let transaction = issue(&client, &key(BANK), party(ALICE), quantity).await;
+        let bytes = transaction.bytes().to_vec();
+        let all = (0..4).map(|_| over_grpc(&cluster, 1, vec![bytes.clone()]));
+        let answers = futures::future::join_all(all).await;
+        assert!(matches!(answers[0].answers.as_ref().unwrap()[0].decision, Decision::Sequenced { .. }));
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_of_a_dead_address_and_a_follower_commits_and_one_of_only_dead_addresses_is_told() {
     let cluster = Cluster::start(3).await;
     let follower = cluster.address(cluster.follower().await);
