@@ -1,8 +1,7 @@
 //! Clients that mean harm: an honest one goes on meanwhile, and the node's memory stays bounded.
 //!
 //! What is asserted are counts and bytes. The honest client's latency under attack is printed as a ratio to its latency
-//! before, measured in the same run; it is judged only by a bound so wide that nothing but starvation reaches it, for
-//! attackers, node and honest client share this machine's processors.
+//! before, measured in the same run, and not judged: attackers, node and honest client share this machine's processors.
 
 use std::time::{Duration, Instant};
 
