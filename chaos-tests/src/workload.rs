@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use ledger::{Head, Outcome, OutputId, Party, Rejection, Transaction};
-use node::gateway::Answer;
+use node::gateway::{Answer, Lane};
 use node::replica::{Consistency, Replica};
 use seams::Address;
 use sequencer::NodeId;
@@ -117,7 +117,9 @@ impl Client {
         let asked = members.to_vec();
         // the node is given a little less time than the client takes: sometimes it answers that it does not know
         let deadline = Instant::now() + patience * 9 / 10;
-        let submission = |replica: Replica| async move { replica.gateway().submit(asked, deadline).ok()?.await.ok() };
+        let lane = if self.world.chance(50) { Lane::Light } else { Lane::Bulk };
+        let submission =
+            |replica: Replica| async move { replica.gateway().submit(lane, asked, deadline).ok()?.await.ok() };
         let answers: Option<Option<Vec<Answer>>> = self.ask(node, members, patience, submission).await;
         let Some(mut answers) = answers.flatten() else { return false };
         if self.bug == Some(PlantedBug::GarbleAnswer) && self.world.chance(5) {

@@ -1,7 +1,7 @@
 //! The gateway: submissions in, outcomes out.
 //!
 //! ```text
-//! submit ─► queue (bounded) ─► bundle (no waiting when idle, full under load) ─► certify (validators)
+//! submit ─► lane (bounded) ─► bundle (no waiting when idle, full under load) ─► certify (validators)
 //!        ─► forward (to the leader, again and again until it is applied) ─► answer (from this replica's own apply)
 //! ```
 //! A bundle may reach the order twice; transactions may not: their identifiers have one outcome. So forwarding is
@@ -23,13 +23,23 @@ use ledger::{Head, OutcomeRecord, Rejection, Sequence};
 use seams::{Clock, Transport};
 use sequencer::Sequencer;
 use storage::LedgerState;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use validator::ValidatorPool;
 
 pub use forward::{ConfigureFault, ForwardAnswer, ForwardRequest};
 pub(crate) use forward::{configure, serve as serve_forward};
 pub use waiting::Waiting;
+
+/// A way through the gateway. Lanes do not wait for each other: a few submissions in the light one are not behind the
+/// many in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// For those who send little and wait for the answer.
+    Light,
+    /// For everything else.
+    Bulk,
+}
 
 /// Bounds of a gateway.
 #[derive(Debug, Clone)]
@@ -38,7 +48,7 @@ pub struct GatewayOptions {
     pub queued_transactions_max: usize,
     /// The same in bytes.
     pub queued_bytes_max: usize,
-    /// Bundles on their way at once: enough to keep validators, disk and network busy together.
+    /// Bundles of each lane on their way at once: one is validated while another is ordered.
     pub bundles_in_flight_max: usize,
     /// A bundle is closed at this many transactions.
     pub bundle_transactions_max: usize,
@@ -57,8 +67,8 @@ impl Default for GatewayOptions {
         Self {
             queued_transactions_max: 16_384,
             queued_bytes_max: 64 * 1024 * 1024,
-            bundles_in_flight_max: 4,
-            bundle_transactions_max: 1_024,
+            bundles_in_flight_max: 2,
+            bundle_transactions_max: 256,
             bundle_bytes_max: 1024 * 1024,
             forward_timeout: Duration::from_secs(2),
             retry_pause: Duration::from_millis(20),
@@ -163,10 +173,10 @@ struct Inner {
     options: GatewayOptions,
     around: Surroundings,
     waiting: Arc<Waiting>,
-    queue: mpsc::UnboundedSender<Pending>,
+    light: mpsc::UnboundedSender<Pending>,
+    bulk: mpsc::UnboundedSender<Pending>,
     queued_transactions: AtomicUsize,
     queued_bytes: AtomicUsize,
-    in_flight: Arc<Semaphore>,
     counters: Counters,
 }
 
@@ -189,20 +199,22 @@ impl Gateway {
     /// Starts the gateway's tasks in the caller's task group. `waiting` is what the machine tells of applied bundles.
     #[must_use]
     pub fn start(options: GatewayOptions, around: Surroundings, waiting: Arc<Waiting>) -> Self {
-        // the queue's bound is kept by the counters below, which count bytes too
-        let (queue, arrivals) = mpsc::unbounded_channel();
-        let in_flight = Arc::new(Semaphore::new(options.bundles_in_flight_max));
+        // the bound of both is kept by the counters below, which count bytes too
+        let (light, light_arrivals) = mpsc::unbounded_channel();
+        let (bulk, bulk_arrivals) = mpsc::unbounded_channel();
         let gateway = Self(Arc::new(Inner {
             options,
             around,
             waiting,
-            queue,
+            light,
+            bulk,
             queued_transactions: AtomicUsize::new(0),
             queued_bytes: AtomicUsize::new(0),
-            in_flight,
             counters: Counters::default(),
         }));
-        drop(seams::tasks::spawn(bundler::run(gateway.clone(), arrivals)));
+        for arrivals in [light_arrivals, bulk_arrivals] {
+            drop(seams::tasks::spawn(bundler::run(gateway.clone(), arrivals)));
+        }
         gateway
     }
 
@@ -211,7 +223,12 @@ impl Gateway {
     ///
     /// # Errors
     /// Where it is not taken in; then nothing happened.
-    pub fn submit(&self, members: Vec<Bytes>, deadline: Instant) -> Result<oneshot::Receiver<Vec<Answer>>, Refusal> {
+    pub fn submit(
+        &self,
+        lane: Lane,
+        members: Vec<Bytes>,
+        deadline: Instant,
+    ) -> Result<oneshot::Receiver<Vec<Answer>>, Refusal> {
         let limits = self.0.around.state.limits();
         if members.is_empty() {
             return Err(Refusal::Malformed("a submission has at least one transaction".to_owned()));
@@ -227,7 +244,11 @@ impl Gateway {
         let stamp = self.0.around.heads.borrow().size;
         let pending = Pending { stamp, members, deadline, reply };
         self.reserve(&pending)?;
-        self.0.queue.send(pending).map_err(|_closed| Refusal::Stopping)?;
+        let lane = match lane {
+            Lane::Light => &self.0.light,
+            Lane::Bulk => &self.0.bulk,
+        };
+        lane.send(pending).map_err(|_closed| Refusal::Stopping)?;
         Ok(answers)
     }
 

@@ -9,7 +9,12 @@ use std::fmt::{self, Debug};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
+
+/// Of the threads of parallel loops, by the operating system's measure: where cores are short, whoever moves bytes or
+/// waits for one small result goes before whoever computes for long.
+const LOOPS_PRIORITY: i32 = 5;
 
 /// Runs work off the async runtime.
 pub trait Compute: Send + Sync + Debug + 'static {
@@ -53,7 +58,12 @@ impl ThreadPool {
     /// When the operating system refuses a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        let cores = builder.thread_name(|index| format!("compute-{index}")).build().map_err(std::io::Error::other)?;
+        let builder = builder.thread_name(|index| format!("compute-{index}"));
+        let builder = builder.start_handler(|_| {
+            // a process may always lower its own; were it refused, these threads would run like all others
+            let _refused = setpriority_process(None, LOOPS_PRIORITY);
+        });
+        let cores = builder.build().map_err(std::io::Error::other)?;
         Ok(ThreadPool { cores })
     }
 }
@@ -70,6 +80,10 @@ impl Compute for ThreadPool {
     }
 
     fn for_each(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
+        // one part shares nothing: it waits for no core's turn behind other loops
+        if count == 1 {
+            return job(0);
+        }
         self.cores.install(|| (0..count).into_par_iter().for_each(job));
     }
 }

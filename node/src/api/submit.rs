@@ -15,9 +15,9 @@ use proto::{Problem, ProblemKind, wire};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::turns::{Room, Turn, turns_of};
+use super::turns::{Asker, Room, Turn, turns_of};
 use super::{Api, faults};
-use crate::gateway;
+use crate::gateway::{self, Lane};
 
 /// Submissions of one pipeline that wait for their outcomes. Half of what a gateway admits, so that one client leaves
 /// room for others; a client that sends more is slowed down, not refused.
@@ -42,12 +42,14 @@ impl Api {
         let mut waiting = FuturesOrdered::new();
         let mut results = Vec::new();
         for turn in turns_of(request) {
-            let mut room = std::pin::pin!(self.turns().wait(&turn));
-            let room = loop {
-                tokio::select! {
-                    room = &mut room => break room,
-                    // what is answered gives its room back, also while more is waited for
-                    Some(result) = waiting.next(), if !waiting.is_empty() => results.push(result),
+            let room = {
+                let mut room = std::pin::pin!(self.turns().wait_among_many(&turn));
+                loop {
+                    tokio::select! {
+                        room = &mut room => break room,
+                        // what is answered gives its room back, also while more is waited for
+                        Some(result) = waiting.next(), if !waiting.is_empty() => results.push(result),
+                    }
                 }
             };
             waiting.extend(self.submit_each(turn, room));
@@ -75,7 +77,8 @@ impl Api {
         while open || !turns.is_empty() || next_turn.is_some() || !waiting.is_empty() || !ready.is_empty() {
             let takes_more = waiting.len() < PIPELINE_SUBMISSIONS_MAX && ready.len() < RESULTS_READY_MAX;
             if takes_more && next_turn.is_none() {
-                next_turn = turns.pop_front().map(|turn| (self.turns().wait(&turn).boxed(), turn));
+                let asker = if waiting.is_empty() { Asker::Idle } else { Asker::Busy };
+                next_turn = turns.pop_front().map(|turn| (self.turns().wait(&turn, asker).boxed(), turn));
             }
             let all_given = next_turn.is_none();
             // no branch loses anything when another is taken; a turn is waited for until it comes, for what it is given
@@ -119,9 +122,10 @@ impl Api {
             Ok(room) => (Some(room), self.ready_to_submit()),
             Err(problem) => (None, Err(problem)),
         };
+        let lane = room.as_ref().map_or(Lane::Bulk, Room::lane);
         let admit = |submission: wire::Submission| {
             let part = room.as_mut().and_then(|room| room.part_for(&submission));
-            let answers = ready.clone().and_then(|()| self.admit(&submission, turn.deadline));
+            let answers = ready.clone().and_then(|()| self.admit(lane, &submission, turn.deadline));
             // what is refused is not held until somebody takes the refusal
             let held = if answers.is_ok() { (submission.transactions, part) } else { (Vec::new(), None) };
             finish(submission.tag, held, answers)
@@ -131,6 +135,7 @@ impl Api {
 
     fn admit(
         &self,
+        lane: Lane,
         submission: &wire::Submission,
         deadline: Instant,
     ) -> Result<oneshot::Receiver<Vec<gateway::Answer>>, Problem> {
@@ -141,7 +146,7 @@ impl Api {
             let message = format!("the group is larger than a bundle of {} bytes", limits.bundle_bytes_max);
             return Err(Problem::new(ProblemKind::MessageTooLarge, message));
         }
-        replica.gateway().submit(members.to_vec(), deadline).map_err(faults::refusal)
+        replica.gateway().submit(lane, members.to_vec(), deadline).map_err(faults::refusal)
     }
 
     fn ready_to_submit(&self) -> Result<(), Problem> {

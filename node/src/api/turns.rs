@@ -1,8 +1,8 @@
 //! Turns: who hands submissions to the gateway while many want to.
 //!
 //! The gateway answers in the order in which it is given work. So it is given no more at once than keeps it busy, and
-//! whoever has more to give waits for a turn. Turns go round and are short: a client that sends little is served among
-//! those who send much, not behind them.
+//! whoever has more to give waits for a turn. Turns go round and are short. A client that sends little and waits for the
+//! answer does not wait for a turn at all, while there are few such clients: it takes the gateway's light lane.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,13 +13,21 @@ use proto::{Problem, wire};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-/// What a submission weighs is counted in pieces of so many bytes: about one settlement.
-const PIECE_BYTES: usize = 1_024;
-/// Pieces with the gateway at once: the four bundles that it has under way (of 1,024 transactions or 1 MiB each), and
-/// two that fill up meanwhile.
-const PIECES_MAX: u32 = 6 * 1_024;
+use crate::gateway::Lane;
+
+/// What a submission weighs is counted in pieces: one per transaction, or per so many bytes, which cost about as much.
+const PIECE_BYTES: usize = 4 * 1_024;
+/// Pieces with the gateway at once: the bundles that it has under way (of 256 transactions or 1 MiB each), and one that
+/// fills up meanwhile. A quarter of a larger room's wait for a turn, and the same throughput (docs/performance.md).
+const PIECES_MAX: u32 = 3 * 256;
 /// Pieces of one turn, one submission more than fits excepted.
 const TURN_PIECES_MAX: u32 = 64;
+/// Pieces in the light lane at once.
+const LIGHT_PIECES_MAX: u32 = 128;
+/// What a client may send at once to be called light.
+const LIGHT_TURN_PIECES_MAX: u32 = 16;
+/// Pieces that may wait for their turn, each in a request of its own; more are refused.
+const WAITING_PIECES_MAX: u32 = 16 * 1_024;
 /// A submission may take this long unless its sender says otherwise, and at most.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -28,12 +36,31 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The room at the gateway. Whoever waits for it is served in the order of asking.
 #[derive(Debug)]
-pub(super) struct Turns(Arc<Semaphore>);
+pub(super) struct Turns {
+    bulk: Arc<Semaphore>,
+    light: Arc<Semaphore>,
+    /// Places to wait in, for requests by themselves.
+    waiting: Semaphore,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(usize::try_from(PIECES_MAX).unwrap_or(usize::MAX))))
+        let pieces = |count: u32| Semaphore::new(usize::try_from(count).unwrap_or(usize::MAX));
+        Self {
+            bulk: Arc::new(pieces(PIECES_MAX)),
+            light: Arc::new(pieces(LIGHT_PIECES_MAX)),
+            waiting: pieces(WAITING_PIECES_MAX),
+        }
     }
+}
+
+/// Who asks for a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A request by itself, or the first of a pipeline that has nothing under way.
+    Idle,
+    /// A pipeline that waits for answers already.
+    Busy,
 }
 
 /// A part of a request that is handed over at once.
@@ -46,13 +73,21 @@ pub(super) struct Turn {
 
 /// Room at the gateway, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Room(OwnedSemaphorePermit);
+pub(super) struct Room {
+    permit: OwnedSemaphorePermit,
+    lane: Lane,
+}
 
 impl Room {
     /// The part of the room that this submission takes.
     pub(super) fn part_for(&mut self, submission: &wire::Submission) -> Option<Self> {
         let pieces = usize::try_from(pieces(submission)).unwrap_or(usize::MAX);
-        self.0.split(pieces).map(Self)
+        Some(Self { permit: self.permit.split(pieces)?, lane: self.lane })
+    }
+
+    /// Which way it is.
+    pub(super) fn lane(&self) -> Lane {
+        self.lane
     }
 }
 
@@ -61,15 +96,36 @@ impl Turns {
     ///
     /// # Errors
     /// Where there was none by its deadline.
-    pub(super) fn wait(&self, turn: &Turn) -> impl Future<Output = Result<Room, Problem>> + Send + use<> {
-        let pieces = turn.submissions.iter().map(pieces).fold(0, u32::saturating_add).min(PIECES_MAX);
-        let (room, deadline) = (Arc::clone(&self.0), turn.deadline);
+    pub(super) fn wait(&self, turn: &Turn, asker: Asker) -> impl Future<Output = Result<Room, Problem>> + Send + use<> {
+        let (pieces, deadline) = (turn.pieces(), turn.deadline);
+        let is_light = asker == Asker::Idle && pieces <= LIGHT_TURN_PIECES_MAX;
+        let light = is_light.then(|| Arc::clone(&self.light).try_acquire_many_owned(pieces).ok()).flatten();
+        let bulk = Arc::clone(&self.bulk);
         async move {
-            match timeout_at(deadline, room.acquire_many_owned(pieces)).await {
-                Ok(Ok(permit)) => Ok(Room(permit)),
+            if let Some(permit) = light {
+                return Ok(Room { permit, lane: Lane::Light });
+            }
+            match timeout_at(deadline, bulk.acquire_many_owned(pieces)).await {
+                Ok(Ok(permit)) => Ok(Room { permit, lane: Lane::Bulk }),
                 Ok(Err(_)) | Err(_) => Err(Problem::overloaded(RETRY_AFTER)),
             }
         }
+    }
+
+    /// The same for a request by itself, of which there may be any number at once.
+    ///
+    /// # Errors
+    /// Where too many wait already, and where there was no room by the deadline.
+    pub(super) async fn wait_among_many(&self, turn: &Turn) -> Result<Room, Problem> {
+        let _place = self.waiting.try_acquire_many(turn.pieces()).map_err(|_full| Problem::overloaded(RETRY_AFTER))?;
+        self.wait(turn, Asker::Idle).await
+    }
+}
+
+impl Turn {
+    /// What it weighs. Nothing weighs more than all the room there is.
+    fn pieces(&self) -> u32 {
+        self.submissions.iter().map(pieces).fold(0, u32::saturating_add).min(PIECES_MAX)
     }
 }
 
@@ -113,7 +169,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_cut_into_turns_and_nothing_of_it_is_lost() {
-        for (submissions, bytes, turns, largest) in [(1, 10, 1, 1), (64, 10, 1, 64), (65, 10, 2, 64), (3, 40_000, 2, 2)]
+        for (submissions, bytes, turns, largest) in
+            [(1, 10, 1, 1), (64, 10, 1, 64), (65, 10, 2, 64), (3, 160_000, 2, 2)]
         {
             let cut = turns_of(request(submissions, bytes));
             let sizes: Vec<usize> = cut.iter().map(|turn| turn.submissions.len()).collect();
@@ -122,19 +179,62 @@ mod tests {
         assert!(turns_of(request(0, 0)).is_empty());
     }
 
+    fn turn(bytes: usize) -> Turn {
+        turns_of(request(1, bytes)).pop_front().unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn room_goes_to_those_who_wait_in_their_order_and_time_ends_the_waiting() {
         let turns = Turns::default();
-        let all = turns_of(request(1, 100 * 1024 * 1024)).pop_front().unwrap();
-        let little = turns_of(request(1, 10)).pop_front().unwrap();
-        let mut held = turns.wait(&all).await.unwrap();
-        let mut first = turns.wait(&little).boxed();
+        let (all, little) = (turn(100 * 1024 * 1024), turn(10));
+        let mut held = turns.wait(&all, Asker::Busy).await.unwrap();
+        let mut first = turns.wait(&little, Asker::Busy).boxed();
         assert!((&mut first).now_or_never().is_none());
-        let late = turns.wait(&all).boxed();
+        let late = turns.wait(&all, Asker::Busy).boxed();
         drop(held.part_for(&little.submissions[0]).unwrap());
         drop(first.await.unwrap());
         assert_eq!(late.await.unwrap_err().kind, proto::ProblemKind::Overloaded);
         drop(held);
-        turns.wait(&turns_of(request(1, 100 * 1024 * 1024)).pop_front().unwrap()).await.unwrap();
+        turns.wait(&all, Asker::Busy).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_little_waits_for_nobody_while_there_are_few_of_them() {
+        let turns = Turns::default();
+        let (all, little) = (turn(100 * 1024 * 1024), turn(10));
+        let held = turns.wait(&all, Asker::Idle).await.unwrap();
+        assert_eq!(held.lane(), Lane::Bulk);
+        let mut light = Vec::new();
+        for _ in 0..LIGHT_PIECES_MAX {
+            light.push(turns.wait(&little, Asker::Idle).now_or_never().unwrap().unwrap());
+        }
+        assert!(light.iter().all(|room| room.lane() == Lane::Light));
+        assert!(turns.wait(&little, Asker::Idle).now_or_never().is_none());
+        light.pop();
+        assert!(turns.wait(&little, Asker::Busy).now_or_never().is_none());
+        assert!(turns.wait(&turn(100_000), Asker::Idle).now_or_never().is_none());
+        turns.wait(&little, Asker::Idle).now_or_never().unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_by_themselves_are_refused_where_too_many_wait() {
+        let turns = Turns::default();
+        let (all, much) = (turn(100 * 1024 * 1024), turn(250_000));
+        let held = turns.wait(&all, Asker::Busy).await.unwrap();
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let mut wait = turns.wait_among_many(&much).boxed();
+            match (&mut wait).now_or_never() {
+                None => waiting.push(wait),
+                Some(room) => break room.unwrap_err(),
+            }
+        };
+        assert_eq!(refused.kind, proto::ProblemKind::Overloaded);
+        assert_eq!(waiting.len(), usize::try_from(WAITING_PIECES_MAX / much.pieces()).unwrap());
+        waiting.pop();
+        drop(held);
+        for wait in waiting {
+            wait.await.unwrap();
+        }
     }
 }

@@ -9,14 +9,15 @@ use ledger::bundle::{BundleBuilder, BundleLayout};
 use ledger::entry::CertifiedBundle;
 use ledger::{Limits, Rejection};
 use storage::{AppliedEntry, EntryResult, LedgerState};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Answer, Gateway, Pending, forward};
 
-/// Closes a bundle as soon as one may be sent: an idle gateway does not wait for company, a busy one fills bundles
+/// Makes bundles of one lane. Closes a bundle as soon as one may be sent: an idle gateway does not wait for company, a busy one fills bundles
 /// while it waits for room.
 pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<Pending>) {
+    let in_flight = Arc::new(Semaphore::new(gateway.0.options.bundles_in_flight_max));
     let mut left_over = None;
     loop {
         let first = match left_over.take() {
@@ -26,7 +27,7 @@ pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<
                 None => return,
             },
         };
-        let Ok(permit) = Arc::clone(&gateway.0.in_flight).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
         let mut draft = Draft::new(first);
         while let Ok(next) = arrivals.try_recv() {
             if !draft.has_room(&next, &gateway) {

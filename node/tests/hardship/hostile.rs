@@ -1,7 +1,8 @@
 //! Clients that mean harm: an honest one goes on meanwhile, and the node's memory stays bounded.
 //!
 //! What is asserted are counts and bytes. The honest client's latency under attack is printed as a ratio to its latency
-//! before, measured in the same run, and not judged: attackers, node and honest client share this machine's processors.
+//! before, measured in the same run, and not judged: the machine that the tests run on may be busy with anything. The
+//! attackers' threads stand back behind those of node and honest client: elsewhere they have machines of their own.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use proto::wire;
 use proto::wire::ledger_client::LedgerClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
@@ -18,8 +20,10 @@ use tonic::transport::Channel;
 use crate::clients::{commit, in_time, issue, key};
 use crate::process::NodeProcess;
 
-/// Transactions of the honest client in each of the two measurements.
-const HONEST: i128 = 20;
+/// Transactions of the honest client in each measurement.
+const HONEST: i128 = 300;
+/// Of threads, by the operating system's measure.
+const LOWEST_PRIORITY: i32 = 19;
 /// Connections that say nothing, or half of what they should.
 const HALF_OPEN: usize = 2_000;
 /// What a node may keep in memory under all of this, in bytes. The bounds that add up to it: 256 MiB of incomplete
@@ -103,9 +107,34 @@ async fn requests(client: &Client) -> [Vec<wire::SubmitRequest>; 2] {
     [right, wrong].map(|all| all.chunks(100).map(request).collect())
 }
 
+/// Attackers, until it is dropped.
+struct Attackers {
+    threads: Option<Runtime>,
+    tasks: JoinSet<()>,
+}
+
+impl Attackers {
+    fn new() -> Self {
+        let stand_back = || rustix::process::setpriority_process(None, LOWEST_PRIORITY).map(drop).unwrap();
+        let threads = Builder::new_multi_thread().worker_threads(2).enable_all().on_thread_start(stand_back).build();
+        Self { threads: Some(threads.unwrap()), tasks: JoinSet::new() }
+    }
+
+    fn spawn(&mut self, attacker: impl Future<Output = ()> + Send + 'static) {
+        let threads = self.threads.as_ref().unwrap().handle();
+        self.tasks.spawn_on(attacker, threads);
+    }
+}
+
+impl Drop for Attackers {
+    fn drop(&mut self) {
+        self.threads.take().unwrap().shutdown_background();
+    }
+}
+
 /// Begins everything at once that never brings a transaction to commit.
-async fn attack(node: &NodeProcess, wrong: &[wire::SubmitRequest]) -> JoinSet<()> {
-    let mut attackers = JoinSet::new();
+fn attack(node: &NodeProcess, wrong: &[wire::SubmitRequest]) -> Attackers {
+    let mut attackers = Attackers::new();
     let (grpc, http) = (|| node.grpc.clone(), || node.http.clone());
     let half_openings: [(String, &[u8]); 4] = [
         (grpc(), b""),
@@ -165,7 +194,7 @@ async fn hostile_clients_neither_stop_an_honest_one_nor_fill_the_memory() {
     let client = node.client();
     let [right, wrong] = requests(&client).await;
     let alone = meet(&node, &client).await;
-    let mut attackers = attack(&node, &wrong).await;
+    let mut attackers = attack(&node, &wrong);
     let attacked = meet(&node, &client).await;
     for reads in [true, false, false] {
         attackers.spawn(flood(node.grpc.clone(), right.clone(), reads));
