@@ -8,9 +8,11 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+use rustix::fs::OFlags;
 
 use crate::fault::{StorageFault, readable};
 
@@ -64,6 +66,18 @@ impl Directory {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether files beside this one can be written past the system's cache, which is to be asked where the system
+/// is old or keeps files in memory. What is written once in the background and rarely read again costs half
+/// as much processor time that way (docs/performance.md).
+pub(crate) fn takes_direct_writes(path: &Path) -> bool {
+    let flags = OFlags::DIRECT.bits().cast_signed();
+    let name = path.with_file_name(format!("DIRECT{PARTIAL}"));
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).custom_flags(flags).open(&name);
+    // one that stays is discarded at the next start
+    drop(fs::remove_file(&name));
+    opened.is_ok()
 }
 
 fn lock(path: &Path) -> Result<File, StorageFault> {

@@ -247,7 +247,11 @@ impl Content {
         database.set_atomic_flush(true);
         database.set_db_write_buffer_size(options.write_buffers_total_bytes);
         database.set_max_background_jobs(options.background_jobs);
-        database.set_bytes_per_sync(1 << 20); // spreads write-back instead of one long sync at the end
+        if directory::takes_direct_writes(&path) {
+            database.set_use_direct_io_for_flush_and_compaction(true);
+        } else {
+            database.set_bytes_per_sync(1 << 20); // spreads write-back instead of one long sync at the end
+        }
         database.set_keep_log_file_num(4);
         database.set_max_log_file_size(8 << 20);
         let cache = Cache::new_lru_cache(options.block_cache_bytes);

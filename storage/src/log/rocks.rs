@@ -401,6 +401,7 @@ fn open_database(path: &Path, fresh: bool, options: LogOptions) -> Result<DB, St
     database.set_track_and_verify_wals_in_manifest(true);
     // `meta` is tiny and would otherwise keep old write-ahead logs alive
     database.set_max_total_wal_size(u64::try_from(options.write_buffer_bytes).unwrap_or(u64::MAX).saturating_mul(2));
+    database.set_use_direct_io_for_flush_and_compaction(directory::takes_direct_writes(path));
     database.set_keep_log_file_num(4);
     database.set_max_log_file_size(8 << 20);
 
