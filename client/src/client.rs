@@ -231,6 +231,8 @@ impl Client {
         let cluster = self.cluster().await?;
         let now = ledger::LogTime::from_unix_millis(self.shared.clock.unix_millis());
         let validity = u64::try_from(self.shared.validity.as_millis()).unwrap_or(u64::MAX);
+        // half of what the ledger takes leaves the other half for clocks that differ
+        let validity = validity.min(cluster.limits.validity_ms_max / 2);
         Ok(Context {
             identity: cluster.identity,
             limits: cluster.limits,

@@ -18,6 +18,7 @@ use crate::bundle::{BundleFault, BundleLayout};
 use crate::certificate::{CertificateFault, ValidatorSet, VerdictBitmap};
 use crate::contract::Contract;
 use crate::entry::CertifiedBundle;
+use crate::history::KeptHistory;
 use crate::id_map::SeededIds;
 use crate::identifier::{Hash, OutputId, TransactionId};
 use crate::limits::Limits;
@@ -82,6 +83,10 @@ pub struct BatchContext<'a> {
     pub log_time: LogTime,
     /// The limits in force.
     pub limits: &'a Limits,
+    /// How long its transactions may be valid, in milliseconds.
+    pub validity_ms_max: u64,
+    /// The history that look-ups answer from.
+    pub history: &'a KeptHistory,
 }
 
 /// How one member of a bundle fared.
@@ -89,6 +94,15 @@ pub struct BatchContext<'a> {
 pub enum MemberResult {
     /// It failed validation before the order and has no place in it.
     Refused,
+    /// It is valid for longer than it may be, or a member of its group is: it has no place in the
+    /// order, and may have one later.
+    ValidityTooLong {
+        /// The latest `valid_until` that would have been taken.
+        latest: LogTime,
+    },
+    /// It has expired, and so long ago that its outcome may have been forgotten, or a member of its group has: it gets
+    /// no place in the order, where it may have had one.
+    Forgotten,
     /// It was sequenced before; this is its one outcome.
     Duplicate {
         /// Its place.
@@ -138,7 +152,7 @@ pub fn apply(
 ) -> Result<BatchEffects, ViewFault> {
     let members = prepare::prepare_members(view, threads, bundle)?;
     let hashing = SeededIds::new(bundle.layout.digest().as_bytes());
-    let placed = prepare::place(&members, bundle.layout.submissions(), context.next, hashing);
+    let placed = prepare::place(&members, bundle.layout.submissions(), context, hashing);
     let components = component::components(&members, &placed);
     let resolved = parallel_resolve(view, threads, context, &members, &placed, &components)?;
     Ok(assemble(threads, context, &members, placed, resolved))

@@ -7,10 +7,13 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::certificate::{Certificate, ValidatorSet};
 use crate::identifier::{Party, append_canonical_bytes};
+use crate::limits::Limits;
 use crate::quantity::LogTime;
 
 /// First byte of every entry, so that a later version can change the rest.
 const VERSION: u8 = 1;
+/// The shortest time that history may be kept, in milliseconds: transactions may be valid for no longer.
+pub const KEEP_HISTORY_MS_MIN: u64 = 10_000;
 /// What an entry holds besides its bundle with a few certificates, about.
 const HEADER_BYTES: usize = 1024;
 
@@ -57,6 +60,9 @@ pub enum ConfigurationChange {
         /// Its key.
         key: Party,
     },
+    /// How long history is kept, in milliseconds of log time, at least [`KEEP_HISTORY_MS_MIN`]; `None` for ever. No
+    /// transaction may be valid for longer ([`crate::history`]).
+    KeepHistory(Option<u64>),
 }
 
 /// What the replicas agree on besides the ledger itself.
@@ -66,13 +72,16 @@ pub struct Configuration {
     pub validators: ValidatorSet,
     /// The keys that sign heads, by node.
     pub nodes: BTreeMap<u64, Party>,
+    /// How long history is kept, in milliseconds of log time; `None` for ever.
+    pub keep_history_ms: Option<u64>,
 }
 
 impl Configuration {
-    /// Before the first change: no validators, one certificate required.
+    /// Before the first change: no validators, one certificate required, all history kept.
     #[must_use]
     pub fn genesis() -> Self {
-        Self { validators: ValidatorSet { epoch: 0, required: 1, keys: BTreeSet::new() }, nodes: BTreeMap::new() }
+        let validators = ValidatorSet { epoch: 0, required: 1, keys: BTreeSet::new() };
+        Self { validators, nodes: BTreeMap::new(), keep_history_ms: None }
     }
 
     /// The configuration after a change; `None` where the change alters nothing or must not be made (a node's key
@@ -92,13 +101,25 @@ impl Configuration {
                 }
                 next.validators.keys.insert(*key);
             }
+            ConfigurationChange::KeepHistory(Some(millis)) if *millis < KEEP_HISTORY_MS_MIN => return None,
+            ConfigurationChange::KeepHistory(millis) => next.keep_history_ms = *millis,
         }
         let required = usize::from(next.validators.required);
-        if next == *self || required == 0 || required > next.validators.keys.len() {
+        let is_certified = matches!(change, ConfigurationChange::KeepHistory(_))
+            || (required > 0 && required <= next.validators.keys.len());
+        if next == *self || !is_certified {
             return None;
         }
         next.validators.epoch = self.validators.epoch.checked_add(1)?;
         Some(next)
+    }
+}
+
+impl Configuration {
+    /// How long a transaction may be valid, in milliseconds: never longer than the history that would know it is kept.
+    #[must_use]
+    pub fn validity_ms_max(&self, limits: &Limits) -> u64 {
+        limits.validity_ms_max.min(self.keep_history_ms.unwrap_or(u64::MAX))
     }
 }
 

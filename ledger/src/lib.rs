@@ -21,6 +21,7 @@ pub mod check;
 pub mod bundle;
 pub mod certificate;
 pub mod entry;
+pub mod history;
 pub mod effects;
 pub mod dependency;
 pub mod outcome;

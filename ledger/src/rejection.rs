@@ -272,16 +272,17 @@ rejections! {
         /// The log time of its batch.
         log_time: LogTime,
     } => "Nothing happened. Build it again with a later valid_until.";
-    /// `valid_until` lies further ahead than the limit.
+    /// `valid_until` lies further ahead than the limit. The transaction has no place in the order.
     201 ValidityTooLong {
         /// The latest `valid_until` that would have been taken.
         latest: LogTime,
     } => "Use a nearer valid_until.";
-    /// The ledger does not contain the head that the client signed: it forked or was rolled back.
+    /// The ledger does not contain the head that the client signed: it forked or was rolled back, or the head is older
+    /// than the history that is kept.
     202 HeadUnknown {
         /// The size of the signed head.
         size: Sequence,
-    } => "Stop and compare heads with other parties: the ledger you saw before is not this one.";
+    } => "Look up a newer head. Where the old one is younger than the history that is kept, stop and compare heads with other parties: the ledger you saw before is not this one.";
     /// An allocation is returned as expired before its expiry.
     203 NotYetExpired {
         /// Index of the input.

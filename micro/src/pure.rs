@@ -6,6 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use ledger::apply::{BatchContext, MemberResult, apply};
 use ledger::check::check_submissions;
 use ledger::digest::UnspentDigest;
+use ledger::history::KeptHistory;
 use ledger::merkle::{MerkleLog, leaf_hash};
 use ledger::parallel::Serial;
 use ledger::transaction::ReceivedTransaction;
@@ -54,7 +55,13 @@ fn verify(criterion: &mut Criterion, market: &Market) {
 fn apply_settlements(criterion: &mut Criterion, market: &Market) {
     let bundle = certified(&market.settlements[..APPLIED], Sequence::default(), 1);
     let admitted = admitted(&bundle);
-    let context = BatchContext { next: Sequence::default(), log_time: NOW, limits: &Limits::V1 };
+    let context = BatchContext {
+        next: Sequence::default(),
+        log_time: NOW,
+        limits: &Limits::V1,
+        validity_ms_max: Limits::V1.validity_ms_max,
+        history: &KeptHistory::default(),
+    };
     let run = || apply(&market.state, &Serial, &context, black_box(&admitted));
     let effects = run().expect("memory can be read");
     let sequenced = effects.results.iter().all(|result| matches!(result, MemberResult::Sequenced(_)));

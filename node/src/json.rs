@@ -386,6 +386,8 @@ pub fn node_status(status: &wire::NodeStatus) -> Value {
         "ledger_bytes": status.ledger_bytes,
         "live_outputs": status.live_outputs,
         "queued_transactions": status.queued_transactions,
+        "earliest_batch": status.earliest_batch,
+        "keep_history_ms": status.keep_history_ms,
     })
 }
 

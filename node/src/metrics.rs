@@ -42,6 +42,7 @@ pub async fn of_node(api: &Api) -> Result<String, fmt::Error> {
             log_time_ms: head.log_time.unix_millis(),
             signatures: count(replica.newest_signed_head().signatures.len()),
             live_outputs: replica.state().live_outputs(),
+            earliest_batch: replica.state().earliest_batch(),
             disk_bytes: replica.disk_bytes().await.ok(),
         });
     }
@@ -85,6 +86,7 @@ struct RunningMetrics {
     log_time_ms: u64,
     signatures: u64,
     live_outputs: u64,
+    earliest_batch: u64,
     disk_bytes: Option<(u64, u64)>,
 }
 
@@ -196,6 +198,7 @@ impl RunningMetrics {
         writer.gauge("head_log_time_ms", "Log time of the newest batch", self.log_time_ms)?;
         writer.gauge("head_signatures", "Nodes that signed the newest signed head", self.signatures)?;
         writer.gauge("live_outputs", "Outputs that are not consumed", self.live_outputs)?;
+        writer.gauge("earliest_batch", "The first batch of the history that is kept", self.earliest_batch)?;
         let Some((log, ledger)) = self.disk_bytes else { return Ok(()) };
         let disk = [(vec![("store", "log".to_owned())], log), (vec![("store", "ledger".to_owned())], ledger)];
         writer.gauges("disk_bytes", "Bytes on disk; the ledger's with its snapshots", &disk)

@@ -13,6 +13,7 @@
 mod codec;
 mod history;
 mod overlay;
+mod prune;
 mod tables;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -23,6 +24,7 @@ use ledger::apply::{self, AdmissionFault, AdmittedBundle, BatchContext, BatchEff
 use ledger::check::LedgerIdentity;
 use ledger::commitments::Commitments;
 use ledger::entry::{CertifiedBundle, Configuration, ConfigurationChange, LogEntry, LogPayload};
+use ledger::history::KeptHistory;
 use ledger::merkle::TileId;
 use ledger::parallel::Parallel;
 use ledger::view::ViewFault;
@@ -64,6 +66,12 @@ pub enum StateFault {
     /// A proof was asked for between sizes that the log does not have.
     #[error("the log has no such size")]
     OutOfRange,
+    /// What was asked for is older than the history that is kept.
+    #[error("the history begins with batch {earliest_batch}")]
+    Pruned {
+        /// The first batch that is kept.
+        earliest_batch: u64,
+    },
     /// The live outputs on disk are not those that the head commits to.
     #[error(
         "the {rows} live outputs on disk do not add up to the head of batch {batch}, which commits to {expected}. This \
@@ -122,8 +130,8 @@ pub struct LedgerState {
     identity: LedgerIdentity,
     limits: Limits,
     memory: RwLock<Memory>,
-    /// Held while a flush writes, so that there is one at a time.
-    flushing: Mutex<()>,
+    /// Held while a flush writes, so that there is one at a time: the first batch that is still on disk.
+    flushing: Mutex<u64>,
     durable: Mutex<Option<Bytes>>,
 }
 
@@ -143,8 +151,19 @@ struct Core {
     commitments: Commitments,
     configuration: Configuration,
     live_outputs: u64,
+    history: KeptHistory,
     /// The caller's marker of its position in the log, opaque here.
     position: Option<Vec<u8>>,
+}
+
+impl Core {
+    /// What is decided before a batch at this time: where the history begins from then on.
+    fn begin_batch(&mut self, log_time: LogTime, limits: &Limits) {
+        let head = self.commitments.head();
+        let validity_ms_max = self.configuration.validity_ms_max(limits);
+        let next = (head.batch + 1, head.size, log_time);
+        self.history.advance(next, self.configuration.keep_history_ms, validity_ms_max);
+    }
 }
 
 impl LedgerState {
@@ -157,12 +176,13 @@ impl LedgerState {
         let core = tables::read_core(&*kv, &identity)?;
         tables::check_live(&*kv, &core)?;
         let durable = core.position.clone().map(Bytes::from);
+        let first_stored = prune::first_stored(&*kv)?;
         Ok(Self {
             kv,
             identity,
             limits,
             memory: RwLock::new(Memory { core, current: Overlay::default(), writing: None }),
-            flushing: Mutex::new(()),
+            flushing: Mutex::new(first_stored),
             durable: Mutex::new(durable),
         })
     }
@@ -258,7 +278,13 @@ impl LedgerState {
         };
         let head = memory.core.commitments.head();
         let log_time = stamped.max(head.log_time);
-        let context = BatchContext { next: head.size, log_time, limits: &self.limits };
+        let context = BatchContext {
+            next: head.size,
+            log_time,
+            limits: &self.limits,
+            validity_ms_max: memory.core.configuration.validity_ms_max(&self.limits),
+            history: &memory.core.history,
+        };
         let view = tables::View { kv: &*self.kv, memory: &memory };
         let effects = apply::apply(&view, threads, &context, &admitted)?;
         let digest = admitted.layout().digest();
@@ -275,6 +301,7 @@ impl LedgerState {
         if let Some(next) = next {
             let log_time = stamped.max(memory.core.commitments.head().log_time);
             let epoch = next.validators.epoch;
+            memory.core.begin_batch(log_time, &self.limits);
             memory.core.configuration = next;
             let tiles = memory.core.commitments.advance(&BatchEffects::default(), log_time, epoch);
             assert!(tiles.is_empty(), "a change of the configuration adds no leaf");
@@ -302,6 +329,7 @@ impl LedgerState {
             return (effects.results, None, *memory.core.commitments.head());
         }
         let epoch = memory.core.configuration.validators.epoch;
+        memory.core.begin_batch(log_time, &self.limits);
         let tiles: Vec<(TileId, Vec<u8>)> = memory.core.commitments.advance(&effects, log_time, epoch);
         let head = *memory.core.commitments.head();
         memory.core.live_outputs = live_after(memory.core.live_outputs, &effects);
@@ -337,15 +365,18 @@ impl LedgerState {
     /// # Errors
     /// Where the store fails.
     pub fn flush(&self) -> Result<(), StateFault> {
-        let _one_at_a_time = lock(&self.flushing);
+        let mut first_stored = lock(&self.flushing);
         let (overlay, core) = {
             let mut memory = self.write();
             let overlay = Arc::new(std::mem::take(&mut memory.current));
             memory.writing = Some(Arc::clone(&overlay));
             (overlay, memory.core.clone())
         };
-        self.kv.write(tables::rows(&overlay, &core))?;
+        let mut rows = tables::rows(&overlay, &core);
+        let next_stored = prune::add_deletions(&*self.kv, &core.history, *first_stored, &mut rows)?;
+        self.kv.write(rows)?;
         self.kv.sync()?;
+        *first_stored = next_stored;
         let mut memory = self.write();
         memory.writing = None;
         *lock(&self.durable) = core.position.map(Bytes::from);
@@ -385,13 +416,14 @@ impl LedgerState {
     /// Where the copy is not what its manifest says, does not add up to its own head, is of another ledger, or the
     /// store fails.
     pub fn finish_restore(&self, sink: Box<dyn SnapshotSink>) -> Result<Option<Bytes>, StateFault> {
-        let _no_flush = lock(&self.flushing);
+        let mut first_stored = lock(&self.flushing);
         let mut memory = self.write();
         sink.finish()?;
         let core = tables::read_core(&*self.kv, &self.identity)?;
         // files that are what their manifest says may still be a wrong replica's state
         tables::check_live(&*self.kv, &core)?;
         let position = core.position.clone().map(Bytes::from);
+        *first_stored = prune::first_stored(&*self.kv)?;
         *memory = Memory { core, current: Overlay::default(), writing: None };
         *lock(&self.durable) = position.clone();
         Ok(position)

@@ -1,21 +1,23 @@
 //! The ledger's state over a real store: flushing, reopening and restoring never change what it answers.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ledger::apply::MemberResult;
 use ledger::bundle::{BundleBuilder, BundleLayout};
 use ledger::certificate::{Attested, VerdictBitmap};
 use ledger::check::LedgerIdentity;
 use ledger::entry::{CertifiedBundle, ConfigurationChange, LogEntry, LogPayload};
 use ledger::parallel::Serial;
 use ledger::signature::SigningKey;
-use ledger::transaction::SupplyChange;
+use ledger::transaction::{SeenHead, SupplyChange};
 use ledger::view::LiveOutput;
 use ledger::{
-    AssetType, Body, ClusterId, Command, Contract, Input, Intent, Limits, LogTime, Movements, Outcome, Party, Position,
-    Quantity, Rejection, Sequence, SignedHead, Transaction, Unlock,
+    AssetType, Body, ClusterId, Command, Contract, Head, Input, Intent, Limits, LogTime, Movements, Outcome,
+    OutcomeRecord, Party, Position, Quantity, Rejection, Sequence, SignedHead, Transaction, Unlock,
 };
 use proptest::prelude::*;
 use storage::state::EntryResult;
@@ -34,32 +36,50 @@ fn asset() -> AssetType {
 }
 
 fn open(path: &Path) -> LedgerState {
+    open_with(path, Limits::V1).0
+}
+
+fn open_with(path: &Path, limits: Limits) -> (LedgerState, Arc<dyn KvStore>) {
     let kv: Arc<dyn KvStore> = Arc::new(RocksKv::open(path, b"test", KvOptions::default()).unwrap());
-    LedgerState::open(kv, identity(), Limits::V1).unwrap()
+    (LedgerState::open(Arc::clone(&kv), identity(), limits).unwrap(), kv)
 }
 
 /// A state with its log, so that it can lose what was not flushed and replay it.
 struct Replica {
     path: tempfile::TempDir,
-    state: Option<LedgerState>,
+    limits: Limits,
+    state: Option<(LedgerState, Arc<dyn KvStore>)>,
     log: Vec<Vec<u8>>,
 }
 
 impl Replica {
     fn new() -> Self {
+        Self::with_limits(Limits::V1)
+    }
+
+    fn with_limits(limits: Limits) -> Self {
         let path = tempfile::tempdir().unwrap();
-        let state = Some(open(path.path()));
-        let mut replica = Self { path, state, log: Vec::new() };
+        let state = Some(open_with(path.path(), limits));
+        let mut replica = Self { path, limits, state, log: Vec::new() };
         replica.apply(LogPayload::Configure(ConfigurationChange::AddValidators(vec![key(99).party()])));
         replica
     }
 
     fn state(&self) -> &LedgerState {
-        self.state.as_ref().unwrap()
+        &self.state.as_ref().unwrap().0
+    }
+
+    fn rows(&self, table: Table) -> Vec<(Bytes, Bytes)> {
+        self.state.as_ref().unwrap().1.scan(table, &[], &[], usize::MAX).unwrap()
+    }
+
+    /// The log time of the next entry.
+    fn now(&self) -> LogTime {
+        LogTime::from_unix_millis(1_000 * (1 + u64::try_from(self.log.len()).unwrap()))
     }
 
     fn apply(&mut self, payload: LogPayload) -> EntryResult {
-        let log_time = LogTime::from_unix_millis(1_000 + u64::try_from(self.log.len()).unwrap());
+        let log_time = self.now();
         self.log.push(LogEntry { log_time, payload }.encode());
         self.replay(self.log.len() - 1)
     }
@@ -71,10 +91,16 @@ impl Replica {
     }
 
     fn submit(&mut self, transactions: &[Transaction]) -> Vec<Outcome> {
+        let (_, records) = self.submit_any(transactions);
+        records.iter().map(|record| record.outcome.clone()).collect()
+    }
+
+    /// What the members are told, and what was sequenced.
+    fn submit_any(&mut self, transactions: &[Transaction]) -> (Vec<MemberResult>, Vec<OutcomeRecord>) {
         let bundle = bundle_of(self.state(), transactions);
         match self.apply(LogPayload::Bundle(bundle)) {
-            EntryResult::Applied { batch, .. } => {
-                batch.unwrap().records.iter().map(|record| record.outcome.clone()).collect()
+            EntryResult::Applied { results, batch } => {
+                (results, batch.map_or_else(Vec::new, |batch| batch.records.clone()))
             }
             other @ (EntryResult::PassedOver(_) | EntryResult::Configured { .. } | EntryResult::Nothing) => {
                 panic!("{other:?}")
@@ -85,7 +111,7 @@ impl Replica {
     /// Loses everything that was not flushed, and replays the log from there.
     fn crash_and_recover(&mut self) {
         self.state = None;
-        self.state = Some(open(self.path.path()));
+        self.state = Some(open_with(self.path.path(), self.limits));
         let durable = self.state().position();
         let next =
             durable.map_or(0, |bytes| usize::try_from(u64::from_le_bytes(bytes[..].try_into().unwrap())).unwrap() + 1);
@@ -109,13 +135,17 @@ fn bundle_of(state: &LedgerState, transactions: &[Transaction]) -> CertifiedBund
 }
 
 fn transaction(nonce: u64, intent: Intent, signers: &[SigningKey]) -> Transaction {
+    transaction_until(10_000_000, nonce, intent, signers)
+}
+
+fn transaction_until(valid_until: u64, nonce: u64, intent: Intent, signers: &[SigningKey]) -> Transaction {
     let mut keys = signers.to_vec();
     keys.sort_by_key(SigningKey::party);
     keys.dedup_by_key(|key| key.party());
     let body = Body {
         cluster: identity().cluster,
         group: 0,
-        valid_until: LogTime::from_unix_millis(1_000_000),
+        valid_until: LogTime::from_unix_millis(valid_until),
         nonce,
         atomic: None,
         seen_head: None,
@@ -239,6 +269,155 @@ proptest! {
         prop_assert_eq!(u64::try_from(held).unwrap(), busy.state().live_outputs());
         for batch in 1..=calm.state().head().batch {
             prop_assert_eq!(calm.state().update(batch).unwrap(), busy.state().update(batch).unwrap());
+        }
+    }
+}
+
+/// The same transaction, valid until then.
+fn until(valid_until: LogTime, transaction: &Transaction, signer: u8) -> Transaction {
+    let Body { nonce, intent, .. } = transaction.body.clone();
+    transaction_until(valid_until.unix_millis(), nonce, intent, &[key(signer)])
+}
+
+/// How long transactions are valid in the test of pruning, in seconds. An entry of the log takes one.
+const VALID: u64 = 12;
+
+#[derive(Debug, Clone)]
+enum Aged {
+    /// Issues and pays what is held.
+    Pay {
+        from: u8,
+        which: usize,
+        valid: u64,
+    },
+    /// Repeats what was submitted this long ago.
+    Again(usize),
+    /// Spends what was spent this long ago.
+    SpendAgain(usize),
+    /// Names the head of this long ago.
+    SeenHead(usize),
+    /// For this many seconds from now on.
+    Keep(Option<u64>),
+    Flush,
+    Crash,
+}
+
+fn aged() -> impl Strategy<Value = Aged> {
+    let ago = || 0..60_usize;
+    prop_oneof![
+        8 => (1_u8..4, any::<usize>(), prop_oneof![5 => 1..=VALID, 1 => VALID + 1..100]).prop_map(|(from, which, valid)| Aged::Pay { from, which, valid }),
+        3 => ago().prop_map(Aged::Again),
+        3 => ago().prop_map(Aged::SpendAgain),
+        2 => ago().prop_map(Aged::SeenHead),
+        1 => proptest::option::of(10..40_u64).prop_map(Aged::Keep),
+        3 => Just(Aged::Flush),
+        1 => Just(Aged::Crash),
+    ]
+}
+
+/// What an aged step submits, and who signs it.
+fn aged_transaction(
+    step: &Aged,
+    replica: &Replica,
+    sent: &[(Transaction, u8)],
+    heads: &[Head],
+    nonce: u64,
+) -> Option<(Transaction, u8)> {
+    let ago = |ago: usize| sent.len().checked_sub(ago + 1).and_then(|index| sent.get(index));
+    let valid = replica.now().plus_millis(10_000);
+    match step {
+        Aged::Pay { from, which, valid } => {
+            let valid = replica.now().plus_millis(*valid * 1_000);
+            let held = all_holdings(replica.state(), *from, 100);
+            if held.len() < 2 {
+                return Some((until(valid, &issue(nonce, *from, 1_000), 0), 0));
+            }
+            let paid = pay(nonce, *from, &held[which % held.len()], 1 + from % 3);
+            Some((until(valid, &paid, *from), *from))
+        }
+        Aged::Again(past) => ago(*past).cloned(),
+        Aged::SpendAgain(past) => {
+            let (first, signer) = ago(*past)?;
+            let again = Transaction { body: Body { nonce, ..first.body.clone() }, ..first.clone() };
+            Some((until(valid, &again, *signer), *signer))
+        }
+        Aged::SeenHead(past) => {
+            let head = heads.get(heads.len().checked_sub(past + 1)?)?;
+            let mut seen = until(valid, &issue(nonce, 1, 1_000), 0);
+            seen.body.seen_head = Some(SeenHead { size: head.size, log_root: head.log_root });
+            seen.signatures = vec![key(0).sign_transaction(&seen.body)];
+            Some((seen, 0))
+        }
+        Aged::Keep(_) | Aged::Flush | Aged::Crash => None,
+    }
+}
+
+/// Nothing on disk is older than the history that is kept, and nothing younger is missing.
+fn check_pruned(replica: &Replica, kept: &[(u64, OutcomeRecord)]) {
+    let state = replica.state();
+    let (earliest, newest) = (state.earliest_batch(), state.head().batch);
+    let count = usize::try_from(newest + 1 - earliest).unwrap();
+    assert_eq!((replica.rows(Table::Batches).len(), replica.rows(Table::Heads).len()), (count, count));
+    let kept: Vec<&OutcomeRecord> = kept.iter().filter(|(batch, _)| *batch >= earliest).map(|(_, it)| it).collect();
+    assert_eq!(replica.rows(Table::Transactions).len(), kept.len());
+    let first = kept.first().map_or(u64::MAX, |record| record.sequence.get());
+    assert!(replica.rows(Table::Spent).iter().all(|(key, _)| key[..8] >= first.to_be_bytes()[..]));
+    if earliest > 1 {
+        let pruned = state.batch(earliest - 1);
+        assert!(matches!(pruned, Err(StateFault::Pruned { earliest_batch }) if earliest_batch == earliest));
+    }
+    for batch in earliest..=newest {
+        state.update(batch).unwrap().unwrap();
+    }
+    let node = key(7);
+    let head = SignedHead { head: state.head(), signatures: vec![state.head().sign(&node)] };
+    for record in kept.iter().step_by(5) {
+        let receipt = state.receipt(&record.transaction, &head).unwrap().unwrap();
+        receipt.verify(&identity().cluster, &[node.party()], 1).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// One replica never flushes, and so has everything; the other prunes its disk at random. They answer alike, and no
+    /// transaction is sequenced twice.
+    #[test]
+    fn pruning_is_the_same_everywhere_and_lets_nothing_happen_twice(
+        steps in proptest::collection::vec(aged(), 1..160)
+    ) {
+        let limits = Limits { validity_ms_max: VALID * 1_000, ..Limits::V1 };
+        let (mut calm, mut busy) = (Replica::with_limits(limits), Replica::with_limits(limits));
+        let keep = |replica: &mut Replica, seconds: Option<u64>| {
+            replica.apply(LogPayload::Configure(ConfigurationChange::KeepHistory(seconds.map(|keep| keep * 1_000))));
+        };
+        for replica in [&mut calm, &mut busy] {
+            keep(replica, Some(20));
+        }
+        let (mut sent, mut heads, mut records, mut ids) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
+        for (number, step) in steps.iter().enumerate() {
+            match step {
+                Aged::Keep(seconds) => [&mut calm, &mut busy].into_iter().for_each(|replica| keep(replica, *seconds)),
+                Aged::Flush => busy.state().flush().unwrap(),
+                Aged::Crash => busy.crash_and_recover(),
+                Aged::Pay { .. } | Aged::Again(_) | Aged::SpendAgain(_) | Aged::SeenHead(_) => {}
+            }
+            let Some(next) = aged_transaction(step, &calm, &sent, &heads, 10 * u64::try_from(number).unwrap()) else { continue };
+            let (results, sequenced) = calm.submit_any(std::slice::from_ref(&next.0));
+            prop_assert_eq!(&busy.submit_any(std::slice::from_ref(&next.0)), &(results, sequenced.clone()));
+            prop_assert_eq!(calm.state().head(), busy.state().head());
+            for record in sequenced {
+                prop_assert!(ids.insert(record.transaction), "{record:?} has two outcomes");
+                records.push((calm.state().head().batch, record));
+            }
+            sent.push(next);
+            heads.push(calm.state().head());
+        }
+        for replica in [&calm, &busy] {
+            // what is written by one flush is pruned by the next
+            replica.state().flush().unwrap();
+            replica.state().flush().unwrap();
+            check_pruned(replica, &records);
         }
     }
 }

@@ -10,6 +10,7 @@ use ledger::certificate::{Attested, ValidatorSet, VerdictBitmap};
 use ledger::check::{LedgerIdentity, check_submissions};
 use ledger::commitments::Commitments;
 use ledger::entry::CertifiedBundle;
+use ledger::history::KeptHistory;
 use ledger::identifier::BundleDigest;
 use ledger::merkle::{MerkleLog, TileId, TileSource};
 use ledger::parallel::Serial;
@@ -171,7 +172,9 @@ impl State {
         for (member, bytes) in received.iter().zip(members) {
             self.bodies.insert(member.id(), bytes.clone());
         }
-        self.sequence(members, now);
+        if let Some(latest) = self.sequence(members, now) {
+            return refusals(members, |_| Rejection::ValidityTooLong { latest });
+        }
         let decided = |member: &ReceivedTransaction| {
             let (record, batch) =
                 self.record(&member.id()).expect("every member has just been sequenced, or was before");
@@ -180,7 +183,8 @@ impl State {
         received.iter().map(decided).collect()
     }
 
-    fn sequence(&mut self, members: &[Bytes], now: LogTime) {
+    /// Where it got no place: the latest `valid_until` that would have got one.
+    fn sequence(&mut self, members: &[Bytes], now: LogTime) -> Option<LogTime> {
         let head = self.head();
         let mut bundle = BundleBuilder::new();
         bundle.push(head.size, members);
@@ -188,11 +192,25 @@ impl State {
         let validators = self.validators();
         let admitted = AdmittedBundle::admit(&certified, &validators, &Limits::V1).expect("it was made by these rules");
         let log_time = now.max(head.log_time);
-        let context = BatchContext { next: head.size, log_time, limits: &Limits::V1 };
+        let context = BatchContext {
+            next: head.size,
+            log_time,
+            limits: &Limits::V1,
+            validity_ms_max: Limits::V1.validity_ms_max,
+            history: &KeptHistory::default(),
+        };
         let effects = apply(self, &Serial, &context, &admitted).expect("maps in memory can be read");
         if effects.results.iter().any(|result| matches!(result, MemberResult::Sequenced(_))) {
             self.take(effects, log_time);
+            return None;
         }
+        effects.results.iter().find_map(|result| match result {
+            MemberResult::ValidityTooLong { latest } => Some(*latest),
+            MemberResult::Refused
+            | MemberResult::Forgotten
+            | MemberResult::Duplicate { .. }
+            | MemberResult::Sequenced(_) => None,
+        })
     }
 
     fn validators(&self) -> ValidatorSet {

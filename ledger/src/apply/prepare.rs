@@ -13,7 +13,7 @@ use crate::quantity::Sequence;
 use crate::transaction::{Body, Intent, ReceivedTransaction};
 use crate::view::{LedgerView, Place, ViewFault};
 
-use super::{AdmittedBundle, MemberResult, Placed, Placement, Unit};
+use super::{AdmittedBundle, BatchContext, MemberResult, Placed, Placement, Unit};
 
 /// A member that passed validation, with the state of everything that it touches before the batch. Where the
 /// transaction was sequenced before, only that is known of it.
@@ -105,6 +105,23 @@ fn look_up(view: &dyn LedgerView, received: ReceivedTransaction) -> Result<Prepa
     })
 }
 
+/// Why a new transaction gets no place: the history must be sure to know it for as long as it is valid, or it could be
+/// sequenced twice.
+fn without_place(prepared: &Prepared, context: &BatchContext<'_>) -> Option<MemberResult> {
+    let BatchContext { log_time, validity_ms_max, history, .. } = context;
+    let valid_until = prepared.body().valid_until;
+    let latest = log_time.plus_millis(*validity_ms_max);
+    if prepared.prior.is_some() {
+        None
+    } else if valid_until > latest {
+        Some(MemberResult::ValidityTooLong { latest })
+    } else if history.may_have_forgotten(valid_until) {
+        Some(MemberResult::Forgotten)
+    } else {
+        None
+    }
+}
+
 /// Gives every new transaction its place. A transaction has one outcome for ever: what was sequenced before, or
 /// stands earlier in this bundle, is a duplicate.
 ///
@@ -113,7 +130,7 @@ fn look_up(view: &dyn LedgerView, received: ReceivedTransaction) -> Result<Prepa
 pub(super) fn place(
     members: &[Option<Prepared>],
     submissions: &[Submission],
-    next: Sequence,
+    context: &BatchContext<'_>,
     hashing: SeededIds,
 ) -> Placement {
     let mut placement = Placement {
@@ -131,6 +148,8 @@ pub(super) fn place(
             prepared.is_some_and(|prepared| prepared.prior.is_some() || here.contains_key(&prepared.id()))
         };
         let barred_by = submission.members.clone().position(sequenced);
+        let mut prepared = submission.members.clone().filter_map(|member| members.get(member)?.as_ref());
+        let without_place = prepared.find_map(|prepared| without_place(prepared, context));
         for member in submission.members.clone() {
             let Some(prepared) = members.get(member).and_then(Option::as_ref) else { continue };
             let result = match (&prepared.prior, here.get(&prepared.id())) {
@@ -138,9 +157,10 @@ pub(super) fn place(
                     MemberResult::Duplicate { sequence: *sequence, outcome: outcome.clone() }
                 }
                 (None, Some(record)) => MemberResult::Sequenced(*record),
+                (None, None) if let Some(result) = &without_place => result.clone(),
                 (None, None) => {
                     let record = placement.transactions.len();
-                    let sequence = next.plus(u64::try_from(record).expect("bundles are small"));
+                    let sequence = context.next.plus(u64::try_from(record).expect("bundles are small"));
                     here.insert(prepared.id(), record);
                     placement.transactions.push(Placed { member, sequence, stamp: submission.stamp });
                     placement.has_commands |= prepared.is_command();

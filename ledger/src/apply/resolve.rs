@@ -149,10 +149,6 @@ impl Resolver<'_> {
         if log_time >= valid_until {
             return Err(Rejection::Expired { log_time });
         }
-        let latest = log_time.plus_millis(self.context.limits.validity_ms_max);
-        if valid_until > latest {
-            return Err(Rejection::ValidityTooLong { latest });
-        }
         if !prepared.head_is_known {
             let size = prepared.body().seen_head.map(|seen| seen.size).unwrap_or_default();
             return Err(Rejection::HeadUnknown { size });

@@ -4,6 +4,7 @@ use ledger::apply::{AdmittedBundle, BatchContext, MemberResult, apply};
 use ledger::bundle::{BundleBuilder, BundleLayout};
 use ledger::certificate::{Attested, Certificate, CertificateFault, ValidatorSet, VerdictBitmap};
 use ledger::entry::CertifiedBundle;
+use ledger::history::KeptHistory;
 use ledger::identifier::BundleDigest;
 use ledger::parallel::Serial;
 use ledger::{
@@ -38,6 +39,12 @@ fn issue(quantity: i128) -> Transaction {
         Movements { outputs: vec![alice_holds(quantity)], supply: vec![change], ..Movements::default() },
         "bank",
     )
+}
+
+fn issue_until(valid_until: LogTime) -> Transaction {
+    let body = Body { valid_until, ..issue(1).body };
+    let signatures = vec![key("bank").sign_transaction(&body)];
+    Transaction { body, signatures }
 }
 
 fn grouped(members: &[Transaction]) -> Vec<Transaction> {
@@ -141,7 +148,14 @@ fn what_a_wrong_certificate_passes_and_does_not_decode_is_refused() {
     let certified = certified(builder.finish(), &[true]);
     let validators = validators(1, &["v1"]);
     let admitted = AdmittedBundle::admit(&certified, &validators, &Limits::V1).unwrap();
-    let context = BatchContext { next: Sequence::default(), log_time: LogTime::ZERO, limits: &Limits::V1 };
+    let history = &KeptHistory::default();
+    let context = BatchContext {
+        next: Sequence::default(),
+        log_time: LogTime::ZERO,
+        limits: &Limits::V1,
+        validity_ms_max: Limits::V1.validity_ms_max,
+        history,
+    };
     let effects = apply(&State::default(), &Serial, &context, &admitted).unwrap();
     assert_eq!(effects.results, [MemberResult::Refused]);
 }
@@ -184,4 +198,31 @@ fn certificates_admit_only_their_bundle_epoch_validators_and_number() {
     let renamed = Certificate { validator: party("v2"), ..by("v1") };
     assert_eq!(admit(&[by("v1"), renamed]), Err(CertificateFault::FalseSignature(party("v2"))));
     assert!(validators(0, &["v1"]).admit(&bundle, 2, &[]).is_err(), "no certificate is never enough");
+}
+
+#[test]
+fn what_may_have_been_forgotten_gets_no_second_place() {
+    let mut ledger = TestLedger::new();
+    let hour = 3_600_000;
+    let at = |hours: u64| LogTime::from_unix_millis(hours * hour);
+    for hours in 0..=60 {
+        let batch = (hours + 2, Sequence::new(5), at(hours));
+        ledger.history.advance(batch, Some(30 * hour), Limits::V1.validity_ms_max);
+    }
+    // ordered before the beginning at about 30 hours, and valid for a day at most
+    let forgotten_until = ledger.history.beginning().expired_by;
+    assert!(at(50) < forgotten_until && forgotten_until <= at(60), "{forgotten_until}");
+    let until = |valid_until: LogTime| Submitted::new(vec![issue_until(valid_until)]);
+    let [forgotten, expired, valid] =
+        [forgotten_until, forgotten_until.plus_millis(1), at(60).plus_millis(1)].map(until);
+    let effects = ledger.batch(at(60), &[forgotten.clone(), expired, valid]);
+    let kinds = [MemberResult::Forgotten, MemberResult::Sequenced(0), MemberResult::Sequenced(1)];
+    assert_eq!(effects.results, kinds);
+    assert_eq!(effects.records[0].outcome, Outcome::Rejected(Rejection::Expired { log_time: at(60) }));
+    assert!(effects.records[1].outcome.is_committed());
+    // a group with one of them has no place as a whole
+    let [first] = <[Transaction; 1]>::try_from(forgotten.members).unwrap();
+    let group = Submitted::new(grouped(&[first, issue_until(at(61))]));
+    let effects = ledger.batch_certified(&Serial, at(60), &[group], &[true, true]);
+    assert_eq!(effects.results, [MemberResult::Forgotten, MemberResult::Forgotten]);
 }

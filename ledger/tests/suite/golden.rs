@@ -157,6 +157,7 @@ pub(crate) fn entries() -> Vec<LogEntry> {
         LogPayload::Configure(ConfigurationChange::RemoveValidators(vec![party(1)])),
         LogPayload::Configure(ConfigurationChange::RequireCertificates(2)),
         LogPayload::Configure(ConfigurationChange::RegisterNode { node: 3, key: party(4) }),
+        LogPayload::Configure(ConfigurationChange::KeepHistory(Some(86_400_000))),
     ];
     payloads.into_iter().map(|payload| LogEntry { log_time, payload }).collect()
 }

@@ -57,6 +57,10 @@ impl Model {
                 fresh.push(member);
             }
         }
+        let latest = LogTime::from_unix_millis(log_time.unix_millis() + Limits::V1.validity_ms_max);
+        if fresh.iter().any(|member| member.body.valid_until > latest) {
+            return;
+        }
         let known = |member: &Transaction| self.records.iter().any(|record| record.transaction == member.id());
         let barred_by = submission.members.iter().position(known);
         let before = (self.live.clone(), self.spent.clone());
@@ -120,10 +124,6 @@ impl Model {
         let body = &transaction.body;
         if body.valid_until <= log_time {
             return Err(Rejection::Expired { log_time });
-        }
-        let latest = LogTime::from_unix_millis(log_time.unix_millis() + Limits::V1.validity_ms_max);
-        if body.valid_until > latest {
-            return Err(Rejection::ValidityTooLong { latest });
         }
         match body.seen_head {
             Some(seen) if self.roots.get(&seen.size.get()) != Some(&seen.log_root) => {

@@ -24,6 +24,7 @@
 
 use std::collections::BTreeMap;
 
+use ledger::apply::MemberResult;
 use ledger::signature::SigningKey;
 use ledger::transaction::{ReceivedTransaction, SeenHead};
 use ledger::{
@@ -182,7 +183,12 @@ impl Run<'_> {
         let time = LogTime::from_unix_millis(self.log_time);
         let effects = self.ledger.batch_certified(&ledger::parallel::Serial, time, &submitted, &passed);
         let answers = TestLedger::answers(&effects);
-        let verdicts = verdicts.into_iter().flatten();
+        let refused_late = |result: &MemberResult| match result {
+            MemberResult::ValidityTooLong { latest } => Err(Rejection::ValidityTooLong { latest: *latest }),
+            _ => Ok(()),
+        };
+        let verdicts = verdicts.into_iter().flatten().zip(&effects.results);
+        let verdicts = verdicts.map(|(verdict, result)| verdict.and_then(|()| refused_late(result)));
         for ((pending, verdict), answer) in
             submissions.iter().flat_map(|(members, _)| members).zip(verdicts).zip(answers)
         {

@@ -9,6 +9,7 @@ use ledger::certificate::{Attested, ValidatorSet, VerdictBitmap};
 use ledger::check::{LedgerIdentity, check_submissions};
 use ledger::commitments::Commitments;
 use ledger::entry::CertifiedBundle;
+use ledger::history::KeptHistory;
 use ledger::parallel::{Parallel, Serial};
 use ledger::signature::SigningKey;
 use ledger::transaction::ReceivedTransaction;
@@ -109,6 +110,7 @@ pub(crate) struct TestLedger {
     pub(crate) state: State,
     pub(crate) commitments: Commitments,
     validators: ValidatorSet,
+    pub(crate) history: KeptHistory,
 }
 
 impl TestLedger {
@@ -117,7 +119,8 @@ impl TestLedger {
         let mut state = State::default();
         state.roots.insert(Sequence::default(), commitments.head().log_root);
         let keys = [party("validator")].into();
-        Self { state, commitments, validators: ValidatorSet { epoch: 7, required: 1, keys } }
+        let validators = ValidatorSet { epoch: 7, required: 1, keys };
+        Self { state, commitments, validators, history: KeptHistory::default() }
     }
 
     pub(crate) fn next(&self) -> Sequence {
@@ -140,7 +143,13 @@ impl TestLedger {
     ) -> BatchEffects {
         let certified = self.certify(submissions, verdicts);
         let admitted = AdmittedBundle::admit(&certified, &self.validators, &Limits::V1).unwrap();
-        let context = BatchContext { next: self.next(), log_time, limits: &Limits::V1 };
+        let context = BatchContext {
+            next: self.next(),
+            log_time,
+            limits: &Limits::V1,
+            validity_ms_max: Limits::V1.validity_ms_max,
+            history: &self.history,
+        };
         let effects = apply(&self.state, threads, &context, &admitted).unwrap();
         self.absorb(&effects, log_time);
         effects
@@ -186,7 +195,7 @@ impl TestLedger {
     /// What a gateway would answer, member by member; `None` where a member was refused before the order.
     pub(crate) fn answers(effects: &BatchEffects) -> Vec<Option<(Sequence, Outcome)>> {
         let answer = |result: &MemberResult| match result {
-            MemberResult::Refused => None,
+            MemberResult::Refused | MemberResult::ValidityTooLong { .. } | MemberResult::Forgotten => None,
             MemberResult::Duplicate { sequence, outcome } => Some((*sequence, outcome.clone())),
             MemberResult::Sequenced(index) => {
                 effects.records.get(*index).map(|record| (record.sequence, record.outcome.clone()))

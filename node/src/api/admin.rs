@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ledger::Party;
 use ledger::certificate::ValidatorSet;
-use ledger::entry::ConfigurationChange;
+use ledger::entry::{ConfigurationChange, KEEP_HISTORY_MS_MIN};
 use proto::{Problem, ProblemKind};
 use seams::Address;
 use sequencer::{Leader, MemberFault, NodeId, Role, Sequencer};
@@ -128,6 +128,27 @@ impl Api {
             said.push("nothing to change".to_owned());
         }
         Ok(said.join(", "))
+    }
+
+    /// How long history is kept from now on, `None` for ever. Transactions may be valid for no longer.
+    ///
+    /// # Errors
+    /// Where the time is too short, or no leader confirms.
+    pub async fn keep_history(&self, keep: Option<Duration>) -> Result<String, Problem> {
+        self.initialized()?;
+        let keep_ms = keep.map(|keep| u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
+        if keep_ms.is_some_and(|keep| keep < KEEP_HISTORY_MS_MIN) {
+            let least = humantime::format_duration(Duration::from_millis(KEEP_HISTORY_MS_MIN));
+            return Err(Problem::bad_request("keep_ms", format!("is below {least}")));
+        }
+        let state = self.replica()?.state();
+        if state.configuration().keep_history_ms != keep_ms {
+            self.configure(ConfigurationChange::KeepHistory(keep_ms)).await?;
+        }
+        let kept = keep.map_or("ever".to_owned(), |keep| humantime::format_duration(keep).to_string());
+        let valid = Duration::from_millis(state.configuration().validity_ms_max(state.limits()));
+        let valid = humantime::format_duration(valid);
+        Ok(format!("history is kept for {kept}; transactions may be valid for {valid}"))
     }
 
     fn validator_set(&self) -> Result<ValidatorSet, Problem> {

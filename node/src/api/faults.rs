@@ -29,6 +29,7 @@ pub(super) fn refusal(refusal: Refusal) -> Problem {
 pub(super) fn state(fault: StateFault) -> Problem {
     match fault {
         StateFault::OutOfRange => Problem::bad_request("size", "the log has no such size"),
+        StateFault::Pruned { earliest_batch } => Problem::position_unavailable(earliest_batch),
         StateFault::Storage(_)
         | StateFault::Row(_)
         | StateFault::Entry { .. }

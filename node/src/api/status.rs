@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use ledger::Limits;
 use ledger::identifier::canonical_bytes;
 use proto::convert::{Member, limits_to_wire};
 use proto::{Problem, wire};
 use sequencer::{Role, Status};
+use storage::LedgerState;
 use validator::ValidatorState;
 
 use super::{Api, faults};
@@ -106,7 +108,7 @@ impl Api {
             leader: status.leader.as_ref().map_or(0, |leader| leader.id),
             members: self.members(&status),
             validators: Some(self.validators()?),
-            limits: Some(limits_to_wire(replica.state().limits())),
+            limits: Some(limits_to_wire(&limits_in_force(replica.state()))),
         })
     }
 
@@ -137,6 +139,8 @@ impl Api {
             live_outputs: state.live_outputs(),
             queued_transactions: u32::try_from(replica.gateway().queued_transactions()).unwrap_or(u32::MAX),
             health: self.health().to_string(),
+            earliest_batch: state.earliest_batch(),
+            keep_history_ms: state.configuration().keep_history_ms,
         })
     }
 
@@ -191,4 +195,10 @@ fn health_of(status: &Status) -> Health {
         lag if lag > LAG_MAX => Health::Lagging(lag),
         _ => Health::Ready,
     }
+}
+
+/// What a transaction is held to now.
+fn limits_in_force(state: &LedgerState) -> Limits {
+    let limits = state.limits();
+    Limits { validity_ms_max: state.configuration().validity_ms_max(limits), ..*limits }
 }

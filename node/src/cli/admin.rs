@@ -1,6 +1,7 @@
 //! `seriatim admin`: look at a cluster and change it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ::node::config::MemberList;
 use ::node::json;
@@ -75,6 +76,27 @@ enum AdminCommand {
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         count: u16,
     },
+    /// For how long history is kept; what is older leaves every node's disk
+    ///
+    /// Batches, outcomes, receipts and who spent what. Live outputs stay, whatever their age. Transactions may be valid
+    /// for no longer than history is kept, so that nothing happens twice.
+    KeepHistory {
+        /// A time such as 36h or 30days, or `everything`
+        #[arg(value_name = "TIME", value_parser = kept_time)]
+        time: KeptTime,
+    },
+}
+
+/// `None` for ever.
+#[derive(Debug, Clone, Copy)]
+struct KeptTime(Option<Duration>);
+
+fn kept_time(text: &str) -> Result<KeptTime, String> {
+    if text == "everything" {
+        return Ok(KeptTime(None));
+    }
+    let time = humantime::parse_duration(text);
+    time.map(|time| KeptTime(Some(time))).map_err(|why| format!("{why}: write 36h, 30days or everything"))
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +184,11 @@ async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, P
             let required = u32::from(count);
             configure(endpoints, wire::ConfigureValidatorsRequest { required, ..Default::default() }).await
         }
+        AdminCommand::KeepHistory { time: KeptTime(time) } => {
+            let keep_ms = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            let ask = |mut admin: Client| async move { admin.keep_history(wire::KeepHistoryRequest { keep_ms }).await };
+            endpoints.ask(ask).await
+        }
     };
     let message = done?.message;
     Ok(Said { json: json!({ "done": message }), text: message })
@@ -238,6 +265,9 @@ fn status_text(found: &[(wire::Member, Result<wire::NodeStatus, Problem>)], firs
         });
     }
     let mut text = columns(&table);
+    let kept = first.keep_history_ms.map(|keep| humantime::format_duration(Duration::from_millis(keep)).to_string());
+    let kept = kept.unwrap_or("ever".to_owned());
+    text.push_str(&format!("\n\nhistory: from batch {}, kept for {kept}", first.earliest_batch));
     let Some(set) = &first.validators else { return text };
     text.push_str(&format!(
         "\n\nvalidators: {} keys, {} required, epoch {} (as node {} sees them)\n",

@@ -133,6 +133,12 @@ fn sequenced(
 ) -> Option<Answer> {
     match result {
         MemberResult::Refused => None,
+        MemberResult::ValidityTooLong { latest } => {
+            Some(Answer::Refused(Rejection::ValidityTooLong { latest: *latest }))
+        }
+        MemberResult::Forgotten => {
+            Some(Answer::Unknown("it expired before the history that is kept; what became of it was forgotten"))
+        }
         MemberResult::Sequenced(record) => {
             let (batch, records) = batch?;
             Some(Answer::Sequenced { record: records.get(*record)?.clone(), batch })

@@ -150,4 +150,8 @@ impl Admin for AdminService {
         let required = Some(required).filter(|required| *required > 0);
         said(self.api.configure_validators(add, remove, required).await?)
     }
+
+    async fn keep_history(&self, request: Request<wire::KeepHistoryRequest>) -> Answer {
+        said(self.api.keep_history(request.get_ref().keep_ms.map(Duration::from_millis)).await?)
+    }
 }

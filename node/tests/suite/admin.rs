@@ -74,6 +74,37 @@ async fn validators_are_configured_at_any_node_and_again_without_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_long_history_is_kept_is_agreed_by_all_nodes() {
+    let cluster = Cluster::start(3).await;
+    let mut admin = cluster.admin_stub(cluster.follower().await).await;
+    let hours = 3_600 * 1_000;
+    let asked = [
+        (Some(48 * hours), "history is kept for 2days; transactions may be valid for 1day"),
+        (Some(hours / 2), "history is kept for 30m; transactions may be valid for 30m"),
+        (None, "history is kept for ever; transactions may be valid for 1day"),
+    ];
+    for (keep_ms, answer) in asked {
+        let said = in_time(admin.keep_history(wire::KeepHistoryRequest { keep_ms })).await.unwrap().into_inner();
+        assert_eq!(said.message, answer);
+        for node in 1..=3 {
+            let mut admin = cluster.admin_stub(node).await;
+            eventually(|| {
+                let mut admin = admin.clone();
+                async move {
+                    let status = admin.get_status(wire::GetStatusRequest {}).await.unwrap().into_inner();
+                    (status.keep_history_ms == keep_ms && status.earliest_batch == 1).then_some(())
+                }
+            })
+            .await;
+            admin.get_status(wire::GetStatusRequest {}).await.unwrap();
+        }
+    }
+    let short = admin.keep_history(wire::KeepHistoryRequest { keep_ms: Some(9_999) }).await.unwrap_err();
+    assert_eq!(Problem::from(short).kind, ProblemKind::BadRequest);
+    commit_something(&cluster.client()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_is_made_when_asked_for() {
     let cluster = Cluster::start(1).await;
     commit_something(&cluster.client()).await;

@@ -122,6 +122,20 @@ impl SpentKey {
         Self::new(creator, Sequence::default())..=Self::new(creator, Sequence::new(u64::MAX))
     }
 
+    /// The first key of this creator and later ones.
+    pub(super) const fn first_of(creator: Sequence) -> Self {
+        Self::new(creator, Sequence::new(0))
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (creator, spender) = read_pair(bytes)?;
+        Some(Self::new(Sequence::new(creator), Sequence::new(spender)))
+    }
+
+    pub(super) const fn creator(&self) -> Sequence {
+        self.creator
+    }
+
     /// What those keys start with.
     pub(super) const fn prefix(creator: Sequence) -> [u8; 8] {
         creator.get().to_be_bytes()

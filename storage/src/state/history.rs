@@ -33,6 +33,8 @@ pub struct BatchRecord {
     members: Vec<u32>,
     /// Outputs that commands consumed, in order; their transactions do not name them.
     chosen: Vec<StoredOutput>,
+    /// Creators' places of the outputs that movements consumed, in order; their transactions name the rest.
+    creators: Vec<Sequence>,
     /// The change of the configuration, if it was one.
     pub change: Option<ConfigurationChange>,
 }
@@ -108,9 +110,18 @@ impl BatchRecord {
                 Outcome::Rejected(_) => None,
             }
         };
-        let consumed = effects.consumed.iter().filter(|consumed| by_command(consumed.spender).is_some());
-        let chosen = consumed.map(|consumed| StoredOutput::of(&consumed.output)).collect();
-        (Self { head, bundle, records: effects.records, members, chosen, change: None }, effects.results)
+        let mut chosen = Vec::new();
+        let mut creators = Vec::new();
+        for consumed in &effects.consumed {
+            match by_command(consumed.spender) {
+                Some(()) => chosen.push(StoredOutput::of(&consumed.output)),
+                None => creators.push(consumed.output.place.sequence),
+            }
+        }
+        (
+            Self { head, bundle, records: effects.records, members, chosen, creators, change: None },
+            effects.results,
+        )
     }
 
     pub(super) const fn of_configuration(head: Head, change: ConfigurationChange) -> Self {
@@ -120,6 +131,7 @@ impl BatchRecord {
             records: Vec::new(),
             members: Vec::new(),
             chosen: Vec::new(),
+            creators: Vec::new(),
             change: Some(change),
         }
     }
@@ -169,11 +181,7 @@ impl BatchRecord {
     ///
     /// # Errors
     /// Where the stored bundle does not decode.
-    pub fn update(
-        &self,
-        places: &dyn Fn(&TransactionId) -> Result<Option<Sequence>, StateFault>,
-        limits: &Limits,
-    ) -> Result<BatchUpdate, StateFault> {
+    pub fn update(&self, limits: &Limits) -> Result<BatchUpdate, StateFault> {
         let mut update = BatchUpdate {
             head: self.head,
             created: Vec::new(),
@@ -182,6 +190,7 @@ impl BatchRecord {
             revealed: BTreeMap::new(),
         };
         let mut chosen = self.chosen.iter();
+        let mut creators = self.creators.iter();
         for (record, received) in self.records.iter().zip(self.transactions(limits)?) {
             let Outcome::Committed { chosen: names } = &record.outcome else { continue };
             match &received.transaction().body.intent {
@@ -192,7 +201,7 @@ impl BatchRecord {
                         update.created.push(created_output(record, position, *id, *contract));
                     }
                     for (input, (id, origin)) in movements.inputs.iter().zip(&effects.consumed) {
-                        let sequence = places(&origin.transaction)?.ok_or(StateFault::Row("transactions (origin)"))?;
+                        let sequence = *creators.next().ok_or(StateFault::Row("batches (creators)"))?;
                         let place = Place { sequence, index: origin.index };
                         let output = LiveOutput { id: *id, origin: *origin, place, contract: input.contract };
                         update.consumed.push((output, record.sequence));
@@ -275,9 +284,21 @@ impl LedgerState {
     /// The batch with this number, from 1.
     ///
     /// # Errors
-    /// Where the store fails.
+    /// Where it was pruned, and where the store fails.
     pub fn batch(&self, number: u64) -> Result<Option<Arc<BatchRecord>>, StateFault> {
-        self.view(|view| view.batch(number))
+        self.view(|view| {
+            let earliest_batch = view.beginning().batch;
+            if (1..earliest_batch).contains(&number) {
+                return Err(StateFault::Pruned { earliest_batch });
+            }
+            view.batch(number)
+        })
+    }
+
+    /// The first batch that is kept; those before it were pruned.
+    #[must_use]
+    pub fn earliest_batch(&self) -> u64 {
+        self.view(|view| view.beginning().batch)
     }
 
     /// Where a transaction was sequenced: its batch, and its position among that batch's records.
@@ -300,7 +321,12 @@ impl LedgerState {
     /// # Errors
     /// Where the store fails.
     pub fn batch_of(&self, sequence: Sequence) -> Result<Option<u64>, StateFault> {
-        Ok(self.view(|view| view.head_from(sequence.plus(1)))?.map(|(_, batch, _)| batch))
+        self.view(|view| {
+            if sequence < view.beginning().sequence {
+                return Ok(None);
+            }
+            Ok(view.head_from(sequence.plus(1))?.map(|(_, batch, _)| batch))
+        })
     }
 
     /// A batch's changes of the unspent set.
@@ -309,8 +335,7 @@ impl LedgerState {
     /// Where the store fails.
     pub fn update(&self, number: u64) -> Result<Option<BatchUpdate>, StateFault> {
         let Some(batch) = self.batch(number)? else { return Ok(None) };
-        let place = |id: &TransactionId| Ok(self.view(|view| view.transaction(id))?.map(|(sequence, _)| sequence));
-        batch.update(&place, &self.limits).map(Some)
+        batch.update(&self.limits).map(Some)
     }
 
     /// A live output.
@@ -363,9 +388,13 @@ impl LedgerState {
     /// Proof that the log of size `new` continues the log of size `old`, with both roots.
     ///
     /// # Errors
-    /// Where the store fails or the sizes are not of this log.
+    /// Where the store fails, or the sizes are not of this log, or the older one was pruned.
     pub fn consistency(&self, old: Sequence, new: Sequence) -> Result<ConsistencyProof, StateFault> {
         self.view(|view| {
+            let beginning = view.beginning();
+            if (Sequence::new(1)..beginning.sequence).contains(&old) {
+                return Err(StateFault::Pruned { earliest_batch: beginning.batch });
+            }
             let log = view.memory.core.commitments.log();
             Ok(ConsistencyProof {
                 proof: log.consistency_proof(view, old.get(), new.get()).map_err(log_fault)?,

@@ -5,6 +5,7 @@ use ledger::check::LedgerIdentity;
 use ledger::commitments::Commitments;
 use ledger::digest::UnspentDigest;
 use ledger::entry::Configuration;
+use ledger::history::{KeptHistory, Mark};
 use ledger::identifier::{append_canonical_bytes, canonical_bytes};
 use ledger::merkle::{TileId, TileSource};
 use ledger::view::{LedgerView, LiveOutput, Place, ViewFault};
@@ -23,7 +24,13 @@ const CORE: &[u8] = b"core";
 pub(super) fn read_core(kv: &dyn KvStore, identity: &LedgerIdentity) -> Result<Core, StateFault> {
     let Some(row) = kv.get(Table::Meta, CORE)? else {
         let commitments = Commitments::genesis(identity.cluster, identity.group);
-        return Ok(Core { commitments, configuration: Configuration::genesis(), live_outputs: 0, position: None });
+        return Ok(Core {
+            commitments,
+            configuration: Configuration::genesis(),
+            live_outputs: 0,
+            history: KeptHistory::default(),
+            position: None,
+        });
     };
     let core = Core::try_from_slice(&row).map_err(|_reason| StateFault::Row("meta/core"))?;
     let head = core.commitments.head();
@@ -87,7 +94,9 @@ pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
             batch.delete(Table::Owners, key.as_bytes().to_vec());
         }
     }
-    for (key, row) in &overlay.spent {
+    let beginning = core.history.beginning();
+    // nobody looks for spenders of what was forgotten
+    for (key, row) in overlay.spent.range(SpentKey::first_of(beginning.sequence)..) {
         batch.put(Table::Spent, key.encode(), row.encode());
     }
     for (id, (sequence, number)) in sorted(&overlay.transactions) {
@@ -106,6 +115,10 @@ pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
     }
     batch.put(Table::Meta, CORE, canonical_bytes(core));
     batch
+}
+
+pub(super) fn read_batch(value: &[u8]) -> Result<BatchRecord, StateFault> {
+    BatchRecord::try_from_slice(value).map_err(|_reason| StateFault::Row("batches"))
 }
 
 /// The layers at one moment.
@@ -131,40 +144,47 @@ impl View<'_> {
         }
     }
 
+    /// Where the history begins, whatever is still on this node's disk: every replica answers alike.
+    pub(super) fn beginning(&self) -> Mark {
+        self.memory.core.history.beginning()
+    }
+
     /// Place and batch of a sequenced transaction.
     pub(super) fn transaction(&self, id: &TransactionId) -> Result<Option<(Sequence, u64)>, StateFault> {
-        if let Some(found) = self.overlays().find_map(|overlay| overlay.transactions.get(id)) {
-            return Ok(Some(*found));
-        }
-        match self.kv.get(Table::Transactions, id.as_bytes())? {
-            Some(value) => codec::read_transaction(&value).map(Some).ok_or(StateFault::Row("transactions")),
-            None => Ok(None),
-        }
+        let found = match self.overlays().find_map(|overlay| overlay.transactions.get(id)) {
+            Some(found) => Some(*found),
+            None => match self.kv.get(Table::Transactions, id.as_bytes())? {
+                Some(value) => Some(codec::read_transaction(&value).ok_or(StateFault::Row("transactions"))?),
+                None => None,
+            },
+        };
+        Ok(found.filter(|(sequence, _)| *sequence >= self.beginning().sequence))
     }
 
     pub(super) fn batch(&self, number: u64) -> Result<Option<Arc<BatchRecord>>, StateFault> {
+        if number < self.beginning().batch {
+            return Ok(None);
+        }
         if let Some(found) = self.overlays().find_map(|overlay| overlay.batches.get(&number)) {
             return Ok(Some(Arc::clone(found)));
         }
         match self.kv.get(Table::Batches, &number.to_be_bytes())? {
-            Some(value) => {
-                let record = BatchRecord::try_from_slice(&value).map_err(|_reason| StateFault::Row("batches"))?;
-                Ok(Some(Arc::new(record)))
-            }
+            Some(value) => read_batch(&value).map(Arc::new).map(Some),
             None => Ok(None),
         }
     }
 
     /// The first batch (log size afterwards, number, root) with at least this size afterwards.
     pub(super) fn head_from(&self, size: Sequence) -> Result<Option<(Sequence, u64, [u8; 32])>, StateFault> {
+        let beginning = self.beginning();
         // older layers hold older batches
-        let from = codec::head_key(size, 0);
+        let from = codec::head_key(size, beginning.batch);
         if let Some((key, root)) = self.kv.scan(Table::Heads, &[], &from, 1)?.first() {
             let found = codec::read_head_key(key).zip(root.as_ref().try_into().ok());
             return found.map(|((size, batch), root)| Some((size, batch, root))).ok_or(StateFault::Row("heads"));
         }
         let older = self.memory.writing.as_deref().into_iter().chain([&self.memory.current]);
-        let mut found = older.filter_map(|overlay| overlay.heads.range((size, 0)..).next());
+        let mut found = older.filter_map(|overlay| overlay.heads.range((size, beginning.batch)..).next());
         Ok(found.next().map(|((size, batch), root)| (*size, *batch, *root)))
     }
 
