@@ -138,6 +138,8 @@ pub struct BatchEffects {
     pub created: Vec<LiveOutput>,
     /// Outputs consumed, in order of consumption.
     pub consumed: Vec<ConsumedOutput>,
+    /// The transactions sequenced here have all expired by then.
+    pub expired_by: LogTime,
 }
 
 /// Applies an admitted bundle to the state that `view` shows.
@@ -231,7 +233,9 @@ fn assemble(
     for (place, resolved) in placed.transactions.iter().zip(resolved) {
         let resolved = resolved.expect("every placed transaction is in exactly one component");
         let prepared = members.get(place.member).and_then(Option::as_ref);
-        let transaction = prepared.expect("only prepared members are placed").id();
+        let prepared = prepared.expect("only prepared members are placed");
+        let transaction = prepared.id();
+        effects.expired_by = effects.expired_by.max(prepared.body().valid_until);
         for output in resolved.consumed {
             let birth = born.remove(&output.id);
             if let Some(slot) = birth.and_then(|index| created.get_mut(index)) {

@@ -62,16 +62,16 @@ impl KeptHistory {
         self.beginning != Mark::BEGINNING && valid_until <= self.beginning.expired_by
     }
 
-    /// Moves on before a batch of this number, first place and time, whose transactions may be valid for
-    /// `validity_ms_max` from then. What is older than `keep_ms`, and has expired, is forgotten; `None` keeps everything.
+    /// Moves on past a batch of this number, first place and time, whose transactions have all expired by `expired_by`.
+    /// What is older than `keep_ms`, and has expired, is forgotten; `None` keeps everything.
     pub fn advance(
         &mut self,
         (batch, sequence, log_time): (u64, Sequence, LogTime),
+        expired_by: LogTime,
         keep_ms: Option<u64>,
-        validity_ms_max: u64,
     ) {
         let mark = Mark { batch, sequence, log_time, expired_by: self.expired_by };
-        self.expired_by = self.expired_by.max(log_time.plus_millis(validity_ms_max));
+        self.expired_by = self.expired_by.max(expired_by);
         let Some(keep_ms) = keep_ms else {
             self.marks.clear();
             return;
@@ -103,7 +103,8 @@ mod tests {
 
     /// A batch every tenth of a second.
     fn advance(history: &mut KeptHistory, batch: u64, keep_ms: Option<u64>, validity_ms: u64) {
-        history.advance((batch, Sequence::new(batch * 10), time(batch)), keep_ms, validity_ms);
+        let expired_by = time(batch).plus_millis(validity_ms);
+        history.advance((batch, Sequence::new(batch * 10), time(batch)), expired_by, keep_ms);
     }
 
     fn after(batches: std::ops::RangeInclusive<u64>, keep_ms: Option<u64>) -> KeptHistory {

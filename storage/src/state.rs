@@ -157,12 +157,11 @@ struct Core {
 }
 
 impl Core {
-    /// What is decided before a batch at this time: where the history begins from then on.
-    fn begin_batch(&mut self, log_time: LogTime, limits: &Limits) {
+    /// What a batch decides beside its outcomes: where the history begins from then on.
+    fn advance_history(&mut self, log_time: LogTime, expired_by: LogTime) {
         let head = self.commitments.head();
-        let validity_ms_max = self.configuration.validity_ms_max(limits);
         let next = (head.batch + 1, head.size, log_time);
-        self.history.advance(next, self.configuration.keep_history_ms, validity_ms_max);
+        self.history.advance(next, expired_by, self.configuration.keep_history_ms);
     }
 }
 
@@ -301,7 +300,7 @@ impl LedgerState {
         if let Some(next) = next {
             let log_time = stamped.max(memory.core.commitments.head().log_time);
             let epoch = next.validators.epoch;
-            memory.core.begin_batch(log_time, &self.limits);
+            memory.core.advance_history(log_time, LogTime::ZERO);
             memory.core.configuration = next;
             let tiles = memory.core.commitments.advance(&BatchEffects::default(), log_time, epoch);
             assert!(tiles.is_empty(), "a change of the configuration adds no leaf");
@@ -329,7 +328,7 @@ impl LedgerState {
             return (effects.results, None, *memory.core.commitments.head());
         }
         let epoch = memory.core.configuration.validators.epoch;
-        memory.core.begin_batch(log_time, &self.limits);
+        memory.core.advance_history(log_time, effects.expired_by);
         let tiles: Vec<(TileId, Vec<u8>)> = memory.core.commitments.advance(&effects, log_time, epoch);
         let head = *memory.core.commitments.head();
         memory.core.live_outputs = live_after(memory.core.live_outputs, &effects);

@@ -207,7 +207,7 @@ fn what_may_have_been_forgotten_gets_no_second_place() {
     let at = |hours: u64| LogTime::from_unix_millis(hours * hour);
     for hours in 0..=60 {
         let batch = (hours + 2, Sequence::new(5), at(hours));
-        ledger.history.advance(batch, Some(30 * hour), Limits::V1.validity_ms_max);
+        ledger.history.advance(batch, at(hours + 24), Some(30 * hour));
     }
     // ordered before the beginning at about 30 hours, and valid for a day at most
     let forgotten_until = ledger.history.beginning().expired_by;
