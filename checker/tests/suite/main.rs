@@ -1,0 +1,12 @@
+//! The checker against evidence of the real ledger, honest and not.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[allow(dead_code, reason = "shared with the ledger's own tests")]
+#[path = "../../../ledger/tests/suite/history.rs"]
+mod history;
+#[allow(dead_code, reason = "shared with the ledger's own tests")]
+#[path = "../../../ledger/tests/suite/support.rs"]
+mod support;
+
+mod fixture;
+mod honest;
