@@ -222,7 +222,7 @@ impl Attestation {
         Ok(())
     }
 
-    /// Replays the evidence behind the attestation, and moves the replay behind it.
+    /// Replays the evidence behind the attestation. The replay moves behind every chunk that it accepts.
     ///
     /// # Errors
     /// Where the evidence is another, where it does not begin where the replay stands, or where the replay finds
@@ -234,11 +234,9 @@ impl Attestation {
         if Statement::of(chunks)? != self.findings.statement {
             return Err(AttestationFault::OtherEvidence("statement or digest differ"));
         }
-        let mut ahead = replay.clone();
         for chunk in chunks {
-            ahead.accept(chunk)?;
+            replay.accept(chunk)?;
         }
-        *replay = ahead;
         Ok(())
     }
 }

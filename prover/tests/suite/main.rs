@@ -1,0 +1,15 @@
+//! The prover against evidence of the real ledger, honest and not.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[allow(dead_code, reason = "shared with the ledger's own tests")]
+#[path = "../../../ledger/tests/suite/history.rs"]
+mod history;
+#[allow(dead_code, reason = "shared with the ledger's own tests")]
+#[path = "../../../ledger/tests/suite/support.rs"]
+mod support;
+
+#[allow(dead_code, reason = "shared with the checker's tests")]
+#[path = "../../../checker/tests/suite/fixture.rs"]
+mod fixture;
+
+mod honest;
