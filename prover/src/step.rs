@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ledger::Hash;
 use ledger::identifier::tagged_hash;
-use z3::ast::{Ast, Bool, Dynamic, Int};
+use z3::ast::{Bool, Dynamic, Int};
 use z3::{FuncDecl, Params, SatResult, Solver, Sort, Symbol};
 
 use crate::pattern::ENCODER_VERSION;
@@ -64,6 +64,7 @@ enum Claim {
 enum LeftOut {
     Nothing,
     /// What is tested of the output that the claim is about.
+    #[cfg(test)]
     Condition,
 }
 

@@ -8,5 +8,11 @@ mod history;
 #[path = "../../../ledger/tests/suite/support.rs"]
 mod support;
 
+#[allow(dead_code, reason = "shared with the ledger's own tests")]
+#[path = "../../../ledger/tests/suite/model.rs"]
+mod model;
+
 mod fixture;
 mod honest;
+mod liar;
+mod lies;

@@ -14,7 +14,7 @@ pub(crate) fn cases(default: u32) -> ProptestConfig {
 }
 
 /// One prover for all cases of a thread, so that patterns meet again.
-fn with_prover<R>(window_units: usize, use_prover: impl FnOnce(&mut Prover) -> R) -> R {
+pub(crate) fn with_prover<R>(window_units: usize, use_prover: impl FnOnce(&mut Prover) -> R) -> R {
     thread_local! {
         static PROVER: std::cell::RefCell<std::collections::BTreeMap<usize, Prover>> = const {
             std::cell::RefCell::new(std::collections::BTreeMap::new())

@@ -12,4 +12,12 @@ mod support;
 #[path = "../../../checker/tests/suite/fixture.rs"]
 mod fixture;
 
+#[allow(dead_code, reason = "shared with the checker's tests")]
+#[path = "../../../checker/tests/suite/liar.rs"]
+mod liar;
+#[allow(dead_code, reason = "shared with the ledger's own tests")]
+#[path = "../../../ledger/tests/suite/model.rs"]
+mod model;
+
 mod honest;
+mod lies;
