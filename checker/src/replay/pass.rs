@@ -408,7 +408,9 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let invariant = match (&entry.outcome, outcome) {
-            (Outcome::Rejected(claimed), Outcome::Rejected(is)) if in_group(claimed) != in_group(is) => {
+            (Outcome::Rejected(claimed), Outcome::Rejected(is))
+                if in_group(claimed) != in_group(is) || was_barred(claimed) != was_barred(is) =>
+            {
                 Invariant::Group
             }
             _ => Invariant::Outcome,
@@ -427,7 +429,11 @@ impl<'a> Pass<'a> {
         if let Some(creator) = creator.map(|output| output.origin.transaction) {
             counterexample = counterexample.naming(creator, self.place_of(&creator));
         }
-        Err(counterexample.into())
+        let concerned = self.chunk.touched.iter().find(|output| Some(output.id) == counterexample.output);
+        Err(match concerned {
+            Some(output) => super::naming_first(counterexample, self.chunk, output).into(),
+            None => counterexample.into(),
+        })
     }
 
     fn place_of(&self, transaction: &TransactionId) -> Option<ledger::Sequence> {
@@ -494,6 +500,10 @@ fn outcomes(members: Vec<Member>, count: usize, barred_by: Option<u16>) -> Vec<O
 
 const fn in_group(reason: &Rejection) -> bool {
     matches!(reason, Rejection::GroupMemberRejected { .. } | Rejection::GroupMemberSequenced { .. })
+}
+
+const fn was_barred(reason: &Rejection) -> bool {
+    matches!(reason, Rejection::GroupMemberSequenced { .. })
 }
 
 fn told(outcome: &Outcome) -> String {

@@ -16,3 +16,5 @@ mod fixture;
 mod honest;
 mod liar;
 mod lies;
+mod scene;
+mod table;

@@ -19,5 +19,10 @@ mod liar;
 #[path = "../../../ledger/tests/suite/model.rs"]
 mod model;
 
+#[allow(dead_code, reason = "shared with the checker's tests")]
+#[path = "../../../checker/tests/suite/scene.rs"]
+mod scene;
+
 mod honest;
 mod lies;
+mod table;
