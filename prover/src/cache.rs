@@ -49,10 +49,10 @@ impl Default for PatternCache {
 }
 
 impl PatternCache {
-    /// An empty cache of at most so many patterns.
+    /// An empty cache of at most so many patterns; of none, where that is 0.
     #[must_use]
     pub fn new(patterns_max: usize) -> Self {
-        Self { young: HashMap::default(), old: HashMap::default(), generation_max: patterns_max.div_ceil(2).max(1) }
+        Self { young: HashMap::default(), old: HashMap::default(), generation_max: patterns_max.div_ceil(2) }
     }
 
     /// Number of patterns.
@@ -85,6 +85,9 @@ impl PatternCache {
 
     /// Keeps a pattern. Only called where it was proved.
     pub(crate) fn insert(&mut self, key: PatternKey, digest: Hash) {
+        if self.generation_max == 0 {
+            return;
+        }
         if self.young.len() >= self.generation_max {
             self.old = std::mem::take(&mut self.young);
         }
