@@ -226,7 +226,7 @@ impl<'a> Collector<'a> {
             }
         }
         let log_time = self.testimony.lines.first().map_or(self.testimony.head.log_time, |line| line.record.log_time);
-        entries.iter().for_each(|entry| self.log.append(entry.record(log_time).leaf()));
+        entries.iter().for_each(|entry| self.log.append(entry.leaf(log_time)));
         let invoked = entries.iter().map(|entry| entry.invoked).max();
         let real_time = invoked.map_or(self.frontier.real_time, |invoked| invoked.max(self.frontier.real_time));
         self.frontier = match head {

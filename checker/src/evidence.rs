@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use foldhash::fast::FixedState;
-use ledger::identifier::{canonical_bytes, tagged_hash};
+use ledger::identifier::{append_canonical_bytes, canonical_bytes, tagged_hash};
 use ledger::transaction::ReceivedTransaction;
 use ledger::{
     AtomicGroupId, ClusterId, Contract, Hash, Head, LogTime, Origin, Outcome, OutcomeRecord, OutputId, Sequence,
@@ -96,7 +96,18 @@ impl Entry {
             outcome: self.outcome.clone(),
         }
     }
+
+    /// The leaf of that line in the Merkle log.
+    #[must_use]
+    pub fn leaf(&self, log_time: LogTime) -> Hash {
+        let mut bytes = Vec::with_capacity(RECORD_BYTES);
+        append_canonical_bytes(&mut bytes, &self.record(log_time));
+        merkle::leaf_hash(&bytes)
+    }
 }
+
+/// Room for the canonical bytes of nearly every record.
+const RECORD_BYTES: usize = 192;
 
 /// A run of transactions of one batch with everything that is claimed of it.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -26,6 +26,9 @@ pub struct Context<'a> {
     pub limits: &'a Limits,
 }
 
+/// Up to so many names comparing each with each is cheaper than a set.
+const FEW: usize = 8;
+
 /// What a rule says: nothing, or why the transaction cannot be in the order.
 type Judgement = Result<(), Rejection>;
 
@@ -122,15 +125,20 @@ fn judge_movements(movements: &Movements, signers: &[Party], limits: &Limits) ->
 }
 
 fn names_nothing_twice(movements: &Movements) -> Judgement {
-    let named = movements.inputs.iter().map(|input| (input.origin, &input.contract));
-    let named = named.chain(movements.references.iter().map(|reference| (reference.origin, &reference.contract)));
-    let mut seen = BTreeSet::new();
-    for (origin, contract) in named {
-        if !seen.insert((*origin.transaction.as_bytes(), origin.index)) {
-            return Err(Rejection::DuplicateInput { output: origin.output_id(contract) });
-        }
+    let named = || {
+        let inputs = movements.inputs.iter().map(|input| (&input.origin, &input.contract));
+        inputs.chain(movements.references.iter().map(|reference| (&reference.origin, &reference.contract)))
+    };
+    let repeated = if named().count() <= FEW {
+        named().enumerate().find(|(position, (origin, _))| named().take(*position).any(|(other, _)| other == *origin))
+    } else {
+        let mut seen = BTreeSet::new();
+        named().enumerate().find(|(_, (origin, _))| !seen.insert((origin.transaction, origin.index)))
+    };
+    match repeated {
+        Some((_, (origin, contract))) => Err(Rejection::DuplicateInput { output: origin.output_id(contract) }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn judge_input(input: &Input, index: u16, revealed: &Revealed<'_>, signs: &dyn Fn(&Party) -> bool) -> Judgement {

@@ -1,6 +1,6 @@
 //! What a replay carries from chunk to chunk: every live output, what was spent and by whom, and who has a place.
 //!
-//! Outputs are found by their origins, and their contents compared, so that naming an input costs no hash.
+//! Outputs are found by their creators and indexes, and their contents compared, so that naming an input costs no hash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -8,7 +8,7 @@ use std::ops::Bound;
 use borsh::{BorshDeserialize, BorshSerialize};
 use foldhash::fast::FixedState;
 use ledger::digest::UnspentDigest;
-use ledger::{AssetType, Contract, Hash, Origin, OutputId, Party, Sequence, TransactionId, merkle};
+use ledger::{AssetType, Contract, Hash, Intent, Origin, OutputId, Party, Sequence, TransactionId, merkle};
 
 use crate::commands::Held;
 use crate::evidence::{Chunk, Fate, Touched};
@@ -36,7 +36,8 @@ pub struct Snapshot {
     pub live: Vec<(Origin, Contract, Sequence)>,
     /// Consumed outputs with their consumers. All of them where `whole`.
     pub spent: Vec<(Origin, OutputId, TransactionId)>,
-    /// Transactions with places. All of them where `whole`.
+    /// Transactions with places: all of them where `whole`, else at least all that are still valid, because they alone
+    /// could be told again. Whoever passes them in vouches for that.
     pub sequenced: Vec<(TransactionId, Sequence)>,
     /// Log roots at the ends of batches. All of them where `whole`.
     pub roots: Vec<(Sequence, Hash)>,
@@ -58,17 +59,35 @@ pub enum SnapshotFault {
     Repeated,
 }
 
+/// A transaction that has a place, or consumed something.
 #[derive(Debug, Clone, Copy)]
-struct Live {
+struct TransactionRow {
+    /// Its number in the list of names.
+    row: u32,
+    /// `None` for a consumer of before the snapshot whose place is not known.
+    sequence: Option<Sequence>,
+    /// Where its outputs begin, and how many there are. A rejected transaction has none.
+    first_output: usize,
+    outputs: usize,
+}
+
+/// An output by its creator and index.
+#[derive(Debug, Clone, Copy)]
+struct OutputRow {
     id: OutputId,
-    contract: Contract,
-    created_at: Sequence,
+    fate: RowFate,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Spent {
-    id: OutputId,
-    by: TransactionId,
+enum RowFate {
+    /// Not created, or not yet.
+    Void,
+    /// Of before the snapshot, and nothing else is known.
+    Unknown,
+    /// Live, with the place of its contract.
+    Live(u32),
+    /// Consumed, by the transaction of that row.
+    Spent(u32),
 }
 
 /// What is known of an output.
@@ -82,13 +101,17 @@ pub(crate) enum Known {
     Unknown,
 }
 
-/// The carried state.
+/// The carried state: transactions by name, their outputs in one growing list, the contracts of live ones apart. An
+/// output is found by its creator and index, so that creating one costs no look-up and naming one costs no hash.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     history: History,
-    live: HashMap<Origin, Live, FixedState>,
-    spent: HashMap<Origin, Spent, FixedState>,
-    sequenced: HashMap<TransactionId, Sequence, FixedState>,
+    transactions: HashMap<TransactionId, TransactionRow, FixedState>,
+    names: Vec<TransactionId>,
+    outputs: Vec<OutputRow>,
+    contracts: Vec<Contract>,
+    /// Places in `contracts` whose outputs were consumed.
+    free: Vec<u32>,
     roots: BTreeMap<Sequence, Hash>,
     /// The first size whose root would be known here.
     roots_from: Sequence,
@@ -101,9 +124,11 @@ impl State {
     pub(crate) fn new(history: History, seed: u64) -> Self {
         Self {
             history,
-            live: HashMap::with_hasher(FixedState::with_seed(seed)),
-            spent: HashMap::with_hasher(FixedState::with_seed(seed)),
-            sequenced: HashMap::with_hasher(FixedState::with_seed(seed)),
+            transactions: HashMap::with_hasher(FixedState::with_seed(seed)),
+            names: Vec::new(),
+            outputs: Vec::new(),
+            contracts: Vec::new(),
+            free: Vec::new(),
             roots: BTreeMap::new(),
             roots_from: Sequence::default(),
             holdings: None,
@@ -114,24 +139,32 @@ impl State {
         let history = if snapshot.whole { History::Whole } else { History::SinceSnapshot };
         let mut state = Self::new(history, seed);
         let mut digest = UnspentDigest::default();
-        for (origin, contract, created_at) in &snapshot.live {
+        let mut counts: BTreeMap<TransactionId, (Option<Sequence>, usize)> = BTreeMap::new();
+        for (id, sequence) in &snapshot.sequenced {
+            counts.insert(*id, (Some(*sequence), 0));
+        }
+        let live = snapshot.live.iter().map(|(origin, _, created_at)| (origin, Some(*created_at)));
+        for (origin, sequence) in live.chain(snapshot.spent.iter().map(|(origin, ..)| (origin, None))) {
+            let count = counts.entry(origin.transaction).or_default();
+            *count = (count.0.or(sequence), count.1.max(usize::from(origin.index).saturating_add(1)));
+        }
+        let void = if snapshot.whole { RowFate::Void } else { RowFate::Unknown };
+        for (id, (sequence, outputs)) in counts {
+            state.add_row(id, sequence, outputs, void);
+        }
+        for (origin, contract, _) in &snapshot.live {
             let id = origin.output_id(contract);
             digest.insert(&id);
-            let live = Live { id, contract: *contract, created_at: *created_at };
-            if state.live.insert(*origin, live).is_some() {
-                return Err(SnapshotFault::Repeated);
-            }
+            let place = state.keep_contract(contract);
+            state.fill(origin, OutputRow { id, fate: RowFate::Live(place) })?;
         }
         if digest != snapshot.frontier.unspent {
             return Err(SnapshotFault::Digest);
         }
         for (origin, id, by) in &snapshot.spent {
-            let repeated = state.spent.insert(*origin, Spent { id: *id, by: *by }).is_some();
-            if repeated || state.live.contains_key(origin) {
-                return Err(SnapshotFault::Repeated);
-            }
+            let by = state.row_of(by).unwrap_or_else(|| state.add_row(*by, None, 0, void));
+            state.fill(origin, OutputRow { id: *id, fate: RowFate::Spent(by) })?;
         }
-        state.sequenced.extend(snapshot.sequenced.iter().copied());
         state.roots.extend(snapshot.roots.iter().copied());
         state.roots_from = if snapshot.whole { Sequence::default() } else { snapshot.frontier.next };
         Ok(state)
@@ -140,13 +173,76 @@ impl State {
     /// The state that a chunk claims to begin with, as far as commands look into it.
     pub(crate) fn claimed_by(chunk: &Chunk) -> Self {
         let mut state = Self::new(History::Claimed, 0);
-        for output in &chunk.touched {
-            if let Fate::Live { created_at } = output.before {
-                let live = Live { id: output.id, contract: output.contract, created_at };
-                state.live.insert(output.origin, live);
-            }
+        if chunk.entries.iter().any(|entry| matches!(entry.received.transaction().body.intent, Intent::Command(_))) {
+            let mut holdings = Holdings::default();
+            let live = chunk.touched.iter().filter(|output| output.before.is_live());
+            live.filter_map(held).for_each(|held| holdings.add(held));
+            state.holdings = Some(holdings);
         }
         state
+    }
+
+    fn fill(&mut self, origin: &Origin, row: OutputRow) -> Result<(), SnapshotFault> {
+        match self.output_mut(origin) {
+            Some(slot) if matches!(slot.fate, RowFate::Void | RowFate::Unknown) => {
+                *slot = row;
+                Ok(())
+            }
+            Some(_) | None => Err(SnapshotFault::Repeated),
+        }
+    }
+
+    fn add_row(&mut self, id: TransactionId, sequence: Option<Sequence>, outputs: usize, fate: RowFate) -> u32 {
+        let row = u32::try_from(self.names.len()).expect("fewer than 2^32 transactions fit in memory");
+        let first_output = self.outputs.len();
+        self.names.push(id);
+        let void = OutputRow { id: OutputId::from_bytes([0; 32]), fate };
+        self.outputs.resize(first_output.saturating_add(outputs), void);
+        self.transactions.insert(id, TransactionRow { row, sequence, first_output, outputs });
+        row
+    }
+
+    fn row_of(&self, id: &TransactionId) -> Option<u32> {
+        self.transactions.get(id).map(|transaction| transaction.row)
+    }
+
+    fn name(&self, row: u32) -> Option<TransactionId> {
+        self.names.get(usize::try_from(row).ok()?).copied()
+    }
+
+    fn creator(&self, origin: &Origin) -> Option<&TransactionRow> {
+        self.transactions.get(&origin.transaction)
+    }
+
+    /// Where the output of this origin is in the list, if its creator has it.
+    fn place_of(creator: &TransactionRow, index: u16) -> Option<usize> {
+        let index = usize::from(index);
+        (index < creator.outputs).then(|| creator.first_output.saturating_add(index))
+    }
+
+    fn output_mut(&mut self, origin: &Origin) -> Option<&mut OutputRow> {
+        let place = Self::place_of(self.creator(origin)?, origin.index)?;
+        self.outputs.get_mut(place)
+    }
+
+    fn contract(&self, place: u32) -> Option<&Contract> {
+        self.contracts.get(usize::try_from(place).ok()?)
+    }
+
+    fn keep_contract(&mut self, contract: &Contract) -> u32 {
+        let free = self.free.pop();
+        let slot = free.and_then(|place| self.contracts.get_mut(usize::try_from(place).ok()?));
+        match (free, slot) {
+            (Some(place), Some(slot)) => {
+                *slot = *contract;
+                place
+            }
+            _ => {
+                self.contracts.push(*contract);
+                let place = self.contracts.len().saturating_sub(1);
+                u32::try_from(place).expect("fewer than 2^32 outputs fit in memory")
+            }
+        }
     }
 
     pub(crate) const fn history(&self) -> History {
@@ -154,14 +250,14 @@ impl State {
     }
 
     pub(crate) fn sequence_of(&self, transaction: &TransactionId) -> Option<Sequence> {
-        self.sequenced.get(transaction).copied()
+        self.transactions.get(transaction)?.sequence
     }
 
     /// The log root at a size where a batch ended; `Err` where the past is not known far enough.
-    pub(crate) fn root_at(&self, size: Sequence) -> Result<Option<Hash>, ()> {
+    pub(crate) fn root_at(&self, size: Sequence) -> Result<Option<Hash>, NotKnown> {
         match self.roots.get(&size) {
             Some(root) => Ok(Some(*root)),
-            None if size < self.roots_from => Err(()),
+            None if size < self.roots_from => Err(NotKnown),
             None => Ok(None),
         }
     }
@@ -170,61 +266,100 @@ impl State {
         self.roots.insert(size, root);
     }
 
-    pub(crate) fn know_place(&mut self, transaction: TransactionId, sequence: Sequence) {
-        self.sequenced.insert(transaction, sequence);
-    }
-
     /// What is known of a listed output, its name included.
     pub(crate) fn known(&self, output: &Touched) -> Known {
-        if let Some(live) = self.live.get(&output.origin).filter(|live| live.contract == output.contract) {
-            let fate = Fate::Live { created_at: live.created_at };
-            return if live.id == output.id { Known::Fate(fate) } else { Known::Misnamed };
+        let creator = self.creator(&output.origin);
+        let row = creator.and_then(|creator| self.outputs.get(Self::place_of(creator, output.origin.index)?));
+        if let (Some(TransactionRow { sequence: Some(created_at), .. }), Some(row)) = (creator, row)
+            && let RowFate::Live(place) = row.fate
+            && self.contract(place) == Some(&output.contract)
+        {
+            let fate = Fate::Live { created_at: *created_at };
+            return if row.id == output.id { Known::Fate(fate) } else { Known::Misnamed };
         }
         if output.origin.output_id(&output.contract) != output.id {
             return Known::Misnamed;
         }
-        if let Some(spent) = self.spent.get(&output.origin) {
-            let same = spent.id == output.id;
-            return Known::Fate(if same { Fate::Spent { by: spent.by } } else { Fate::Absent });
+        match row.map(|row| (row.id, row.fate)) {
+            Some((id, RowFate::Spent(by))) if id == output.id => match self.name(by) {
+                Some(by) => Known::Fate(Fate::Spent { by }),
+                None => Known::Unknown,
+            },
+            Some((_, RowFate::Unknown)) => Known::Unknown,
+            Some((_, RowFate::Void | RowFate::Live(_) | RowFate::Spent(_))) => Known::Fate(Fate::Absent),
+            // a creator from before the snapshot may have had more outputs than are known
+            None if self.history == History::Whole || self.is_since_snapshot(creator) => Known::Fate(Fate::Absent),
+            None => Known::Unknown,
         }
-        let lived_since =
-            || self.live.contains_key(&output.origin) || self.sequenced.contains_key(&output.origin.transaction);
-        match self.history {
-            History::Whole => Known::Fate(Fate::Absent),
-            History::SinceSnapshot | History::Claimed if lived_since() => Known::Fate(Fate::Absent),
-            History::SinceSnapshot | History::Claimed => Known::Unknown,
-        }
+    }
+
+    fn is_since_snapshot(&self, creator: Option<&TransactionRow>) -> bool {
+        creator.and_then(|creator| creator.sequence).is_some_and(|sequence| sequence >= self.roots_from)
     }
 
     /// The name and fate of an output, as far as they are known: what is not known is told absent.
     pub(crate) fn look_up(&self, origin: &Origin, contract: &Contract) -> (OutputId, Fate) {
-        if let Some(live) = self.live.get(origin).filter(|live| live.contract == *contract) {
-            return (live.id, Fate::Live { created_at: live.created_at });
-        }
-        let id = origin.output_id(contract);
-        match self.spent.get(origin).filter(|spent| spent.id == id) {
-            Some(spent) => (id, Fate::Spent { by: spent.by }),
-            None => (id, Fate::Absent),
+        let creator = self.creator(origin);
+        let row = creator.and_then(|creator| self.outputs.get(Self::place_of(creator, origin.index)?));
+        match (creator.and_then(|creator| creator.sequence), row.map(|row| (row.id, row.fate))) {
+            (Some(created_at), Some((id, RowFate::Live(place)))) if self.contract(place) == Some(contract) => {
+                (id, Fate::Live { created_at })
+            }
+            (_, Some((spent, RowFate::Spent(by)))) => {
+                let id = origin.output_id(contract);
+                let by = self.name(by).filter(|_| id == spent);
+                (id, by.map_or(Fate::Absent, |by| Fate::Spent { by }))
+            }
+            _ => (origin.output_id(contract), Fate::Absent),
         }
     }
 
-    /// Takes over what became of an output.
-    pub(crate) fn take_over(&mut self, output: &Touched) {
-        if output.before == output.after {
-            return;
+    /// Takes over a chunk that was accepted.
+    pub(crate) fn take_over(&mut self, chunk: &Chunk) {
+        let mut created: HashMap<TransactionId, usize, FixedState> = HashMap::default();
+        for entry in &chunk.entries {
+            let outputs = match (&entry.received.transaction().body.intent, entry.outcome.is_committed()) {
+                (_, false) => 0,
+                (Intent::Movements(movements), true) => movements.outputs.len(),
+                (Intent::Command(_), true) => {
+                    if created.is_empty() {
+                        for output in &chunk.touched {
+                            *created.entry(output.origin.transaction).or_default() += 1;
+                        }
+                    }
+                    created.get(&entry.id()).copied().unwrap_or_default()
+                }
+            };
+            self.add_row(entry.id(), Some(entry.sequence), outputs, RowFate::Void);
         }
-        if output.before.is_live() {
-            self.live.remove(&output.origin);
+        // outputs of one transaction are listed one after another, mostly, and so are those that one consumes
+        let mut creator: Option<(TransactionId, TransactionRow)> = None;
+        let mut consumer: Option<(TransactionId, u32)> = None;
+        for output in chunk.touched.iter().filter(|output| output.before != output.after) {
+            if creator.is_none_or(|(id, _)| id != output.origin.transaction) {
+                creator = self.creator(&output.origin).map(|row| (output.origin.transaction, *row));
+            }
+            if let Fate::Spent { by } = output.after
+                && consumer.is_none_or(|(id, _)| id != by)
+            {
+                consumer = self.row_of(&by).map(|row| (by, row));
+            }
+            if let Some((_, creator)) = creator {
+                self.change(output, &creator, consumer.map(|(_, row)| row));
+            }
         }
-        match output.after {
-            Fate::Live { created_at } => {
-                let live = Live { id: output.id, contract: output.contract, created_at };
-                self.live.insert(output.origin, live);
-            }
-            Fate::Spent { by } => {
-                self.spent.insert(output.origin, Spent { id: output.id, by });
-            }
-            Fate::Absent => {}
+    }
+
+    fn change(&mut self, output: &Touched, creator: &TransactionRow, consumer: Option<u32>) {
+        let fate = match output.after {
+            Fate::Live { .. } => RowFate::Live(self.keep_contract(&output.contract)),
+            Fate::Spent { .. } => consumer.map_or(RowFate::Unknown, RowFate::Spent),
+            Fate::Absent => RowFate::Void,
+        };
+        let row = Self::place_of(creator, output.origin.index).and_then(|place| self.outputs.get_mut(place));
+        let before = row.map(|row| std::mem::replace(row, OutputRow { id: output.id, fate }).fate);
+        if let Some(RowFate::Live(place)) = before {
+            self.free.push(place);
         }
         if let (Some(holdings), Some(held)) = (&mut self.holdings, held(output)) {
             if output.after.is_live() { holdings.add(held) } else { holdings.remove(&held) }
@@ -232,18 +367,23 @@ impl State {
     }
 
     /// The positions that commands choose from; collected when first asked for.
-    pub(crate) fn holdings(&mut self) -> &Holdings {
-        let live = &self.live;
-        self.holdings.get_or_insert_with(|| {
-            let mut holdings = Holdings::default();
-            #[expect(clippy::iter_over_hash_type, reason = "the map that is filled orders them")]
-            for (origin, live) in live {
-                if let Some(held) = held_in(live.id, *origin, &live.contract) {
-                    holdings.add(held);
-                }
+    pub(crate) fn collect_holdings(&mut self) {
+        if self.holdings.is_some() {
+            return;
+        }
+        let mut holdings = Holdings::default();
+        for name in &self.names {
+            let Some(creator) = self.transactions.get(name) else { continue };
+            let end = creator.first_output.saturating_add(creator.outputs);
+            let outputs = self.outputs.get(creator.first_output..end).unwrap_or_default();
+            for (index, row) in (0_u16..).zip(outputs) {
+                let RowFate::Live(place) = row.fate else { continue };
+                let origin = Origin { transaction: *name, index };
+                let held = self.contract(place).and_then(|contract| held_in(row.id, origin, contract));
+                held.into_iter().for_each(|held| holdings.add(held));
             }
-            holdings
-        })
+        }
+        self.holdings = Some(holdings);
     }
 
     /// The holdings collected so far.
@@ -253,9 +393,13 @@ impl State {
 
     /// Number of live outputs, and of all transactions known.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.live.len(), self.sequenced.len())
+        (self.contracts.len().saturating_sub(self.free.len()), self.names.len())
     }
 }
+
+/// The past is not known far enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotKnown;
 
 /// What commands may choose of a listed output.
 pub(crate) fn held(output: &Touched) -> Option<Held> {

@@ -1,10 +1,11 @@
-//! What proving costs, without a cluster: `measure [transactions] [contention percent] [chain depth]`.
+//! What proving costs, without a cluster: `measure [transactions] [contention percent] [chain depth] [checker]`; with the
+//! last word, of the linear checker alone.
 //!
 //! Transactions are swaps, payments, splits and merges over many parties, laid out by a simple simulation; signatures
 //! are placeholders, because neither half of the prover looks at them. One line per way of proving.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use checker::collect::{self, Line, Testimony};
 use checker::frontier::Standing;
@@ -13,8 +14,9 @@ use ledger::digest::UnspentDigest;
 use ledger::transaction::ReceivedTransaction;
 use ledger::view::{LiveOutput, Place};
 use ledger::{
-    AssetType, Body, ClusterId, Contract, Head, Input, Intent, LogTime, Movements, Origin, Outcome, OutcomeRecord, Party,
-    Position, Quantity, Rejection, Sequence, Signature, SupplyChange, Transaction, TransactionId, Unlock, merkle,
+    AssetType, Body, ClusterId, Contract, Head, Input, Intent, LogTime, Movements, Origin, Outcome, OutcomeRecord,
+    Party, Position, Quantity, Rejection, Sequence, Signature, SupplyChange, Transaction, TransactionId, Unlock,
+    merkle,
 };
 use prover::abstraction::Abstraction;
 use prover::{Prover, ProverSettings};
@@ -141,7 +143,8 @@ impl World {
             let mut rest = sum;
             for piece in 0..pieces {
                 let left = i128::try_from(pieces - piece).unwrap_or(1);
-                let quantity = if left == 1 { rest } else { 1 + i128::from(self.random.next() % 1_000) % (rest / left).max(1) };
+                let quantity =
+                    if left == 1 { rest } else { 1 + i128::from(self.random.next() % 1_000) % (rest / left).max(1) };
                 rest -= quantity;
                 let owner = self.parties[self.random.below(self.parties.len())];
                 outputs.push(Contract::Position(Position { asset, owner, quantity: Quantity::new(quantity) }));
@@ -204,7 +207,11 @@ impl World {
         }
     }
 
-    fn batch(&mut self, size: usize, make: &mut dyn FnMut(&mut Self) -> (Transaction, Vec<Held>, Option<TransactionId>)) -> Testimony {
+    fn batch(
+        &mut self,
+        size: usize,
+        make: &mut dyn FnMut(&mut Self) -> (Transaction, Vec<Held>, Option<TransactionId>),
+    ) -> Testimony {
         let log_time = LogTime::from_unix_millis(1_000 + self.batch);
         let (mut lines, mut consumed) = (Vec::with_capacity(size), Vec::new());
         for _ in 0..size {
@@ -263,7 +270,9 @@ impl World {
             self.unspent.insert(&origin.output_id(contract));
             let held = Held { origin, position: *position, place: Place { sequence: self.next, index } };
             match &mut self.chain {
-                Some((tip, _)) if index == 0 && inputs.first().is_some_and(|input| input.origin == tip.origin) => *tip = held,
+                Some((tip, _)) if index == 0 && inputs.first().is_some_and(|input| input.origin == tip.origin) => {
+                    *tip = held
+                }
                 _ => self.pool.push(held),
             }
         }
@@ -279,6 +288,22 @@ fn resident_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+}
+
+/// Processor time of this thread: other processes of the machine do not count.
+#[derive(Clone, Copy)]
+struct Instant(Duration);
+
+impl Instant {
+    fn now() -> Self {
+        let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let nanos = told.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default();
+        Self(Duration::from_nanos(nanos))
+    }
+
+    fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
 }
 
 fn show(what: &str, transactions: usize, time: Duration, rest: &str) {
@@ -325,11 +350,15 @@ fn main() {
         prover::solver_version()
     );
     show("collecting evidence", transactions, collecting, "");
-    for _ in 0..2 {
+    let only_checker = std::env::args().nth(4).is_some();
+    for _ in 0..if only_checker { 10 } else { 3 } {
         let mut ahead = before.clone();
         let began = Instant::now();
         accept(&mut ahead, &chunks);
         show("checker, carried state", transactions, began.elapsed(), "");
+    }
+    if only_checker {
+        return;
     }
     let began = Instant::now();
     for chunk in &chunks {
@@ -339,7 +368,12 @@ fn main() {
     let bytes: Vec<Vec<u8>> = chunks.iter().map(ledger::identifier::canonical_bytes).collect();
     let began = Instant::now();
     let digest = Chunk::digest(&chunks);
-    show("digest of the evidence", transactions, began.elapsed(), &format!("{} bytes/transaction", bytes.iter().map(Vec::len).sum::<usize>() / transactions));
+    show(
+        "digest of the evidence",
+        transactions,
+        began.elapsed(),
+        &format!("{} bytes/transaction", bytes.iter().map(Vec::len).sum::<usize>() / transactions),
+    );
     let began = Instant::now();
     let decoded: Result<Vec<Chunk>, _> = bytes.iter().map(|bytes| borsh::from_slice(bytes)).collect();
     show("decoding the evidence", transactions, began.elapsed(), "");
@@ -358,17 +392,30 @@ fn prove(chunks: &[Chunk]) {
     let began = Instant::now();
     let mut time = Duration::ZERO;
     for chunk in some {
-        let mut prover = Prover::new(ProverSettings { steps: prover::step::StepBounds { inputs_max: 0, references_max: 0, outputs_max: 0 }, ..uncached });
+        let mut prover = Prover::new(ProverSettings {
+            steps: prover::step::StepBounds { inputs_max: 0, references_max: 0, outputs_max: 0 },
+            ..uncached
+        });
         let began = Instant::now();
         assert_eq!(prover.judge_by_solver(chunk, true).verdict, Verdict::Proved);
         time += began.elapsed();
     }
     let count = some.iter().map(|chunk| chunk.entries.len()).sum();
-    show("a fresh solver per chunk", count, began.elapsed(), &format!("{:.1} ms of it proving", time.as_secs_f64() * 1e3));
+    show(
+        "a fresh solver per chunk",
+        count,
+        began.elapsed(),
+        &format!("{:.1} ms of it proving", time.as_secs_f64() * 1e3),
+    );
     let mut prover = Prover::new(uncached);
     run("one incremental solver, nothing kept", some, count, &mut prover);
     let mut prover = Prover::new(base);
-    println!("step lemmas: {} proved, {} open, {:.1} ms", prover.steps().proved, prover.steps().open, prover.steps().time.as_secs_f64() * 1e3);
+    println!(
+        "step lemmas: {} proved, {} open, {:.1} ms",
+        prover.steps().proved,
+        prover.steps().open,
+        prover.steps().time.as_secs_f64() * 1e3
+    );
     run("cold cache", chunks, transactions, &mut prover);
     run("warm cache", chunks, transactions, &mut prover);
     run("warm cache again", chunks, transactions, &mut prover);
@@ -376,7 +423,12 @@ fn prove(chunks: &[Chunk]) {
     let mut loaded = Prover::new(base);
     let began = Instant::now();
     let kept = loaded.load(&bytes);
-    println!("kept cache: {} bytes, loaded and proved again in {:.1} ms: {kept:?}; resident {:.0} MiB", bytes.len(), began.elapsed().as_secs_f64() * 1e3, resident_mib());
+    println!(
+        "kept cache: {} bytes, loaded and proved again in {:.1} ms: {kept:?}; resident {:.0} MiB",
+        bytes.len(),
+        began.elapsed().as_secs_f64() * 1e3,
+        resident_mib()
+    );
 }
 
 fn run(what: &str, chunks: &[Chunk], transactions: usize, prover: &mut Prover) {
@@ -391,7 +443,11 @@ fn run(what: &str, chunks: &[Chunk], transactions: usize, prover: &mut Prover) {
         windows += report.statistics.windows;
     }
     let time = began.elapsed();
-    let rest = format!("windows {windows}, hits {hits}, misses {misses}, solver {:.1} ms, patterns {}", Duration::from_micros(solver).as_secs_f64() * 1e3, prover.cache().len());
+    let rest = format!(
+        "windows {windows}, hits {hits}, misses {misses}, solver {:.1} ms, patterns {}",
+        Duration::from_micros(solver).as_secs_f64() * 1e3,
+        prover.cache().len()
+    );
     show(what, transactions, time, &rest);
 }
 

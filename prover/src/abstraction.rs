@@ -414,7 +414,8 @@ impl Numbers<'_, '_> {
                 let expected = match before {
                     Fate::Live { created_at } => Some(created_at),
                     Fate::Absent | Fate::Spent { .. } => {
-                        let creator = self.abstraction.chunk.touched.get(output).map(|touched| touched.origin.transaction);
+                        let creator =
+                            self.abstraction.chunk.touched.get(output).map(|touched| touched.origin.transaction);
                         let creator = creator.and_then(|creator| self.member(&creator));
                         let place = creator.and_then(|creator| self.entries.get(usize::from(creator)));
                         place.and_then(|place| self.abstraction.chunk.entries.get(*place)).map(|entry| entry.sequence)
@@ -465,10 +466,8 @@ impl Numbers<'_, '_> {
         let reference_at = |reference: u16| inputs.checked_add(usize::from(reference));
         match *reason {
             Rejection::Expired { log_time } => (log_time == chunk.log_time).then_some(OutcomePattern::Expired),
-            Rejection::ValidityTooLong { latest } => {
-                (latest == chunk.log_time.plus_millis(Limits::V1.validity_ms_max))
-                    .then_some(OutcomePattern::ValidityTooLong)
-            }
+            Rejection::ValidityTooLong { latest } => (latest == chunk.log_time.plus_millis(Limits::V1.validity_ms_max))
+                .then_some(OutcomePattern::ValidityTooLong),
             Rejection::HeadUnknown { size } => {
                 (body.seen_head.map(|seen| seen.size) == Some(size)).then_some(OutcomePattern::HeadUnknown)
             }
@@ -480,25 +479,20 @@ impl Numbers<'_, '_> {
             }
             Rejection::InputUnknown { input, output } => {
                 let is_input = usize::from(input) < inputs;
-                named_as(usize::from(input), &output)
-                    .filter(|_| is_input)
-                    .map(|_| OutcomePattern::InputUnknown(input))
+                named_as(usize::from(input), &output).filter(|_| is_input).map(|_| OutcomePattern::InputUnknown(input))
             }
             Rejection::InputSpent { input, output, winner } => {
                 let before = named_as(usize::from(input), &output).filter(|_| usize::from(input) < inputs)?;
                 Some(OutcomePattern::InputSpent(input, self.spender(&winner, before)?))
             }
             Rejection::ReferenceUnknown { reference, output } => {
-                named_as(reference_at(reference)?, &output)
-                    .map(|_| OutcomePattern::ReferenceUnknown(reference))
+                named_as(reference_at(reference)?, &output).map(|_| OutcomePattern::ReferenceUnknown(reference))
             }
             Rejection::ReferenceSpent { reference, output, winner } => {
                 let before = named_as(reference_at(reference)?, &output)?;
                 Some(OutcomePattern::ReferenceSpent(reference, self.spender(&winner, before)?))
             }
-            Rejection::GroupMemberRejected { member, code } => {
-                Some(OutcomePattern::GroupMemberRejected(member, code))
-            }
+            Rejection::GroupMemberRejected { member, code } => Some(OutcomePattern::GroupMemberRejected(member, code)),
             Rejection::GroupMemberSequenced { member } => Some(OutcomePattern::GroupMemberSequenced(member)),
             Rejection::InsufficientFunds { .. } => is_command(entry).then_some(OutcomePattern::Insufficient),
             Rejection::TooFragmented { .. } => is_command(entry).then_some(OutcomePattern::TooFragmented),

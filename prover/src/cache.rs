@@ -132,7 +132,5 @@ impl PatternCache {
 /// True where the pattern of the key is proved, from the key's bytes alone, and its hypotheses can hold.
 fn is_lemma(key: &PatternKey, solver: &mut ObligationSolver) -> bool {
     let formula = key.pattern().as_ref().map(|pattern: &Pattern| encode(pattern, None));
-    formula.is_some_and(|formula| {
-        solver.can_hold(&formula) == Some(true) && solver.decide(&formula) == Answer::Proved
-    })
+    formula.is_some_and(|formula| solver.can_hold(&formula) == Some(true) && solver.decide(&formula) == Answer::Proved)
 }

@@ -110,9 +110,7 @@ impl Facts {
         match claim {
             FatePattern::Absent => all(&[self.live.not(), self.created.not()]),
             FatePattern::Live => self.live.clone(),
-            FatePattern::Spent(spender) => {
-                all(&[self.live.not(), self.created.clone(), self.consumed_by(spender)])
-            }
+            FatePattern::Spent(spender) => all(&[self.live.not(), self.created.clone(), self.consumed_by(spender)]),
             FatePattern::Impossible => truth(false),
         }
     }
@@ -146,9 +144,10 @@ impl<'a> Encoder<'a> {
         let mut symbols = Vec::with_capacity(pattern.outputs.len());
         for (position, output) in pattern.outputs.iter().enumerate() {
             let given = amounts.and_then(|amounts| amounts.outputs.get(position).copied().flatten());
-            let amount = output.content.asset().map(|_| {
-                given.map_or_else(|| Int::new_const(AMOUNT.saturating_add(number(position))), Int::from_i128)
-            });
+            let amount = output
+                .content
+                .asset()
+                .map(|_| given.map_or_else(|| Int::new_const(AMOUNT.saturating_add(number(position))), Int::from_i128));
             if let Some(amount) = &amount {
                 assertions.push(match output.content {
                     crate::pattern::ContentPattern::Debt(_) => amount.lt(0),
@@ -262,10 +261,7 @@ impl<'a> Encoder<'a> {
 
     fn rule(&mut self, member: &MemberPattern, number: u16, facts: &[Facts]) -> Rule {
         let fits = |input: &InputPattern| input.expiry == Expiry::Fits;
-        let in_time = !member.expired
-            && !member.too_long
-            && !member.head_unknown
-            && member.inputs.iter().all(fits);
+        let in_time = !member.expired && !member.too_long && !member.head_unknown && member.inputs.iter().all(fits);
         let at = |output: u16| facts.get(usize::from(output)).cloned();
         let inputs: Vec<Facts> = member.inputs.iter().filter_map(|input| at(input.output)).collect();
         let references: Vec<Facts> = member.references.iter().filter_map(|reference| at(*reference)).collect();
@@ -289,9 +285,7 @@ impl<'a> Encoder<'a> {
                     let culprit = usize::from(culprit);
                     let reason = unit.members.get(culprit).zip(rules.get(culprit));
                     match reason.filter(|_| culprit != position) {
-                        Some((member, rule)) => {
-                            all(&[fails_first(rules, culprit), rule.has_code(member, code)])
-                        }
+                        Some((member, rule)) => all(&[fails_first(rules, culprit), rule.has_code(member, code)]),
                         None => truth(false),
                     }
                 }

@@ -51,8 +51,7 @@ impl Graph {
     pub fn of(chunk: &Chunk) -> Result<Self, checker::Finding> {
         let abstraction = Abstraction::of(chunk)?;
         let effects: Vec<Effects> = chunk.entries.iter().map(|entry| effects(chunk, entry)).collect();
-        let named: Vec<(TransactionId, &Effects)> =
-            chunk.entries.iter().map(Entry::id).zip(&effects).collect();
+        let named: Vec<(TransactionId, &Effects)> = chunk.entries.iter().map(Entry::id).zip(&effects).collect();
         let dependencies = Dependencies::of(&named);
         let mut nodes: Vec<Node> = chunk.entries.iter().map(node).collect();
         let levels = dependencies.levels();

@@ -102,7 +102,7 @@ impl Prover {
             settings,
             solver: ObligationSolver::new(settings.solver),
             cache: PatternCache::new(settings.patterns_max),
-            steps: StepLemmas::prove(&settings.steps, &settings.solver),
+            steps: StepLemmas::prove(&settings.steps, &SolverSettings::default()),
             uses: 0,
         }
     }
@@ -178,8 +178,11 @@ impl Prover {
         realtime::scan(chunk.before.real_time, stamps).map_err(Finding::Refuted)?;
         let abstraction = Abstraction::of(chunk)?;
         let longest = abstraction.longest();
-        let units_max =
-            if longest > self.settings.chain_units { self.settings.chain_window_units } else { self.settings.window_units };
+        let units_max = if longest > self.settings.chain_units {
+            self.settings.chain_window_units
+        } else {
+            self.settings.window_units
+        };
         let windows = abstraction.windows(units_max);
         report.statistics.components = count(abstraction.components());
         report.statistics.windows = count(windows.len());
@@ -238,7 +241,9 @@ impl Prover {
         let covered = |member: &crate::pattern::MemberPattern| {
             self.steps.covers(member.inputs.len(), member.references.len(), member.outputs.len())
         };
-        if replay_accepts && window.pattern.units.len() == 1 && window.pattern.members().count() == 1
+        if replay_accepts
+            && window.pattern.units.len() == 1
+            && window.pattern.members().count() == 1
             && window.pattern.members().all(covered)
         {
             return Obligation::Proved(self.steps.digest());
@@ -330,8 +335,7 @@ impl Prover {
                 break;
             }
         }
-        let versions =
-            Versions { checker: CHECKER_VERSION, encoder: ENCODER_VERSION, solver: solver_version() };
+        let versions = Versions { checker: CHECKER_VERSION, encoder: ENCODER_VERSION, solver: solver_version() };
         let patterns = patterns.into_iter().collect();
         let findings = Findings { statement, verdict, versions, patterns, statistics, predecessor };
         Ok((findings.sign(key), reports))

@@ -25,12 +25,7 @@ pub struct SolverSettings {
 
 impl Default for SolverSettings {
     fn default() -> Self {
-        Self {
-            resource_limit: 20_000_000,
-            timeout: Duration::from_secs(5),
-            retries: 2,
-            questions_per_solver: 2_000,
-        }
+        Self { resource_limit: 20_000_000, timeout: Duration::from_secs(5), retries: 2, questions_per_solver: 2_000 }
     }
 }
 

@@ -74,20 +74,14 @@ impl StepLemmas {
     pub fn prove(bounds: &StepBounds, settings: &SolverSettings) -> Self {
         let began = Instant::now();
         let prover = StepProver::new(settings);
-        let mut lemmas = Self {
-            shapes: BTreeSet::new(),
-            proved: 0,
-            open: 0,
-            time: Duration::ZERO,
-            digest: digest(bounds),
-        };
+        let mut lemmas =
+            Self { shapes: BTreeSet::new(), proved: 0, open: 0, time: Duration::ZERO, digest: digest(bounds) };
         for inputs in 0..=bounds.inputs_max {
             for references in 0..=bounds.references_max {
                 for outputs in 0..=bounds.outputs_max {
                     let shape = (inputs, references, outputs);
                     let claims = claims(inputs + references);
-                    let proved =
-                        claims.iter().filter(|claim| prover.holds(shape, **claim, LeftOut::Nothing)).count();
+                    let proved = claims.iter().filter(|claim| prover.holds(shape, **claim, LeftOut::Nothing)).count();
                     lemmas.proved += proved;
                     lemmas.open += claims.len() - proved;
                     if proved == claims.len() {

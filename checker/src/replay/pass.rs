@@ -37,13 +37,32 @@ pub(super) fn names(entry: &Entry, output: &Touched) -> bool {
     }
 }
 
-/// Where the outputs that a transaction names stand in the list of touched ones.
+/// Where the outputs that a transaction names stand in the list of touched ones: what it consumes, references and
+/// creates. Of a command only where it is claimed committed.
 #[derive(Debug, Clone, Default)]
 struct Slots {
-    inputs: Vec<usize>,
-    references: Vec<usize>,
-    /// Of a command only where it is claimed committed.
-    outputs: Vec<usize>,
+    all: Vec<usize>,
+    inputs: usize,
+    /// Inputs and references.
+    named: usize,
+}
+
+impl Slots {
+    fn inputs(&self) -> &[usize] {
+        self.all.get(..self.inputs).unwrap_or_default()
+    }
+
+    fn references(&self) -> &[usize] {
+        self.all.get(self.inputs..self.named).unwrap_or_default()
+    }
+
+    fn named(&self) -> &[usize] {
+        self.all.get(..self.named).unwrap_or_default()
+    }
+
+    fn outputs(&self) -> &[usize] {
+        self.all.get(self.named..).unwrap_or_default()
+    }
 }
 
 /// How a member of a unit fared so far.
@@ -107,17 +126,21 @@ impl<'a> Pass<'a> {
     fn unit(&mut self, unit: Range<usize>) -> Result<(), Finding> {
         self.can_be_decided(&unit)?;
         let barred_by = self.barred_by(&unit)?;
+        if unit.len() == 1 && barred_by.is_none() {
+            return self.single(self.entry(unit.start));
+        }
         let slots: Vec<Slots> = unit.clone().map(|place| self.slots(self.entry(place))).collect::<Result<_, _>>()?;
-        let mut seen: Vec<Vec<Fate>> = Vec::with_capacity(slots.len());
+        let mut unlike = Vec::with_capacity(slots.len());
         let mut members: Vec<Member> = Vec::with_capacity(slots.len());
         let mut undo = Undo::default();
         for (place, slots) in unit.clone().zip(&slots) {
-            seen.push(self.look(slots));
+            let entry = self.entry(place);
+            unlike.push(self.unlike(entry, slots));
             let failed = matches!(members.last(), Some(Member::Rejected(_)));
             if failed || barred_by.is_some() {
                 continue;
             }
-            match self.judge(self.entry(place), slots, &mut undo) {
+            match self.judge(entry, slots, &mut undo) {
                 Ok(chosen) => members.push(Member::Committed { chosen }),
                 Err(reason) => {
                     self.restore(std::mem::take(&mut undo));
@@ -129,10 +152,22 @@ impl<'a> Pass<'a> {
         for (place, outcome) in unit.clone().zip(&outcomes) {
             self.outcome_is(self.entry(place), outcome)?;
         }
-        for (place, (slots, seen)) in unit.zip(slots.iter().zip(&seen)) {
-            self.observations_are(self.entry(place), slots, seen)?;
+        for (place, (slots, unlike)) in unit.zip(slots.iter().zip(unlike)) {
+            self.observations_are(self.entry(place), slots, unlike)?;
         }
         Ok(())
+    }
+
+    /// A transaction that is no member of a group: where it fails nothing was done, so nothing is undone.
+    fn single(&mut self, entry: &Entry) -> Result<(), Finding> {
+        let slots = self.slots(entry)?;
+        let unlike = self.unlike(entry, &slots);
+        let outcome = match self.judge(entry, &slots, &mut Undo::default()) {
+            Ok(chosen) => Outcome::Committed { chosen },
+            Err(reason) => Outcome::Rejected(reason),
+        };
+        self.outcome_is(entry, &outcome)?;
+        self.observations_are(entry, &slots, unlike)
     }
 
     /// What a command of a group that failed would have consumed is not in the chunk; only a state shows it.
@@ -202,21 +237,21 @@ impl<'a> Pass<'a> {
         let find =
             |origin: &Origin, contract: &Contract| self.index.find(origin, contract).ok_or_else(|| missing(origin));
         match &entry.received.transaction().body.intent {
-            Intent::Movements(movements) => Ok(Slots {
-                inputs: movements
-                    .inputs
-                    .iter()
-                    .map(|input| find(&input.origin, &input.contract))
-                    .collect::<Result<_, _>>()?,
-                references: movements
-                    .references
-                    .iter()
-                    .map(|reference| find(&reference.origin, &reference.contract))
-                    .collect::<Result<_, _>>()?,
-                outputs: commands::originated(entry.id(), &movements.outputs)
-                    .map(|(origin, contract)| find(&origin, contract))
-                    .collect::<Result<_, _>>()?,
-            }),
+            Intent::Movements(movements) => {
+                let Movements { inputs, references, outputs, .. } = movements;
+                let named = inputs.len().saturating_add(references.len());
+                let mut all = Vec::with_capacity(named.saturating_add(outputs.len()));
+                for input in inputs {
+                    all.push(find(&input.origin, &input.contract)?);
+                }
+                for reference in references {
+                    all.push(find(&reference.origin, &reference.contract)?);
+                }
+                for (origin, contract) in commands::originated(entry.id(), outputs) {
+                    all.push(find(&origin, contract)?);
+                }
+                Ok(Slots { all, inputs: inputs.len(), named })
+            }
             Intent::Command(command) => self.slots_of_command(entry, command, find),
         }
     }
@@ -246,15 +281,25 @@ impl<'a> Pass<'a> {
             Finding::from(counterexample.naming(entry.id(), Some(entry.sequence)))
         })?;
         let outputs = commands::originated(entry.id(), &created).map(|(origin, contract)| find(&origin, contract));
-        Ok(Slots { inputs, references: Vec::new(), outputs: outputs.collect::<Result<_, _>>()? })
+        let (consumed, mut all) = (inputs.len(), inputs);
+        for output in outputs {
+            all.push(output?);
+        }
+        Ok(Slots { all, inputs: consumed, named: consumed })
     }
 
     fn fate(&self, slot: usize) -> Fate {
         *self.fates.get(slot).expect("slots are places in the list")
     }
 
-    fn look(&self, slots: &Slots) -> Vec<Fate> {
-        slots.inputs.iter().chain(&slots.references).map(|slot| self.fate(*slot)).collect()
+    /// The first claim of what the transaction saw that differs from what is there now.
+    fn unlike(&self, entry: &Entry, slots: &Slots) -> Option<(usize, Fate)> {
+        let claims = slots.named().iter().zip(&entry.observations).enumerate();
+        let differs = |(position, (slot, claim)): (usize, (&usize, &Option<Fate>))| {
+            let seen = self.fate(*slot);
+            claim.is_some_and(|claim| claim != seen).then_some((position, seen))
+        };
+        claims.into_iter().find_map(differs)
     }
 
     /// The serial rule for one transaction: what it consumes and creates is done, or nothing is.
@@ -307,7 +352,7 @@ impl<'a> Pass<'a> {
     }
 
     fn judge_inputs(&self, slots: &Slots) -> Result<(), Rejection> {
-        for (position, slot) in slots.inputs.iter().enumerate() {
+        for (position, slot) in slots.inputs().iter().enumerate() {
             let (input, output) = (small(position), self.id(*slot));
             match self.fate(*slot) {
                 Fate::Live { .. } => {}
@@ -315,7 +360,7 @@ impl<'a> Pass<'a> {
                 Fate::Spent { by: winner } => return Err(Rejection::InputSpent { input, output, winner }),
             }
         }
-        for (position, slot) in slots.references.iter().enumerate() {
+        for (position, slot) in slots.references().iter().enumerate() {
             let (reference, output) = (small(position), self.id(*slot));
             match self.fate(*slot) {
                 Fate::Live { .. } => {}
@@ -374,10 +419,10 @@ impl<'a> Pass<'a> {
     }
 
     fn happen(&mut self, entry: &Entry, slots: &Slots, undo: &mut Undo) {
-        for slot in &slots.inputs {
+        for slot in slots.inputs() {
             self.set(*slot, Fate::Spent { by: entry.id() }, undo);
         }
-        for slot in &slots.outputs {
+        for slot in slots.outputs() {
             self.set(*slot, Fate::Live { created_at: entry.sequence }, undo);
         }
     }
@@ -441,21 +486,21 @@ impl<'a> Pass<'a> {
         here.map(|entry| entry.sequence).or_else(|| self.state.sequence_of(transaction))
     }
 
-    fn observations_are(&self, entry: &Entry, slots: &Slots, seen: &[Fate]) -> Result<(), Finding> {
+    fn observations_are(&self, entry: &Entry, slots: &Slots, unlike: Option<(usize, Fate)>) -> Result<(), Finding> {
         let wrong =
             |words: String| Counterexample::new(Invariant::Observation, words).naming(entry.id(), Some(entry.sequence));
-        if entry.observations.len() != seen.len() {
-            let words = format!("{} observations of {} named outputs", entry.observations.len(), seen.len());
-            return Err(wrong(words).into());
+        let (told, named) = (entry.observations.len(), slots.named());
+        if told != named.len() {
+            return Err(wrong(format!("{told} observations of {} named outputs", named.len())).into());
         }
-        let named = slots.inputs.iter().chain(&slots.references);
-        for (position, ((claimed, seen), slot)) in entry.observations.iter().zip(seen).zip(named).enumerate() {
-            if claimed.is_some_and(|claimed| claimed != *seen) {
-                let words = format!("said to have seen {claimed:?} where {seen:?} was");
-                return Err(wrong(words).at_input(small(position)).about(self.id(*slot)).into());
-            }
-        }
-        Ok(())
+        let Some((position, seen)) = unlike else { return Ok(()) };
+        let claimed = entry.observations.get(position).copied().flatten();
+        let words = format!("said to have seen {claimed:?} where {seen:?} was");
+        let counterexample = wrong(words).at_input(small(position));
+        Err(match named.get(position) {
+            Some(slot) => counterexample.about(self.id(*slot)).into(),
+            None => counterexample.into(),
+        })
     }
 
     fn leads_to_claimed_state(&self) -> Result<UnspentDigest, Finding> {

@@ -3,6 +3,7 @@
 
 use checker::collect::{self, Line, Testimony};
 use checker::{Chunk, Replay};
+use ledger::apply::BatchEffects;
 use ledger::transaction::ReceivedTransaction;
 use ledger::view::LiveOutput;
 use ledger::{Head, Sequence, TransactionId};
@@ -26,6 +27,11 @@ pub(crate) fn testimony(ledger: &mut TestLedger, batch: &Batch) -> Testimony {
     };
     let submissions: Vec<Submitted> = batch.submissions.iter().enumerate().map(stamped).collect();
     let effects = ledger.batch(batch.log_time, &submissions);
+    testimony_of(*ledger.commitments.head(), &effects, &submissions)
+}
+
+/// What a ledger says of a batch with these effects.
+pub(crate) fn testimony_of(head: Head, effects: &BatchEffects, submissions: &[Submitted]) -> Testimony {
     let received = |id: &TransactionId, index: usize| {
         // a member of a group may also have been submitted alone: the one that was placed has the outcome's form
         let results = effects.results.iter();
@@ -43,7 +49,7 @@ pub(crate) fn testimony(ledger: &mut TestLedger, batch: &Batch) -> Testimony {
     });
     Testimony {
         // the test ledger's configuration has an epoch from the start
-        head: Head { epoch: 0, ..*ledger.commitments.head() },
+        head: Head { epoch: 0, ..head },
         lines: lines.collect(),
         groups: submissions
             .iter()

@@ -79,9 +79,7 @@ fn adjust(outcome: &Outcome, pick: u16, other: TransactionId) -> Outcome {
             Rejection::InputSpent { input, output, winner: other }
         }
         Rejection::InputSpent { input, output, .. } if pick % 3 == 1 => Rejection::InputUnknown { input, output },
-        Rejection::InputSpent { input, output, winner } => {
-            Rejection::InputSpent { input: input ^ 1, output, winner }
-        }
+        Rejection::InputSpent { input, output, winner } => Rejection::InputSpent { input: input ^ 1, output, winner },
         Rejection::InputUnknown { input, output } => Rejection::InputSpent { input, output, winner: other },
         Rejection::GroupMemberRejected { member, code } if pick.is_multiple_of(2) => {
             Rejection::GroupMemberRejected { member: member ^ 1, code }

@@ -12,6 +12,7 @@ mod support;
 #[path = "../../../ledger/tests/suite/model.rs"]
 mod model;
 
+mod attested;
 mod fixture;
 mod honest;
 mod liar;

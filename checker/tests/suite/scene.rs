@@ -148,7 +148,10 @@ impl Scene {
     /// Issues; then races, chains, terms, bookkeeping and groups; then what expired.
     pub(crate) fn new() -> Self {
         let issue = |nonce, symbol: &'static str, to: &str, quantity| {
-            Draft::signed_by(&[crate::support::issuer_of(symbol)]).issue(quantity, symbol).pay(to, quantity, symbol).sign(nonce)
+            Draft::signed_by(&[crate::support::issuer_of(symbol)])
+                .issue(quantity, symbol)
+                .pay(to, quantity, symbol)
+                .sign(nonce)
         };
         let usd = issue(1, "USD", "alice", 100);
         let more = issue(2, "USD", "alice", 40);
@@ -159,8 +162,7 @@ impl Scene {
         let grant = Contract::Grant(Grant { asset: asset("USD"), owner: party("carol") });
         let grant = Draft::signed_by(&["bank"]).create(grant).sign(7);
 
-        let winner =
-            Draft::signed_by(&["alice"]).spend(&usd, 0).pay("bob", 60, "USD").pay("alice", 40, "USD").sign(11);
+        let winner = Draft::signed_by(&["alice"]).spend(&usd, 0).pay("bob", 60, "USD").pay("alice", 40, "USD").sign(11);
         let loser = Draft::signed_by(&["alice"]).spend(&usd, 0).pay("carol", 100, "USD").sign(12);
         let chained = Draft::signed_by(&["bob"]).spend(&winner, 0).pay("carol", 60, "USD").sign(13);
         let orphan = Draft::signed_by(&["carol"]).spend(&loser, 0).pay("bob", 100, "USD").sign(14);
@@ -192,9 +194,8 @@ impl Scene {
             (Draft::signed_by(&["bob"]).spend(&gold, 0).pay("carol", 10, "GOLD"), 24),
         ]);
         let late_settlement = settle(&stale, &euros, &expiring, 31);
-        let give_back = |nonce| {
-            Draft::signed_by(&["alice"]).unlock(&stale, 0, Unlock::Expire).pay("alice", 40, "USD").sign(nonce)
-        };
+        let give_back =
+            |nonce| Draft::signed_by(&["alice"]).unlock(&stale, 0, Unlock::Expire).pay("alice", 40, "USD").sign(nonce);
         let (returned, again) = (give_back(32), give_back(33));
         let last = Draft::signed_by(&["bob"]).spend(&euros, 0).pay("carol", 20, "EUR").pay("bob", 30, "EUR").sign(34);
 
@@ -216,12 +217,29 @@ impl Scene {
         Self {
             testimonies: testimonies.collect(),
             names: BTreeMap::from([
-                ("usd", usd), ("eur", eur), ("gold", gold), ("grant", grant), ("winner", winner), ("loser", loser),
-                ("chained", chained), ("orphan", orphan), ("proposal", proposal), ("stale", stale),
-                ("settlement", settlement), ("booked", booked), ("revocation", revocation),
-                ("late booking", late_booking), ("whole one", whole_one), ("whole two", whole_two),
-                ("failed one", failed_one), ("failed two", failed_two), ("late settlement", late_settlement),
-                ("returned", returned), ("again", again), ("last", last), ("euros", euros),
+                ("usd", usd),
+                ("eur", eur),
+                ("gold", gold),
+                ("grant", grant),
+                ("winner", winner),
+                ("loser", loser),
+                ("chained", chained),
+                ("orphan", orphan),
+                ("proposal", proposal),
+                ("stale", stale),
+                ("settlement", settlement),
+                ("booked", booked),
+                ("revocation", revocation),
+                ("late booking", late_booking),
+                ("whole one", whole_one),
+                ("whole two", whole_two),
+                ("failed one", failed_one),
+                ("failed two", failed_two),
+                ("late settlement", late_settlement),
+                ("returned", returned),
+                ("again", again),
+                ("last", last),
+                ("euros", euros),
             ]),
         }
     }
@@ -299,6 +317,16 @@ impl Scene {
         self.instead("last", draft.sign(34))
     }
 
+    /// What the winner of the race consumed, and the winner.
+    pub(crate) fn spent_by_winner(&self) -> (ledger::OutputId, TransactionId) {
+        (self.output("usd", 0), self.id("winner"))
+    }
+
+    /// One more transaction that would consume it.
+    pub(crate) fn spends_what_winner_spent(&self) -> Transaction {
+        Draft::signed_by(&["alice"]).spend(&self.names["usd"], 0).pay("bob", 100, "USD").sign(41)
+    }
+
     /// The honest chunks with one of them changed; the one with this transaction.
     fn chunk_with(&self, name: &str, change: impl FnOnce(&mut Chunk, usize)) -> Vec<Chunk> {
         let (mut chunks, id) = (self.honest(), self.id(name));
@@ -313,7 +341,7 @@ impl Scene {
 /// Every lie of the list.
 pub(crate) fn lies() -> Vec<Lie> {
     use Invariant::{
-        Admission, Commitment, Composition, Completeness, Conservation, Constraint, Group, Observation, Order,
+        Admission, Commitment, Completeness, Composition, Conservation, Constraint, Group, Observation, Order,
         PostState, PreState, RealTime,
     };
     let outcome = Invariant::Outcome;
@@ -380,8 +408,12 @@ pub(crate) fn lies() -> Vec<Lie> {
                 chunk.entries[entry].observations[0] = Some(Fate::Live { created_at: Sequence::new(0) });
             })
         }),
-        lie("value created", Conservation, &["last*"], true, |scene| scene.last(|draft| draft.pay("bob", 51, "EUR"))),
-        lie("value destroyed", Conservation, &["last*"], true, |scene| scene.last(|draft| draft.pay("bob", 49, "EUR"))),
+        lie("value created", Conservation, &["last*"], true, |scene| {
+            scene.last(|draft| draft.pay("bob", 51, "EUR"))
+        }),
+        lie("value destroyed", Conservation, &["last*"], true, |scene| {
+            scene.last(|draft| draft.pay("bob", 49, "EUR"))
+        }),
         lie("another asset's value used", Conservation, &["last*"], true, |scene| {
             scene.last(|draft| draft.pay("bob", 50, "USD"))
         }),
@@ -398,7 +430,9 @@ pub(crate) fn lies() -> Vec<Lie> {
         lie("a bookkeeping pair after the revocation", outcome, &["late booking", "revocation"], true, |scene| {
             scene.committed("late booking")
         }),
-        lie("an allocation returned twice", outcome, &["again", "returned"], true, |scene| scene.committed("again")),
+        lie("an allocation returned twice", outcome, &["again", "returned"], true, |scene| {
+            scene.committed("again")
+        }),
         lie("an allocation settled after its expiry", outcome, &["late settlement"], true, |scene| {
             scene.lie("late settlement", |told, line| {
                 told.lines[line].record.outcome = Outcome::Committed { chosen: Vec::new() };
@@ -412,7 +446,8 @@ pub(crate) fn lies() -> Vec<Lie> {
         }),
         lie("a silent party paid less than its due", Admission, &["settlement*"], true, |scene| {
             let draft = Draft::signed_by(&["bob"]).unlock(&scene.names["proposal"], 0, Unlock::Settle);
-            let draft = draft.spend(&scene.names["eur"], 0).pay("bob", 40, "USD").pay("alice", 49, "EUR").pay("bob", 1, "EUR");
+            let draft =
+                draft.spend(&scene.names["eur"], 0).pay("bob", 40, "USD").pay("alice", 49, "EUR").pay("bob", 1, "EUR");
             scene.instead("settlement", draft.reveal(TermsAction::Settle, &terms(1)).sign(17))
         }),
         lie("a right that nobody signed for", Admission, &["last*"], true, |scene| {

@@ -30,7 +30,8 @@ fn every_lie_is_refuted_and_names_who_is_concerned() {
                     name.ends_with('*') || found.transactions.iter().any(|named| named.id == scene.id(name))
                 };
                 let first_is_replaced = lie.names.iter().any(|name| name.ends_with('*'));
-                let names = lie.names.iter().all(|name| named(&name)) && (!first_is_replaced || !found.transactions.is_empty());
+                let names =
+                    lie.names.iter().all(|name| named(&name)) && (!first_is_replaced || !found.transactions.is_empty());
                 if found.invariant != lie.invariant || !names {
                     wrong.push(format!("{}: {found}", lie.name));
                 }

@@ -22,7 +22,12 @@ pub(crate) fn with_prover<R>(window_units: usize, use_prover: impl FnOnce(&mut P
     }
     PROVER.with_borrow_mut(|provers| {
         let prover = provers.entry(window_units).or_insert_with(|| {
-            Prover::new(ProverSettings { window_units, chain_window_units: window_units, audit_every: 50, ..ProverSettings::default() })
+            Prover::new(ProverSettings {
+                window_units,
+                chain_window_units: window_units,
+                audit_every: 50,
+                ..ProverSettings::default()
+            })
         });
         use_prover(prover)
     })
