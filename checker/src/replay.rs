@@ -121,7 +121,7 @@ impl Replay {
         let real_time = real_time.map_err(Finding::Refuted)?;
         self.is_admissible(chunk)?;
         self.states_are_authentic(chunk)?;
-        if chunk.entries.iter().any(|entry| pass::is_command(entry)) {
+        if chunk.entries.iter().any(pass::is_command) {
             self.state.collect_holdings();
         }
         let unspent = Pass::over(chunk, &self.state)?.run()?;

@@ -324,7 +324,8 @@ impl State {
                 (Intent::Command(_), true) => {
                     if created.is_empty() {
                         for output in &chunk.touched {
-                            *created.entry(output.origin.transaction).or_default() += 1;
+                            let count = created.entry(output.origin.transaction).or_default();
+                            *count = count.saturating_add(1);
                         }
                     }
                     created.get(&entry.id()).copied().unwrap_or_default()

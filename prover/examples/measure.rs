@@ -51,6 +51,9 @@ struct Held {
     place: Place,
 }
 
+/// A transaction, what it consumes, and who won against it.
+type Made = (Transaction, Vec<Held>, Option<TransactionId>);
+
 struct World {
     random: Random,
     pool: Vec<Held>,
@@ -160,7 +163,7 @@ impl World {
         signed(self.body(signers, movements))
     }
 
-    fn transaction(&mut self, contention: usize, depth: usize) -> (Transaction, Vec<Held>, Option<TransactionId>) {
+    fn transaction(&mut self, contention: usize, depth: usize) -> Made {
         if !self.spent.is_empty() && self.random.percent(contention) {
             let position = self.random.below(self.spent.len());
             let (held, winner) = self.spent[position];
@@ -207,11 +210,7 @@ impl World {
         }
     }
 
-    fn batch(
-        &mut self,
-        size: usize,
-        make: &mut dyn FnMut(&mut Self) -> (Transaction, Vec<Held>, Option<TransactionId>),
-    ) -> Testimony {
+    fn batch(&mut self, size: usize, make: &mut dyn FnMut(&mut Self) -> Made) -> Testimony {
         let log_time = LogTime::from_unix_millis(1_000 + self.batch);
         let (mut lines, mut consumed) = (Vec::with_capacity(size), Vec::new());
         for _ in 0..size {

@@ -444,6 +444,10 @@ impl Numbers<'_, '_> {
     }
 
     /// A reason in numbers; `None` where its evidence contradicts the transaction.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other reasons are order-free and have no place in the order"
+    )]
     fn reason(
         &self,
         entry: &Entry,
@@ -496,7 +500,6 @@ impl Numbers<'_, '_> {
             Rejection::GroupMemberSequenced { member } => Some(OutcomePattern::GroupMemberSequenced(member)),
             Rejection::InsufficientFunds { .. } => is_command(entry).then_some(OutcomePattern::Insufficient),
             Rejection::TooFragmented { .. } => is_command(entry).then_some(OutcomePattern::TooFragmented),
-            // order-free reasons have no place in the order
             _ => None,
         }
     }

@@ -97,7 +97,7 @@ impl PatternCache {
     /// The patterns as bytes to be kept, with the versions of encoder and solver. Equal caches have equal bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        #[expect(clippy::iter_over_hash_type, reason = "sorted below")]
+        // sorted: the maps have no order
         let mut keys: Vec<&PatternKey> = self.young.keys().chain(self.old.keys()).collect();
         keys.sort_unstable();
         let keys = keys.into_iter().map(|key| key.as_bytes().to_vec()).collect();

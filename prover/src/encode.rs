@@ -9,8 +9,8 @@ use checker::Invariant;
 use z3::ast::{Bool, Int};
 
 use crate::pattern::{
-    Choice, CreatedPattern, Expiry, FatePattern, InputPattern, MemberPattern, OutcomePattern, Pattern, Spender,
-    UnitPattern, UnitStanding,
+    Choice, ContentPattern, CreatedPattern, Expiry, FatePattern, InputPattern, MemberPattern, OutcomePattern, Pattern,
+    Spender, UnitPattern, UnitStanding,
 };
 
 /// Where the numbers of symbols begin: "this transaction could happen", amounts, supply changes.
@@ -149,10 +149,8 @@ impl<'a> Encoder<'a> {
                 .asset()
                 .map(|_| given.map_or_else(|| Int::new_const(AMOUNT.saturating_add(number(position))), Int::from_i128));
             if let Some(amount) = &amount {
-                assertions.push(match output.content {
-                    crate::pattern::ContentPattern::Debt(_) => amount.lt(0),
-                    _ => amount.ge(0),
-                });
+                let is_debt = matches!(output.content, ContentPattern::Debt(_));
+                assertions.push(if is_debt { amount.lt(0) } else { amount.ge(0) });
             }
             symbols.push(amount);
         }
@@ -207,10 +205,7 @@ impl<'a> Encoder<'a> {
         self.assertions.push(conserved.eq(truth(member.conserved)));
         self.violations.push(violated(Invariant::Conservation, conserved.not()));
         for CreatedPattern { output, granted_by } in &member.outputs {
-            let position = matches!(
-                self.content(*output),
-                Some(crate::pattern::ContentPattern::Holding(_) | crate::pattern::ContentPattern::Debt(_))
-            );
+            let position = matches!(self.content(*output), Some(ContentPattern::Holding(_) | ContentPattern::Debt(_)));
             let amount = self.amounts.get(usize::from(*output)).cloned().flatten();
             if let (true, None, Some(amount)) = (position, granted_by, amount) {
                 self.violations.push(violated(Invariant::Constraint, amount.lt(0)));
@@ -221,7 +216,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn content(&self, output: u16) -> Option<crate::pattern::ContentPattern> {
+    fn content(&self, output: u16) -> Option<ContentPattern> {
         self.pattern.outputs.get(usize::from(output)).map(|output| output.content)
     }
 
@@ -483,13 +478,14 @@ const fn is_own_reason(outcome: OutcomePattern) -> bool {
 }
 
 const fn claimed_input(outcome: OutcomePattern) -> Option<u16> {
-    match outcome {
-        OutcomePattern::NotYetExpired(input)
-        | OutcomePattern::AllocationExpired(input)
-        | OutcomePattern::InputUnknown(input)
-        | OutcomePattern::InputSpent(input, _) => Some(input),
-        _ => None,
+    if let OutcomePattern::NotYetExpired(input)
+    | OutcomePattern::AllocationExpired(input)
+    | OutcomePattern::InputUnknown(input)
+    | OutcomePattern::InputSpent(input, _) = outcome
+    {
+        return Some(input);
     }
+    None
 }
 
 fn truth(value: bool) -> Bool {

@@ -90,10 +90,10 @@ fn node(entry: &Entry) -> Node {
     let (rejected, lost_to) = match &entry.outcome {
         Outcome::Committed { .. } => (None, None),
         Outcome::Rejected(reason) => {
-            let winner = match reason {
-                Rejection::InputSpent { winner, .. } | Rejection::ReferenceSpent { winner, .. } => Some(*winner),
-                _ => None,
-            };
+            let mut winner = None;
+            if let Rejection::InputSpent { winner: by, .. } | Rejection::ReferenceSpent { winner: by, .. } = reason {
+                winner = Some(*by);
+            }
             (Some(reason.name()), winner)
         }
     };

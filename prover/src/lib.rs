@@ -33,3 +33,29 @@ pub mod diagnosis;
 pub use pattern::{ENCODER_VERSION, Pattern, PatternKey};
 pub use prove::{Prover, ProverSettings, Report};
 pub use solver::solver_version;
+
+// evidence of the real ledger, shared with the integration tests
+#[cfg(test)]
+#[allow(dead_code, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#[path = "../../checker/tests/suite/fixture.rs"]
+mod fixture;
+#[cfg(test)]
+#[allow(dead_code, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#[path = "../../ledger/tests/suite/history.rs"]
+mod history;
+#[cfg(test)]
+#[allow(dead_code, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#[path = "../../checker/tests/suite/liar.rs"]
+mod liar;
+#[cfg(test)]
+#[allow(dead_code, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#[path = "../../ledger/tests/suite/model.rs"]
+mod model;
+#[cfg(test)]
+#[allow(dead_code, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#[path = "../../checker/tests/suite/scene.rs"]
+mod scene;
+#[cfg(test)]
+#[allow(dead_code, clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#[path = "../../ledger/tests/suite/support.rs"]
+mod support;

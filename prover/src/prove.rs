@@ -213,19 +213,19 @@ impl Prover {
             Obligation::Open(_) if window.entries.len() > 1 && window.pattern.units.len() > 1 => {
                 let mut last = None;
                 for single in abstraction.singles(window) {
-                    match self.lemma(abstraction, &single, report) {
+                    let decided = match self.lemma(abstraction, &single, report) {
+                        Obligation::Open(reason) => self.by_steps(abstraction, &single, replay_accepts, reason),
+                        decided @ (Obligation::Proved(_) | Obligation::Refuted(_)) => decided,
+                    };
+                    match decided {
                         Obligation::Proved(digest) => last = Some(digest),
-                        Obligation::Open(reason) => match self.by_steps(abstraction, &single, replay_accepts, reason) {
-                            Obligation::Proved(digest) => last = Some(digest),
-                            other => return other,
-                        },
-                        refuted @ Obligation::Refuted(_) => return refuted,
+                        Obligation::Refuted(_) | Obligation::Open(_) => return decided,
                     }
                 }
                 last.map_or_else(|| Obligation::Open("a window without transactions".to_owned()), Obligation::Proved)
             }
             Obligation::Open(reason) => self.by_steps(abstraction, window, replay_accepts, reason),
-            decided => decided,
+            decided @ (Obligation::Proved(_) | Obligation::Refuted(_)) => decided,
         }
     }
 
@@ -420,4 +420,46 @@ fn micros(time: Duration) -> u64 {
 
 fn count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::scene::{Scene, lies};
+
+    /// The chunks of a lie, and a prover whose cache was told that they are lemmas.
+    fn tampered(audit_every: u64) -> (Vec<Chunk>, Prover) {
+        let scene = Scene::new();
+        let lie = lies().into_iter().find(|lie| lie.name == "both spenders of one output committed");
+        let chunks = lie.map(|lie| (lie.tell)(&scene)).unwrap_or_default();
+        let mut prover = Prover::new(ProverSettings { audit_every, ..ProverSettings::default() });
+        for chunk in &chunks {
+            for window in Abstraction::of(chunk).expect("well formed").windows(8) {
+                let key = window.pattern.key();
+                let digest = key.digest();
+                prover.cache.insert(key, digest);
+            }
+        }
+        (chunks, prover)
+    }
+
+    #[test]
+    fn an_audit_finds_a_lemma_that_never_was_one_and_forgets_them_all() {
+        let (chunks, mut prover) = tampered(1);
+        let found = chunks.iter().map(|chunk| prover.judge_by_solver(chunk, false).verdict);
+        let found = found.into_iter().find(|verdict| !verdict.is_proved());
+        assert!(matches!(found, Some(Verdict::Refuted(_))), "{found:?}");
+        assert!(prover.cache.is_empty(), "what was kept is not believed any more");
+    }
+
+    #[test]
+    fn a_tampered_cache_alone_proves_nothing_because_the_replay_judges_too() {
+        let (chunks, mut prover) = tampered(0);
+        let believed = chunks.iter().all(|chunk| prover.judge_by_solver(chunk, false).verdict.is_proved());
+        assert!(believed, "without audits the cache is believed");
+        let mut replay = fixture::genesis();
+        let verdicts: Vec<Verdict> = chunks.iter().map(|chunk| prover.judge(chunk, &mut replay).verdict).collect();
+        assert!(verdicts.iter().any(|verdict| matches!(verdict, Verdict::Refuted(_))), "{verdicts:?}");
+    }
 }

@@ -2,7 +2,7 @@
 //! each row does in the order is accepted.
 //!
 //! The tables run on [`support::TestLedger`], which is the ledger's with the checker at its side.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 #[allow(dead_code, reason = "shared with the checker's other tests")]
 #[path = "../suite/fixture.rs"]

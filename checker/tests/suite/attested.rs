@@ -1,8 +1,6 @@
 //! Attestations: what a signature, a chain and m of n are worth, and that the evidence decides.
 
-use checker::attestation::{
-    AttestationFault, Findings, ProofStatistics, Versions, verify_agreement, verify_chain,
-};
+use checker::attestation::{AttestationFault, Findings, ProofStatistics, Versions, verify_agreement, verify_chain};
 use checker::state::Snapshot;
 use checker::{Attestation, CHECKER_VERSION, Chunk, Finding, Frontier, Replay, Statement, Verdict};
 use ledger::{Contract, Hash, Origin, Outcome, OutputId, Party, Rejection, Sequence, TransactionId};
@@ -206,7 +204,9 @@ fn what_a_snapshot_of_live_outputs_cannot_tell_is_inconclusive() {
 fn a_snapshot_that_contradicts_itself_is_refused() {
     let scene = Scene::new();
     let begin = |snapshot: &Snapshot| {
-        Replay::from_snapshot(identity().cluster, identity().group, snapshot, 3).map(|_| ()).map_err(|fault| fault.to_string())
+        Replay::from_snapshot(identity().cluster, identity().group, snapshot, 3)
+            .map(|_| ())
+            .map_err(|fault| fault.to_string())
     };
     let right = snapshot(&scene, 2, true);
     assert_eq!(begin(&right), Ok(()));

@@ -466,6 +466,20 @@ pub(crate) fn lies() -> Vec<Lie> {
                 told.lines.push(repeated);
             })
         }),
+        lie("a grant given twice by one transaction", Order, &["grant"], true, |scene| {
+            let (_, place) = scene.place("grant");
+            let mut chunks = scene.lie("grant", |told, line| {
+                let repeated: Line = told.lines[line].clone();
+                told.lines.push(repeated);
+            });
+            // nothing but the repetition itself gives it away: it is live since the first time
+            let (first, output) = (Sequence::new(u64::try_from(place).unwrap()), scene.output("grant", 0));
+            let last = chunks.last_mut().unwrap();
+            let touched = last.touched.iter_mut().find(|touched| touched.id == output).unwrap();
+            touched.after = Fate::Live { created_at: first };
+            liar::make_fit(last);
+            chunks
+        }),
         lie("a transaction of another ledger", Admission, &["last*"], true, |scene| {
             let mut body = Draft::signed_by(&["bob"]).spend(&scene.names["euros"], 0).pay("bob", 50, "EUR").body(34);
             body.cluster = ClusterId::of_name("another");

@@ -25,13 +25,13 @@ fn every_lie_is_refuted_and_names_who_is_concerned() {
     for lie in lies() {
         match first_finding(&(lie.tell)(&scene)) {
             Some(Finding::Refuted(found)) => {
-                let named = |name: &&str| {
+                let named = |name: &str| {
                     // a star marks a transaction that the lie replaced: it has a name of its own
                     name.ends_with('*') || found.transactions.iter().any(|named| named.id == scene.id(name))
                 };
                 let first_is_replaced = lie.names.iter().any(|name| name.ends_with('*'));
                 let names =
-                    lie.names.iter().all(|name| named(&name)) && (!first_is_replaced || !found.transactions.is_empty());
+                    lie.names.iter().all(|name| named(name)) && (!first_is_replaced || !found.transactions.is_empty());
                 if found.invariant != lie.invariant || !names {
                     wrong.push(format!("{}: {found}", lie.name));
                 }

@@ -1,5 +1,5 @@
 //! The prover against evidence of the real ledger, honest and not.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 #[allow(dead_code, reason = "shared with the ledger's own tests")]
 #[path = "../../../ledger/tests/suite/history.rs"]
@@ -23,6 +23,8 @@ mod model;
 #[path = "../../../checker/tests/suite/scene.rs"]
 mod scene;
 
+mod bounds;
 mod honest;
 mod lies;
+mod pictures;
 mod table;
