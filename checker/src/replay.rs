@@ -16,7 +16,7 @@ use crate::evidence::{Chunk, Entry, Fate};
 use crate::frontier::{Frontier, Standing};
 use crate::realtime::{self, Stamped};
 use crate::rules;
-use crate::state::{History, Known, Snapshot, SnapshotFault, State};
+use crate::state::{History, Known, Located, Snapshot, SnapshotFault, State};
 use crate::verdict::{Counterexample, Finding, Invariant};
 
 use pass::Pass;
@@ -120,7 +120,8 @@ impl Replay {
         let real_time = realtime::scan(self.frontier.real_time, chunk.entries.iter().map(stamped));
         let real_time = real_time.map_err(Finding::Refuted)?;
         self.is_admissible(chunk)?;
-        self.states_are_authentic(chunk)?;
+        let located = self.state.locate(&chunk.touched);
+        self.states_are_authentic(chunk, &located)?;
         if chunk.entries.iter().any(pass::is_command) {
             self.state.collect_holdings();
         }
@@ -128,12 +129,12 @@ impl Replay {
         let mut log = self.log.clone();
         chunk.entries.iter().for_each(|entry| log.append(entry.leaf(chunk.log_time)));
         let after = self.frontier_after(chunk, &log, Frontier { unspent, real_time, ..self.frontier })?;
-        self.move_behind(chunk, log, after);
+        self.move_behind(chunk, &located, log, after);
         Ok(Accepted { after, conditional: self.state.history() == History::Claimed })
     }
 
-    fn move_behind(&mut self, chunk: &Chunk, log: merkle::Frontier, after: Frontier) {
-        self.state.take_over(chunk);
+    fn move_behind(&mut self, chunk: &Chunk, located: &[Located], log: merkle::Frontier, after: Frontier) {
+        self.state.take_over(chunk, located);
         if after.batch != self.frontier.batch {
             self.state.know_root(after.next, after.log_root);
         }
@@ -209,13 +210,13 @@ impl Replay {
     }
 
     /// Claimed states before the chunk, and log roots said to have been seen, are those of the replay.
-    fn states_are_authentic(&self, chunk: &Chunk) -> Result<(), Finding> {
-        for output in &chunk.touched {
+    fn states_are_authentic(&self, chunk: &Chunk, located: &[Located]) -> Result<(), Finding> {
+        for (output, located) in chunk.touched.iter().zip(located) {
             let wrong = |invariant, words: String| {
                 let counterexample = Counterexample::new(invariant, words).about(output.id);
                 naming_first(counterexample, chunk, output)
             };
-            let known = match (self.state.history(), self.state.known(output)) {
+            let known = match (self.state.history(), self.state.known(output, located)) {
                 (_, Known::Misnamed) => {
                     let words = "an output is listed under a name that is not its own".to_owned();
                     return Err(wrong(Invariant::Completeness, words).into());

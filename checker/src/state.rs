@@ -101,6 +101,13 @@ pub(crate) enum Known {
     Unknown,
 }
 
+/// Where a listed output is in the state, if its creator has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Located {
+    creator: Option<TransactionRow>,
+    place: Option<usize>,
+}
+
 /// The carried state: transactions by name, their outputs in one growing list, the contracts of live ones apart. An
 /// output is found by its creator and index, so that creating one costs no look-up and naming one costs no hash.
 #[derive(Debug, Clone)]
@@ -162,7 +169,7 @@ impl State {
             return Err(SnapshotFault::Digest);
         }
         for (origin, id, by) in &snapshot.spent {
-            let by = state.row_of(by).unwrap_or_else(|| state.add_row(*by, None, 0, void));
+            let by = state.row_of(by).unwrap_or_else(|| state.add_row(*by, None, 0, void).row);
             state.fill(origin, OutputRow { id: *id, fate: RowFate::Spent(by) })?;
         }
         state.roots.extend(snapshot.roots.iter().copied());
@@ -192,13 +199,20 @@ impl State {
         }
     }
 
-    fn add_row(&mut self, id: TransactionId, sequence: Option<Sequence>, outputs: usize, fate: RowFate) -> u32 {
+    fn add_row(
+        &mut self,
+        id: TransactionId,
+        sequence: Option<Sequence>,
+        outputs: usize,
+        fate: RowFate,
+    ) -> TransactionRow {
         let row = u32::try_from(self.names.len()).expect("fewer than 2^32 transactions fit in memory");
         let first_output = self.outputs.len();
         self.names.push(id);
         let void = OutputRow { id: OutputId::from_bytes([0; 32]), fate };
         self.outputs.resize(first_output.saturating_add(outputs), void);
-        self.transactions.insert(id, TransactionRow { row, sequence, first_output, outputs });
+        let row = TransactionRow { row, sequence, first_output, outputs };
+        self.transactions.insert(id, row);
         row
     }
 
@@ -266,10 +280,20 @@ impl State {
         self.roots.insert(size, root);
     }
 
+    /// Finds listed outputs. All at once, in a loop that does nothing else: the look-ups miss the processor's caches, and
+    /// so they wait for the memory together and not one after another.
+    pub(crate) fn locate(&self, touched: &[Touched]) -> Vec<Located> {
+        let locate = |output: &Touched| {
+            let creator = self.creator(&output.origin).copied();
+            Located { creator, place: creator.and_then(|creator| Self::place_of(&creator, output.origin.index)) }
+        };
+        touched.iter().map(locate).collect()
+    }
+
     /// What is known of a listed output, its name included.
-    pub(crate) fn known(&self, output: &Touched) -> Known {
-        let creator = self.creator(&output.origin);
-        let row = creator.and_then(|creator| self.outputs.get(Self::place_of(creator, output.origin.index)?));
+    pub(crate) fn known(&self, output: &Touched, located: &Located) -> Known {
+        let creator = located.creator.as_ref();
+        let row = located.place.and_then(|place| self.outputs.get(place));
         if let (Some(TransactionRow { sequence: Some(created_at), .. }), Some(row)) = (creator, row)
             && let RowFate::Live(place) = row.fate
             && self.contract(place) == Some(&output.contract)
@@ -314,9 +338,43 @@ impl State {
         }
     }
 
-    /// Takes over a chunk that was accepted.
-    pub(crate) fn take_over(&mut self, chunk: &Chunk) {
+    /// Takes over a chunk that was accepted; its outputs were located before.
+    pub(crate) fn take_over(&mut self, chunk: &Chunk, located: &[Located]) {
+        let rows: Vec<TransactionRow> = self.add_rows(chunk);
+        let named = |id: &TransactionId, hint: usize| {
+            let is = |place: usize| chunk.entries.get(place).is_some_and(|entry| entry.id() == *id);
+            let found = (hint..chunk.entries.len()).chain(0..hint).find(|place| is(*place));
+            found.and_then(|place| Some((place, *rows.get(place)?)))
+        };
+        // outputs that one transaction creates or consumes are listed one after another, mostly
+        let (mut creator_hint, mut consumer_hint) = (0, 0);
+        for (output, located) in chunk.touched.iter().zip(located) {
+            if output.before == output.after {
+                continue;
+            }
+            let place = located.place.or_else(|| {
+                let (hint, creator) = named(&output.origin.transaction, creator_hint)?;
+                creator_hint = hint;
+                Self::place_of(&creator, output.origin.index)
+            });
+            let fate = match output.after {
+                Fate::Live { .. } => RowFate::Live(self.keep_contract(&output.contract)),
+                Fate::Spent { by } => match named(&by, consumer_hint) {
+                    Some((hint, consumer)) => {
+                        consumer_hint = hint;
+                        RowFate::Spent(consumer.row)
+                    }
+                    None => RowFate::Unknown,
+                },
+                Fate::Absent => RowFate::Void,
+            };
+            self.change(output, place, fate);
+        }
+    }
+
+    fn add_rows(&mut self, chunk: &Chunk) -> Vec<TransactionRow> {
         let mut created: HashMap<TransactionId, usize, FixedState> = HashMap::default();
+        let mut rows = Vec::with_capacity(chunk.entries.len());
         for entry in &chunk.entries {
             let outputs = match (&entry.received.transaction().body.intent, entry.outcome.is_committed()) {
                 (_, false) => 0,
@@ -331,33 +389,13 @@ impl State {
                     created.get(&entry.id()).copied().unwrap_or_default()
                 }
             };
-            self.add_row(entry.id(), Some(entry.sequence), outputs, RowFate::Void);
+            rows.push(self.add_row(entry.id(), Some(entry.sequence), outputs, RowFate::Void));
         }
-        // outputs of one transaction are listed one after another, mostly, and so are those that one consumes
-        let mut creator: Option<(TransactionId, TransactionRow)> = None;
-        let mut consumer: Option<(TransactionId, u32)> = None;
-        for output in chunk.touched.iter().filter(|output| output.before != output.after) {
-            if creator.is_none_or(|(id, _)| id != output.origin.transaction) {
-                creator = self.creator(&output.origin).map(|row| (output.origin.transaction, *row));
-            }
-            if let Fate::Spent { by } = output.after
-                && consumer.is_none_or(|(id, _)| id != by)
-            {
-                consumer = self.row_of(&by).map(|row| (by, row));
-            }
-            if let Some((_, creator)) = creator {
-                self.change(output, &creator, consumer.map(|(_, row)| row));
-            }
-        }
+        rows
     }
 
-    fn change(&mut self, output: &Touched, creator: &TransactionRow, consumer: Option<u32>) {
-        let fate = match output.after {
-            Fate::Live { .. } => RowFate::Live(self.keep_contract(&output.contract)),
-            Fate::Spent { .. } => consumer.map_or(RowFate::Unknown, RowFate::Spent),
-            Fate::Absent => RowFate::Void,
-        };
-        let row = Self::place_of(creator, output.origin.index).and_then(|place| self.outputs.get_mut(place));
+    fn change(&mut self, output: &Touched, place: Option<usize>, fate: RowFate) {
+        let row = place.and_then(|place| self.outputs.get_mut(place));
         let before = row.map(|row| std::mem::replace(row, OutputRow { id: output.id, fate }).fate);
         if let Some(RowFate::Live(place)) = before {
             self.free.push(place);

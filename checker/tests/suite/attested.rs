@@ -1,6 +1,7 @@
 //! Attestations: what a signature, a chain and m of n are worth, and that the evidence decides.
 
 use checker::attestation::{AttestationFault, Findings, ProofStatistics, Versions, verify_agreement, verify_chain};
+use checker::collect::Testimony;
 use checker::state::Snapshot;
 use checker::{Attestation, CHECKER_VERSION, Chunk, Finding, Frontier, Replay, Statement, Verdict};
 use ledger::{Contract, Hash, Origin, Outcome, OutputId, Party, Rejection, Sequence, TransactionId};
@@ -220,4 +221,21 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     let (origin, contract, _) = wrong.live[0];
     wrong.spent.push((origin, origin.output_id(&contract), scene.id("winner")));
     assert!(begin(&wrong).unwrap_err().contains("twice"));
+}
+
+#[test]
+fn a_change_of_the_configuration_is_a_batch_without_transactions_and_begins_one_epoch() {
+    let scene = Scene::new();
+    let (_, replay) = fixture::chunks(&scene.testimonies, 6);
+    let last = scene.testimonies[2].head;
+    let configured = |epochs: u64| {
+        let head = ledger::Head { batch: last.batch + 1, epoch: last.epoch + epochs, ..last };
+        let told = Testimony { head, lines: Vec::new(), groups: Vec::new(), consumed: Vec::new() };
+        let chunks = checker::collect::chunks(&told, &replay);
+        assert_eq!(chunks.len(), 1);
+        replay.clone().accept(&chunks[0]).map(|accepted| accepted.after.epoch)
+    };
+    assert_eq!(configured(1), Ok(last.epoch + 1));
+    assert_eq!(configured(0), Ok(last.epoch));
+    assert!(matches!(configured(2), Err(Finding::Refuted(_))));
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use checker::collect::{self, Line, Testimony};
 use checker::evidence::Fate;
+use checker::frontier::Standing;
 use checker::{Chunk, Invariant};
 use ledger::transaction::ReceivedTransaction;
 use ledger::{
@@ -527,6 +528,19 @@ pub(crate) fn lies() -> Vec<Lie> {
             let head = chunks[1].head.unwrap();
             let last = chunks.last_mut().unwrap();
             last.head = Some(ledger::Head { log_root: head.log_root, ..last.head.unwrap() });
+            chunks
+        }),
+        lie("an epoch that nobody began", Commitment, &[], false, |scene| {
+            let mut chunks = scene.honest();
+            let last = chunks.last_mut().unwrap();
+            last.head = Some(ledger::Head { epoch: 1, ..last.head.unwrap() });
+            last.after.epoch = 1;
+            chunks
+        }),
+        lie("a part of a batch at another log time", Composition, &[], false, |scene| {
+            let mut chunks = scene.honest();
+            let inside = chunks.iter().position(|chunk| chunk.before.standing == Standing::InsideBatch).unwrap();
+            chunks[inside].log_time = LogTime::from_unix_millis(chunks[inside].log_time.unix_millis() + 1);
             chunks
         }),
         lie("an output told live before its creation", PreState, &["winner", "chained"], true, |scene| {
