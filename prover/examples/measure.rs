@@ -331,14 +331,16 @@ fn main() {
     }
     let before = replay.clone();
     let mut chunks: Vec<Chunk> = Vec::new();
-    let mut collecting = Duration::ZERO;
+    let (mut collecting, mut following) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..transactions.div_ceil(BATCH) {
         let size = BATCH.min(transactions);
         let testimony = world.batch(size, &mut |world| world.transaction(contention, depth));
         let began = Instant::now();
         let told = collect::chunks(&testimony, &replay);
         collecting += began.elapsed();
+        let began = Instant::now();
         accept(&mut replay, &told);
+        following += began.elapsed();
         chunks.extend(told);
     }
     assert_eq!(replay.frontier().standing, Standing::BetweenBatches);
@@ -349,6 +351,7 @@ fn main() {
         prover::solver_version()
     );
     show("collecting evidence", transactions, collecting, "");
+    show("checker, following the ledger", transactions, following, "");
     let only_checker = std::env::args().nth(4).is_some();
     for _ in 0..if only_checker { 10 } else { 3 } {
         let mut ahead = before.clone();
@@ -380,10 +383,10 @@ fn main() {
     let began = Instant::now();
     let windows: usize = chunks.iter().map(|chunk| Abstraction::of(chunk).map_or(0, |it| it.windows(8).len())).sum();
     show("taking apart", transactions, began.elapsed(), &format!("{windows} windows of at most 8"));
-    prove(&chunks);
+    prove(&chunks, &before);
 }
 
-fn prove(chunks: &[Chunk]) {
+fn prove(chunks: &[Chunk], before: &Replay) {
     let transactions: usize = chunks.iter().map(|chunk| chunk.entries.len()).sum();
     let base = ProverSettings::default();
     let uncached = ProverSettings { patterns_max: 0, ..base };
@@ -418,6 +421,15 @@ fn prove(chunks: &[Chunk]) {
     run("cold cache", chunks, transactions, &mut prover);
     run("warm cache", chunks, transactions, &mut prover);
     run("warm cache again", chunks, transactions, &mut prover);
+    let (mut replay, resident) = (before.clone(), resident_mib());
+    let began = Instant::now();
+    assert!(chunks.iter().all(|chunk| prover.judge(chunk, &mut replay).verdict.is_proved()));
+    show(
+        "both halves, warm cache",
+        transactions,
+        began.elapsed(),
+        &format!("resident {:+.0} MiB", resident_mib() - resident),
+    );
     let bytes = prover.cache().to_bytes();
     let mut loaded = Prover::new(base);
     let began = Instant::now();

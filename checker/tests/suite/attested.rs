@@ -239,3 +239,24 @@ fn a_change_of_the_configuration_is_a_batch_without_transactions_and_begins_one_
     assert_eq!(configured(0), Ok(last.epoch));
     assert!(matches!(configured(2), Err(Finding::Refuted(_))));
 }
+
+#[test]
+fn encodings_are_these_bytes_for_ever() {
+    let scene = Scene::new();
+    let chunks = scene.honest();
+    let (chain, _) = chain(&scene, "one");
+    let golden = [
+        (Chunk::digest(&chunks), "564dbcfa4efe5f8cfa6d61d5b743be24391923c5067aada1d01d9a56ea796d35"),
+        (chain[2].hash(), "0332c9ea9b0728497a97415dee1bb52150ecce625bcfc1fa07ad9b649bced5f3"),
+        (
+            Hash::from_bytes(ledger::identifier::tagged_hash(
+                b"seriatim golden.",
+                &[&ledger::identifier::canonical_bytes(&Frontier::genesis())],
+            )),
+            "56f66350a3bd08512f05b168d27a9b252c323ce7e2dfe5e67f997a1771207c50",
+        ),
+    ];
+    for (digest, expected) in golden {
+        assert_eq!(digest.to_string(), expected);
+    }
+}
