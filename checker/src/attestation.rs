@@ -222,7 +222,16 @@ impl Attestation {
         Ok(())
     }
 
-    /// Replays the evidence behind the attestation. The replay moves behind every chunk that it accepts.
+    /// Checks signature and evidence: [`Self::verify_signature`], then [`Self::verify_evidence`].
+    ///
+    /// # Errors
+    /// Where one of them is wrong.
+    pub fn verify(&self, trusted: &[Party], chunks: &[Chunk], replay: &mut Replay) -> Result<(), AttestationFault> {
+        self.verify_signature(trusted)?;
+        self.verify_evidence(chunks, replay)
+    }
+
+    /// Replays the evidence behind the attestation, whoever signed it. The replay moves behind every chunk that it accepts.
     ///
     /// # Errors
     /// Where the evidence is another, where it does not begin where the replay stands, or where the replay finds

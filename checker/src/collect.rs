@@ -12,8 +12,8 @@ use ledger::rejection::Rejection;
 use ledger::transaction::ReceivedTransaction;
 use ledger::view::LiveOutput;
 use ledger::{
-    AtomicGroupId, Contract, Head, Intent, Origin, Outcome, OutcomeRecord, OutputId, Position, Sequence, TransactionId,
-    merkle,
+    AtomicGroupId, Contract, Head, Intent, Movements, Origin, Outcome, OutcomeRecord, OutputId, Position, Sequence,
+    TransactionId, merkle,
 };
 
 use crate::commands;
@@ -95,6 +95,15 @@ struct Collector<'a> {
     log: merkle::Frontier,
 }
 
+/// Where the outputs that a transaction names are listed: inputs and references, of which so many are inputs; and what
+/// it creates.
+#[derive(Default)]
+struct Slots {
+    named: Vec<usize>,
+    inputs: usize,
+    created: Vec<usize>,
+}
+
 /// The outputs of a chunk so far.
 #[derive(Default)]
 struct Listing {
@@ -139,16 +148,11 @@ impl<'a> Collector<'a> {
 
     fn entry(&mut self, line: &Line, listing: &mut Listing) -> Entry {
         let body = &line.received.transaction().body;
-        let (inputs, references, created) = self.names(line);
-        let mut list = |names: &[(Origin, Contract)], this: &Self| -> Vec<usize> {
-            names.iter().map(|(origin, contract)| listing.find(this, origin, contract)).collect()
-        };
-        let slots: Vec<usize> = [list(&inputs, self), list(&references, self)].concat();
-        let created = list(&created, self);
-        let observations = self.observations(line, inputs.len(), &slots, listing);
+        let Slots { named, inputs, created } = self.slots(line, listing);
+        let observations = self.observations(line, inputs, &named, listing);
         if line.record.outcome.is_committed() {
             let (sequence, by) = (line.record.sequence, line.record.transaction);
-            for slot in slots.iter().take(inputs.len()) {
+            for slot in named.iter().take(inputs) {
                 self.set(listing, *slot, Fate::Spent { by });
             }
             for slot in created {
@@ -173,28 +177,39 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// What a transaction consumes, references and creates by its own words, and by what it is said to have chosen.
-    #[expect(clippy::type_complexity, reason = "three lists of the same kind, taken apart at once")]
-    fn names(&self, line: &Line) -> (Vec<(Origin, Contract)>, Vec<(Origin, Contract)>, Vec<(Origin, Contract)>) {
-        let created = |contracts: &[Contract]| {
-            let named = commands::originated(line.record.transaction, contracts);
-            named.map(|(origin, contract)| (origin, *contract)).collect()
-        };
+    /// Lists what a transaction consumes, references and creates by its own words, and by what it is said to have chosen.
+    fn slots(&self, line: &Line, listing: &mut Listing) -> Slots {
+        let id = line.record.transaction;
+        let mut slots = Slots::default();
         match (&line.received.transaction().body.intent, &line.record.outcome) {
-            (Intent::Movements(movements), _) => (
-                movements.inputs.iter().map(|input| (input.origin, input.contract)).collect(),
-                movements.references.iter().map(|reference| (reference.origin, reference.contract)).collect(),
-                created(&movements.outputs),
-            ),
-            (Intent::Command(command), Outcome::Committed { chosen }) => {
-                let consumed = chosen.iter().filter_map(|id| self.consumed.get(id));
-                let inputs: Vec<(Origin, Contract)> = consumed.map(|output| (output.origin, output.contract)).collect();
-                let positions: Vec<Position> = inputs.iter().filter_map(|(_, contract)| position(contract)).collect();
-                let outputs = commands::creates(command, &positions).unwrap_or_default();
-                (inputs, Vec::new(), created(&outputs))
+            (Intent::Movements(Movements { inputs, references, outputs, .. }), _) => {
+                slots.inputs = inputs.len();
+                slots.named.reserve(inputs.len().saturating_add(references.len()));
+                for input in inputs {
+                    slots.named.push(listing.find(self, &input.origin, &input.contract));
+                }
+                for reference in references {
+                    slots.named.push(listing.find(self, &reference.origin, &reference.contract));
+                }
+                let created = commands::originated(id, outputs);
+                slots.created = created.map(|(origin, contract)| listing.find(self, &origin, contract)).collect();
             }
-            (Intent::Command(_), Outcome::Rejected(_)) => (Vec::new(), Vec::new(), Vec::new()),
+            (Intent::Command(command), Outcome::Committed { chosen }) => {
+                let consumed: Vec<&LiveOutput> =
+                    chosen.iter().filter_map(|id| self.consumed.get(id)).copied().collect();
+                let positions: Vec<Position> =
+                    consumed.iter().filter_map(|output| position(&output.contract)).collect();
+                slots.inputs = consumed.len();
+                for output in consumed {
+                    slots.named.push(listing.find(self, &output.origin, &output.contract));
+                }
+                let outputs = commands::creates(command, &positions).unwrap_or_default();
+                let created = commands::originated(id, &outputs);
+                slots.created = created.map(|(origin, contract)| listing.find(self, &origin, contract)).collect();
+            }
+            (Intent::Command(_), Outcome::Rejected(_)) => {}
         }
+        slots
     }
 
     /// What the node's words show of what was seen: the places of consumed outputs, and the evidence of rejections.

@@ -3,6 +3,7 @@
 //! Everything here is a claim, and may be wrong in any part. A chunk lies within one batch and never splits an atomic
 //! group.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
@@ -173,6 +174,9 @@ pub struct TouchedIndex<'a> {
     by_origin: HashMap<Origin, usize, FixedState>,
     /// Further outputs claimed for an origin that is in the map already: at most one of them can ever exist.
     others: Vec<usize>,
+    /// Behind the output found last: outputs are listed in the order in which they are named first, so the next one is
+    /// mostly the one asked for.
+    next: Cell<usize>,
 }
 
 impl<'a> TouchedIndex<'a> {
@@ -188,23 +192,33 @@ impl<'a> TouchedIndex<'a> {
             if first == position {
                 continue;
             }
-            let same = |other: &&usize| touched.get(**other).is_some_and(|other| other.id == output.id);
+            let same = |other: &&usize| {
+                touched.get(**other).is_some_and(|other| {
+                    other.origin == output.origin && (other.id == output.id || other.contract == output.contract)
+                })
+            };
             if std::iter::once(&first).chain(&others).any(|other| same(&other)) {
                 return Err(position);
             }
             others.push(position);
         }
-        Ok(Self { touched, by_origin, others })
+        Ok(Self { touched, by_origin, others, next: Cell::new(0) })
     }
 
     /// Where in the list the output with this origin and content is.
     #[must_use]
     pub fn find(&self, origin: &Origin, contract: &Contract) -> Option<usize> {
-        let first = *self.by_origin.get(origin)?;
-        let fits = |position: &&usize| {
-            self.touched.get(**position).is_some_and(|output| output.origin == *origin && output.contract == *contract)
+        let fits = |position: &usize| {
+            let output = self.touched.get(*position);
+            output.is_some_and(|output| output.origin == *origin && output.contract == *contract)
         };
-        std::iter::once(&first).chain(&self.others).find(fits).copied()
+        let next = self.next.get();
+        if fits(&next) {
+            self.next.set(next.saturating_add(1));
+            return Some(next);
+        }
+        let first = *self.by_origin.get(origin)?;
+        std::iter::once(first).chain(self.others.iter().copied()).find(fits)
     }
 }
 

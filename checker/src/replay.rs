@@ -166,8 +166,15 @@ impl Replay {
         if !time_fits {
             return wrong(format!("log time {} cannot follow {}", chunk.log_time, self.frontier.log_time));
         }
-        if chunk.log != self.log || self.log.root() != self.frontier.log_root {
+        let edge_fits = chunk.log == self.log
+            && self.log.root() == self.frontier.log_root
+            && self.log.size() == self.frontier.next.get();
+        if !edge_fits {
             return wrong("the log's right edge is not the one behind the last chunk".to_owned());
+        }
+        let room = merkle::LEAVES_MAX.checked_sub(self.log.size());
+        if room.is_none_or(|room| u64::try_from(chunk.entries.len()).is_ok_and(|entries| entries > room)) {
+            return wrong("the log is full".to_owned());
         }
         Ok(())
     }

@@ -106,6 +106,7 @@ pub(crate) enum Known {
 pub(crate) struct Located {
     creator: Option<TransactionRow>,
     place: Option<usize>,
+    row: Option<OutputRow>,
 }
 
 /// The carried state: transactions by name, their outputs in one growing list, the contracts of live ones apart. An
@@ -280,20 +281,25 @@ impl State {
         self.roots.insert(size, root);
     }
 
-    /// Finds listed outputs. All at once, in a loop that does nothing else: the look-ups miss the processor's caches, and
-    /// so they wait for the memory together and not one after another.
+    /// Finds listed outputs. All at once, in loops that do nothing else: the look-ups miss the processor's caches, and so
+    /// they wait for the memory together and not one after another.
     pub(crate) fn locate(&self, touched: &[Touched]) -> Vec<Located> {
         let locate = |output: &Touched| {
             let creator = self.creator(&output.origin).copied();
-            Located { creator, place: creator.and_then(|creator| Self::place_of(&creator, output.origin.index)) }
+            let place = creator.and_then(|creator| Self::place_of(&creator, output.origin.index));
+            Located { creator, place, row: None }
         };
-        touched.iter().map(locate).collect()
+        let mut located: Vec<Located> = touched.iter().map(locate).collect();
+        for located in &mut located {
+            located.row = located.place.and_then(|place| self.outputs.get(place)).copied();
+        }
+        located
     }
 
     /// What is known of a listed output, its name included.
     pub(crate) fn known(&self, output: &Touched, located: &Located) -> Known {
         let creator = located.creator.as_ref();
-        let row = located.place.and_then(|place| self.outputs.get(place));
+        let row = located.row.as_ref();
         if let (Some(TransactionRow { sequence: Some(created_at), .. }), Some(row)) = (creator, row)
             && let RowFate::Live(place) = row.fate
             && self.contract(place) == Some(&output.contract)

@@ -22,6 +22,12 @@ use crate::pattern::{
     OutputPattern, Pattern, Spender, UnitPattern, UnitStanding,
 };
 
+/// Outputs are numbered with 16 bits. A bundle of 4 MiB names fewer than 50,000 (85 bytes each at least), so that only
+/// evidence that never was a batch has more.
+const OUTPUTS_MAX: usize = 65_535;
+
+const _: () = assert!(Limits::V1.bundle_bytes_max / 85 < OUTPUTS_MAX);
+
 /// A window of a component: a pattern, and what its numbers stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
@@ -67,6 +73,9 @@ impl<'a> Abstraction<'a> {
             let counterexample = Counterexample::new(Invariant::Completeness, "an output is listed twice");
             Finding::from(Counterexample { output, ..counterexample })
         })?;
+        if chunk.touched.len() > OUTPUTS_MAX {
+            return Err(Finding::Inconclusive(format!("the chunk lists {} outputs", chunk.touched.len())));
+        }
         let ids: BTreeMap<OutputId, usize> = if chunk.entries.iter().any(is_command) {
             chunk.touched.iter().enumerate().map(|(position, output)| (output.id, position)).collect()
         } else {

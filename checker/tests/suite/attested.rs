@@ -45,7 +45,7 @@ fn a_chain_with_its_evidence_leads_from_genesis_to_the_last_head() {
     assert!(end.agrees_with(&scene.testimonies[2].head));
     let mut replay = fixture::genesis();
     for (attestation, chunks) in chain.iter().zip(&batches) {
-        attestation.verify_evidence(chunks, &mut replay).unwrap();
+        attestation.verify(&trusted(), chunks, &mut replay).unwrap();
         let bytes = ledger::identifier::canonical_bytes(attestation);
         assert_eq!(&borsh::from_slice::<Attestation>(&bytes).unwrap(), attestation);
     }
@@ -258,5 +258,21 @@ fn encodings_are_these_bytes_for_ever() {
     ];
     for (digest, expected) in golden {
         assert_eq!(digest.to_string(), expected);
+    }
+}
+
+#[test]
+fn a_log_without_room_is_refused_and_not_a_panic() {
+    let scene = Scene::new();
+    for size in [ledger::merkle::LEAVES_MAX, ledger::merkle::LEAVES_MAX - 1, u64::MAX] {
+        let mut chunk = scene.honest().remove(0);
+        chunk.before.next = Sequence::new(size);
+        let peaks = vec![Hash::from_bytes([7; 32]); usize::try_from(size.count_ones()).unwrap()];
+        if let Ok(log) = borsh::from_slice(&ledger::identifier::canonical_bytes(&(size, peaks))) {
+            chunk.log = log;
+        }
+        chunk.before.log_root = chunk.log.root();
+        let found = Replay::claimed(&chunk).accept(&chunk);
+        assert!(matches!(found, Err(Finding::Refuted(_))), "{found:?}");
     }
 }

@@ -48,6 +48,34 @@ proptest! {
     #![proptest_config(cases(600))]
 
     #[test]
+    fn evidence_with_other_bits_is_no_other_history(
+        history in histories_with_commands(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..4),
+    ) {
+        let testimonies = fixture::testimonies(&history);
+        let (chunks, _) = fixture::chunks(&testimonies, 8);
+        let mut replay = fixture::genesis();
+        for chunk in &chunks {
+            let mut bytes = ledger::identifier::canonical_bytes(chunk);
+            for (at, bit) in &flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            if let Ok(changed) = borsh::from_slice::<checker::Chunk>(&bytes) {
+                let alone = Replay::claimed(&changed).accept(&changed);
+                let told = |chunk: &checker::Chunk| -> Vec<_> {
+                    chunk.entries.iter().map(|entry| (entry.sequence, entry.id(), entry.outcome.clone())).collect()
+                };
+                if replay.clone().accept(&changed).is_ok() {
+                    prop_assert_eq!(told(&changed), told(chunk));
+                    prop_assert!(alone.is_ok() || matches!(alone, Err(Finding::Inconclusive(_))), "{alone:?}");
+                }
+            }
+            replay.accept(chunk).map_err(|finding| TestCaseError::fail(finding.to_string()))?;
+        }
+    }
+
+    #[test]
     fn the_checker_accepts_just_what_the_model_does(
         history in histories(),
         changes in prop::collection::vec(any::<Change>(), 1..3),

@@ -60,6 +60,31 @@ proptest! {
     #![proptest_config(cases(600))]
 
     #[test]
+    fn evidence_with_other_bits_is_judged_without_a_panic_and_never_attested_as_another_history(
+        history in histories(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..4),
+    ) {
+        let testimonies = fixture::testimonies(&history);
+        let (chunks, _) = fixture::chunks(&testimonies, 8);
+        let mut replay = fixture::genesis();
+        for chunk in &chunks {
+            let mut bytes = ledger::identifier::canonical_bytes(chunk);
+            for (at, bit) in &flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            if let Ok(changed) = borsh::from_slice::<checker::Chunk>(&bytes) {
+                let report = with_prover(8, |prover| prover.judge(&changed, &mut replay.clone()));
+                let told = |chunk: &checker::Chunk| -> Vec<_> {
+                    chunk.entries.iter().map(|entry| (entry.sequence, entry.id(), entry.outcome.clone())).collect()
+                };
+                prop_assert!(!report.verdict.is_proved() || told(&changed) == told(chunk));
+            }
+            replay.accept(chunk).map_err(|finding| TestCaseError::fail(finding.to_string()))?;
+        }
+    }
+
+    #[test]
     fn the_solver_proves_just_what_the_model_does(
         history in histories(),
         changes in prop::collection::vec(any::<Change>(), 1..3),
