@@ -3,10 +3,8 @@
 //! Nothing is judged here: outcomes are the node's, and the states that follow are what its outcomes say. Only the
 //! state before a batch is the reader's own, carried by its replay.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
-use foldhash::fast::FixedState;
 use ledger::digest::UnspentDigest;
 use ledger::rejection::Rejection;
 use ledger::transaction::ReceivedTransaction;
@@ -19,6 +17,7 @@ use ledger::{
 use crate::commands;
 use crate::evidence::{Chunk, Entry, Fate, Touched};
 use crate::frontier::{Frontier, Standing};
+use crate::hashing::NameMap;
 use crate::replay::Replay;
 use crate::state::State;
 
@@ -88,9 +87,9 @@ struct Collector<'a> {
     testimony: &'a Testimony,
     state: &'a State,
     identity: (ledger::ClusterId, u16),
-    consumed: HashMap<OutputId, &'a LiveOutput, FixedState>,
+    consumed: NameMap<OutputId, &'a LiveOutput>,
     /// What the batch's outcomes so far say of outputs.
-    fates: HashMap<OutputId, Fate, FixedState>,
+    fates: NameMap<OutputId, Fate>,
     frontier: Frontier,
     log: merkle::Frontier,
 }
@@ -108,7 +107,7 @@ struct Slots {
 #[derive(Default)]
 struct Listing {
     touched: Vec<Touched>,
-    by_id: HashMap<OutputId, usize, FixedState>,
+    by_id: NameMap<OutputId, usize>,
 }
 
 impl<'a> Collector<'a> {
@@ -118,7 +117,7 @@ impl<'a> Collector<'a> {
             state: replay.state(),
             identity: replay.identity(),
             consumed: testimony.consumed.iter().map(|output| (output.id, output)).collect(),
-            fates: HashMap::default(),
+            fates: NameMap::default(),
             frontier: *replay.frontier(),
             log: replay.log().clone(),
         }

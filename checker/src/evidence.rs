@@ -4,11 +4,9 @@
 //! group.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use foldhash::fast::FixedState;
 use ledger::identifier::{append_canonical_bytes, canonical_bytes, tagged_hash};
 use ledger::transaction::ReceivedTransaction;
 use ledger::{
@@ -17,6 +15,7 @@ use ledger::{
 };
 
 use crate::frontier::Frontier;
+use crate::hashing::{NameHashing, NameMap};
 
 /// What has become of an output at a place of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
@@ -171,7 +170,7 @@ impl Chunk {
 #[derive(Debug)]
 pub struct TouchedIndex<'a> {
     touched: &'a [Touched],
-    by_origin: HashMap<Origin, usize, FixedState>,
+    by_origin: NameMap<Origin, usize>,
     /// Further outputs claimed for an origin that is in the map already: at most one of them can ever exist.
     others: Vec<usize>,
     /// Behind the output found last: outputs are listed in the order in which they are named first, so the next one is
@@ -185,7 +184,7 @@ impl<'a> TouchedIndex<'a> {
     /// # Errors
     /// Where an output is listed twice.
     pub fn of(touched: &'a [Touched]) -> Result<Self, usize> {
-        let mut by_origin = HashMap::with_capacity_and_hasher(touched.len(), FixedState::default());
+        let mut by_origin = NameMap::with_capacity_and_hasher(touched.len(), NameHashing::default());
         let mut others: Vec<usize> = Vec::new();
         for (position, output) in touched.iter().enumerate() {
             let first = *by_origin.entry(output.origin).or_insert(position);

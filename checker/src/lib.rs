@@ -19,6 +19,7 @@
 //! ([`rules::signatures_hold`]): they cost ten times all the rest, and say nothing about the order.
 #![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::float_arithmetic)]
 
+mod hashing;
 pub mod frontier;
 pub mod evidence;
 pub mod collect;

@@ -7,13 +7,11 @@
 
 mod pass;
 
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
 use ledger::{ClusterId, Hash, Head, Limits, Sequence, TransactionId, merkle};
 
 use crate::evidence::{Chunk, Entry, Fate};
 use crate::frontier::{Frontier, Standing};
+use crate::hashing::{NameHashing, NameMap};
 use crate::realtime::{self, Stamped};
 use crate::rules;
 use crate::state::{History, Known, Located, Snapshot, SnapshotFault, State};
@@ -182,8 +180,8 @@ impl Replay {
     /// Places are given without gaps, to each transaction once.
     fn is_in_order(&self, chunk: &Chunk) -> Result<(), Finding> {
         let mut expected = self.frontier.next;
-        let mut seen: HashMap<TransactionId, Sequence, FixedState> =
-            HashMap::with_capacity_and_hasher(chunk.entries.len(), FixedState::default());
+        let mut seen: NameMap<TransactionId, Sequence> =
+            NameMap::with_capacity_and_hasher(chunk.entries.len(), NameHashing::default());
         for entry in &chunk.entries {
             let wrong =
                 |words: String| Counterexample::new(Invariant::Order, words).naming(entry.id(), Some(entry.sequence));

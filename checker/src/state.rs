@@ -2,17 +2,17 @@
 //!
 //! Outputs are found by their creators and indexes, and their contents compared, so that naming an input costs no hash.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use foldhash::fast::FixedState;
 use ledger::digest::UnspentDigest;
 use ledger::{AssetType, Contract, Hash, Intent, Origin, OutputId, Party, Sequence, TransactionId, merkle};
 
 use crate::commands::Held;
 use crate::evidence::{Chunk, Fate, Touched};
 use crate::frontier::Frontier;
+use crate::hashing::{NameHashing, NameMap};
 
 /// How much of the past a state knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub(crate) struct Located {
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     history: History,
-    transactions: HashMap<TransactionId, TransactionRow, FixedState>,
+    transactions: NameMap<TransactionId, TransactionRow>,
     names: Vec<TransactionId>,
     outputs: Vec<OutputRow>,
     contracts: Vec<Contract>,
@@ -132,7 +132,7 @@ impl State {
     pub(crate) fn new(history: History, seed: u64) -> Self {
         Self {
             history,
-            transactions: HashMap::with_hasher(FixedState::with_seed(seed)),
+            transactions: NameMap::with_hasher(NameHashing::seeded(seed)),
             names: Vec::new(),
             outputs: Vec::new(),
             contracts: Vec::new(),
@@ -284,8 +284,14 @@ impl State {
     /// Finds listed outputs. All at once, in loops that do nothing else: the look-ups miss the processor's caches, and so
     /// they wait for the memory together and not one after another.
     pub(crate) fn locate(&self, touched: &[Touched]) -> Vec<Located> {
+        // the outputs of one transaction are listed one after another, mostly
+        let mut last: Option<(TransactionId, Option<TransactionRow>)> = None;
         let locate = |output: &Touched| {
-            let creator = self.creator(&output.origin).copied();
+            let creator = match last {
+                Some((id, creator)) if id == output.origin.transaction => creator,
+                Some(_) | None => self.creator(&output.origin).copied(),
+            };
+            last = Some((output.origin.transaction, creator));
             let place = creator.and_then(|creator| Self::place_of(&creator, output.origin.index));
             Located { creator, place, row: None }
         };
@@ -379,7 +385,7 @@ impl State {
     }
 
     fn add_rows(&mut self, chunk: &Chunk) -> Vec<TransactionRow> {
-        let mut created: HashMap<TransactionId, usize, FixedState> = HashMap::default();
+        let mut created: NameMap<TransactionId, usize> = NameMap::default();
         let mut rows = Vec::with_capacity(chunk.entries.len());
         for entry in &chunk.entries {
             let outputs = match (&entry.received.transaction().body.intent, entry.outcome.is_committed()) {

@@ -87,6 +87,8 @@ pub(super) struct Pass<'a> {
     fates: Vec<Fate>,
     has_commands: bool,
     changes: HoldingChanges,
+    /// Lists of the transaction before, to be filled again.
+    spare: (Vec<usize>, Undo),
 }
 
 impl<'a> Pass<'a> {
@@ -108,6 +110,7 @@ impl<'a> Pass<'a> {
             fates: chunk.touched.iter().map(|output| output.before).collect(),
             has_commands,
             changes: HoldingChanges::default(),
+            spare: (Vec::new(), Undo::default()),
         })
     }
 
@@ -129,7 +132,8 @@ impl<'a> Pass<'a> {
         if unit.len() == 1 && barred_by.is_none() {
             return self.single(self.entry(unit.start));
         }
-        let slots: Vec<Slots> = unit.clone().map(|place| self.slots(self.entry(place))).collect::<Result<_, _>>()?;
+        let slots: Vec<Slots> =
+            unit.clone().map(|place| self.slots(self.entry(place), Vec::new())).collect::<Result<_, _>>()?;
         let mut unlike = Vec::with_capacity(slots.len());
         let mut members: Vec<Member> = Vec::with_capacity(slots.len());
         let mut undo = Undo::default();
@@ -160,14 +164,19 @@ impl<'a> Pass<'a> {
 
     /// A transaction that is no member of a group: where it fails nothing was done, so nothing is undone.
     fn single(&mut self, entry: &Entry) -> Result<(), Finding> {
-        let slots = self.slots(entry)?;
+        let (list, mut undo) = std::mem::take(&mut self.spare);
+        let slots = self.slots(entry, list)?;
         let unlike = self.unlike(entry, &slots);
-        let outcome = match self.judge(entry, &slots, &mut Undo::default()) {
+        let outcome = match self.judge(entry, &slots, &mut undo) {
             Ok(chosen) => Outcome::Committed { chosen },
             Err(reason) => Outcome::Rejected(reason),
         };
         self.outcome_is(entry, &outcome)?;
-        self.observations_are(entry, &slots, unlike)
+        self.observations_are(entry, &slots, unlike)?;
+        undo.fates.clear();
+        undo.holdings.clear();
+        self.spare = (slots.all, undo);
+        Ok(())
     }
 
     /// What a command of a group that failed would have consumed is not in the chunk; only a state shows it.
@@ -228,7 +237,7 @@ impl<'a> Pass<'a> {
         Ok(all.iter().position(|member| !here.contains(member)).map(small))
     }
 
-    fn slots(&self, entry: &Entry) -> Result<Slots, Finding> {
+    fn slots(&self, entry: &Entry, mut all: Vec<usize>) -> Result<Slots, Finding> {
         let missing = |origin: &Origin| {
             let words = format!("output {} of {} is named and not listed", origin.index, origin.transaction);
             let counterexample = Counterexample::new(Invariant::Completeness, words);
@@ -240,7 +249,8 @@ impl<'a> Pass<'a> {
             Intent::Movements(movements) => {
                 let Movements { inputs, references, outputs, .. } = movements;
                 let named = inputs.len().saturating_add(references.len());
-                let mut all = Vec::with_capacity(named.saturating_add(outputs.len()));
+                all.clear();
+                all.reserve(named.saturating_add(outputs.len()));
                 for input in inputs {
                     all.push(find(&input.origin, &input.contract)?);
                 }
