@@ -5,13 +5,14 @@
 
 use std::ops::Range;
 
+use ledger::bundle::{BundleFault, BundleLayout};
 use ledger::digest::UnspentDigest;
 use ledger::rejection::Rejection;
 use ledger::transaction::ReceivedTransaction;
 use ledger::view::LiveOutput;
 use ledger::{
-    AtomicGroupId, Contract, Head, Intent, Movements, Origin, Outcome, OutcomeRecord, OutputId, Position, Sequence,
-    TransactionId, merkle,
+    AtomicGroupId, Contract, Head, Intent, Limits, Movements, Origin, Outcome, OutcomeRecord, OutputId, Position,
+    Sequence, TransactionId, merkle,
 };
 
 use crate::commands;
@@ -43,6 +44,52 @@ pub struct Testimony {
     pub groups: Vec<Vec<TransactionId>>,
     /// The outputs that its transactions consumed.
     pub consumed: Vec<LiveOutput>,
+}
+
+/// Why a node's record of a batch is no testimony.
+#[derive(Debug, thiserror::Error)]
+pub enum TestimonyFault {
+    /// The bundle does not read.
+    #[error(transparent)]
+    Bundle(#[from] BundleFault),
+    /// An outcome names a member that the bundle does not have, or that is no transaction.
+    #[error("the outcome at place {0} has no transaction in the bundle")]
+    Member(Sequence),
+}
+
+impl Testimony {
+    /// Reads what nodes keep of a batch: its bundle, the outcomes in order, for each of them the bundle's member that it
+    /// is the outcome of, and what was consumed. Nobody says there when a transaction was answered.
+    ///
+    /// # Errors
+    /// Where the parts do not belong together.
+    pub fn of_bundle(
+        head: Head,
+        bundle: &[u8],
+        records: &[OutcomeRecord],
+        members: &[u32],
+        consumed: Vec<LiveOutput>,
+    ) -> Result<Self, TestimonyFault> {
+        let layout = if records.is_empty() { None } else { Some(BundleLayout::read(bundle, &Limits::V1)?) };
+        let decode = |member: usize| {
+            let range = layout.as_ref()?.members().get(member)?.clone();
+            ReceivedTransaction::decode(bundle.get(range)?).ok()
+        };
+        let mut lines = Vec::with_capacity(records.len());
+        for (position, record) in records.iter().enumerate() {
+            let member = members.get(position).and_then(|member| usize::try_from(*member).ok());
+            let received = member.and_then(decode).filter(|received| received.id() == record.transaction);
+            let received = received.ok_or(TestimonyFault::Member(record.sequence))?;
+            lines.push(Line { record: record.clone(), received, responded: None });
+        }
+        // a submission of which a member does not read has no places
+        let submissions = layout.iter().flat_map(BundleLayout::submissions);
+        let groups = submissions.filter(|submission| submission.members.len() > 1).filter_map(|submission| {
+            submission.members.clone().map(|member| Some(decode(member)?.id())).collect::<Option<Vec<_>>>()
+        });
+        let groups = groups.collect();
+        Ok(Self { head, lines, groups, consumed })
+    }
 }
 
 /// Most transactions of a chunk: larger ones need more solver time per transaction (measured with contention), smaller

@@ -1,12 +1,11 @@
 //! Evidence of the real ledger: histories are checked, certified and applied by its own code, and what it says of them
 //! becomes testimonies.
 
-use checker::collect::{self, Line, Testimony};
+use checker::collect::{self, Testimony};
 use checker::{Chunk, Replay};
-use ledger::apply::BatchEffects;
-use ledger::transaction::ReceivedTransaction;
-use ledger::view::LiveOutput;
-use ledger::{Head, Sequence, TransactionId};
+use ledger::apply::{BatchEffects, MemberResult};
+use ledger::bundle::BundleBuilder;
+use ledger::{Head, Sequence};
 
 use crate::history::Batch;
 use crate::support::{Submitted, TestLedger, identity};
@@ -32,32 +31,28 @@ pub(crate) fn testimony(ledger: &mut TestLedger, batch: &Batch) -> Testimony {
 
 /// What a ledger says of a batch with these effects.
 pub(crate) fn testimony_of(head: Head, effects: &BatchEffects, submissions: &[Submitted]) -> Testimony {
-    let received = |id: &TransactionId, index: usize| {
-        // a member of a group may also have been submitted alone: the one that was placed has the outcome's form
-        let results = effects.results.iter();
-        let member = results
-            .zip(submissions.iter().flat_map(|submission| &submission.members))
-            .find(|(result, _)| matches!(result, ledger::apply::MemberResult::Sequenced(record) if *record == index));
-        let (_, transaction) = member.unwrap();
-        assert_eq!(transaction.id(), *id);
-        ReceivedTransaction::from(transaction.clone())
-    };
-    let lines = effects.records.iter().enumerate().map(|(index, record)| Line {
-        received: received(&record.transaction, index),
-        responded: Some(Sequence::new(record.sequence.get() + 1 + record.sequence.get() % 3)),
-        record: record.clone(),
-    });
-    Testimony {
-        // the test ledger's configuration has an epoch from the start
-        head: Head { epoch: 0, ..head },
-        lines: lines.collect(),
-        groups: submissions
-            .iter()
-            .filter(|submission| submission.members[0].body.atomic.is_some())
-            .map(|submission| submission.members.iter().map(ledger::Transaction::id).collect())
-            .collect(),
-        consumed: effects.consumed.iter().map(|consumed| consumed.output).collect::<Vec<LiveOutput>>(),
+    // as storage keeps it: of several members that show a record the first was placed
+    let mut members = vec![0; effects.records.len()];
+    for (member, result) in effects.results.iter().enumerate().rev() {
+        if let MemberResult::Sequenced(record) = result {
+            members[*record] = u32::try_from(member).unwrap();
+        }
     }
+    let mut bundle = BundleBuilder::new();
+    for submission in submissions {
+        let encoded: Vec<Vec<u8>> = submission.members.iter().map(ledger::Transaction::encode).collect();
+        bundle.push(submission.stamp, &encoded);
+    }
+    // the test ledger's configuration has an epoch from the start
+    let head = Head { epoch: 0, ..head };
+    let consumed = effects.consumed.iter().map(|consumed| consumed.output).collect();
+    let told = Testimony::of_bundle(head, &bundle.finish(), &effects.records, &members, consumed);
+    let mut told = told.unwrap();
+    for line in &mut told.lines {
+        let sequence = line.record.sequence.get();
+        line.responded = Some(Sequence::new(sequence + 1 + sequence % 3));
+    }
+    told
 }
 
 /// A replay of the test ledger from its beginning.

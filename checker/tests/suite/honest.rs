@@ -44,3 +44,25 @@ proptest! {
         is_accepted(&history, transactions_max)?;
     }
 }
+
+#[test]
+fn a_record_that_does_not_belong_to_its_bundle_is_no_testimony() {
+    use checker::collect::{Testimony, TestimonyFault};
+
+    let scene = crate::scene::Scene::new();
+    let told = &scene.testimonies[0];
+    let records: Vec<ledger::OutcomeRecord> = told.lines.iter().map(|line| line.record.clone()).collect();
+    let mut bundle = ledger::bundle::BundleBuilder::new();
+    for line in &told.lines {
+        bundle.push(line.record.stamp, &[line.received.transaction().encode()]);
+    }
+    let bundle = bundle.finish();
+    let read = |bundle: &[u8], members: &[u32]| {
+        Testimony::of_bundle(told.head, bundle, &records, members, Vec::new()).map(|told| told.lines.len())
+    };
+    let members: Vec<u32> = (0..).take(records.len()).collect();
+    assert_eq!(read(&bundle, &members).unwrap(), records.len());
+    assert!(matches!(read(&bundle, &[1, 0]), Err(TestimonyFault::Member(_))));
+    assert!(matches!(read(&bundle, &members[1..]), Err(TestimonyFault::Member(_))));
+    assert!(matches!(read(&bundle[1..], &members), Err(TestimonyFault::Bundle(_))));
+}
