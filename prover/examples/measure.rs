@@ -410,7 +410,9 @@ fn prove(chunks: &[Chunk], before: &Replay) {
         &format!("{:.1} ms of it proving", time.as_secs_f64() * 1e3),
     );
     let mut prover = Prover::new(uncached);
-    run("one incremental solver, nothing kept", some, count, &mut prover);
+    for _ in 0..3 {
+        run("one incremental solver, nothing kept", some, count, &mut prover);
+    }
     let mut prover = Prover::new(base);
     println!(
         "step lemmas: {} proved, {} open, {:.1} ms",
@@ -443,7 +445,7 @@ fn prove(chunks: &[Chunk], before: &Replay) {
 }
 
 fn run(what: &str, chunks: &[Chunk], transactions: usize, prover: &mut Prover) {
-    let (mut hits, mut misses, mut solver, mut windows) = (0, 0, 0, 0);
+    let (mut hits, mut misses, mut solver, mut windows, resident) = (0, 0, 0, 0, resident_mib());
     let began = Instant::now();
     for chunk in chunks {
         let report = prover.judge_by_solver(chunk, true);
@@ -455,7 +457,8 @@ fn run(what: &str, chunks: &[Chunk], transactions: usize, prover: &mut Prover) {
     }
     let time = began.elapsed();
     let rest = format!(
-        "windows {windows}, hits {hits}, misses {misses}, solver {:.1} ms, patterns {}",
+        "resident {:+.0} MiB, windows {windows}, hits {hits}, misses {misses}, solver {:.1} ms, patterns {}",
+        resident_mib() - resident,
         Duration::from_micros(solver).as_secs_f64() * 1e3,
         prover.cache().len()
     );
