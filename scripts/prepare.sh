@@ -1,15 +1,15 @@
-# Sourced by ./demo, ./test and .ci/run: installs what the build needs, and keeps RocksDB's library so that it is
-# compiled once per machine and not once per checkout.
+# Sourced by ./demo, ./test and .ci/run: installs what the build needs, keeps RocksDB's library so that it is compiled
+# once per machine and not once per checkout, and finds or fetches libz3.
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 stop() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 command -v cargo >/dev/null 2>&1 || stop "no Rust toolchain: install one with rustup (rustup.rs), then run this again"
 
-# RocksDB is C++, and its bindings are made with libclang.
+# RocksDB is C++, and its bindings are made with libclang. The last two fetch libz3.
 install_packages() {
     local missing=() package
-    for package in build-essential clang libclang-dev pkg-config git; do
+    for package in build-essential clang libclang-dev pkg-config git python3 python3-pip; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
@@ -49,7 +49,38 @@ keep_rocksdb() {
     mkdir -p "$cache" && cp "$built" "$cache/librocksdb.a.$$" && mv "$cache/librocksdb.a.$$" "$cache/librocksdb.a"
 }
 
+# The version that is fetched where the system has none, or one older than the bindings want.
+Z3_VERSION=5.4.0
+Z3_VERSION_MIN=4.13.3
+
+libz3_cache() {
+    printf '%s/seriatim/libz3-%s-%s' "${XDG_CACHE_HOME:-$HOME/.cache}" "$Z3_VERSION" "$(uname -m)"
+}
+
+# The wheel `z3-solver` holds the library as its makers build it.
+fetch_libz3() {
+    local cache="$1" unpacked
+    say "Fetching libz3 $Z3_VERSION"
+    unpacked=$(mktemp -d)
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --dest "$unpacked" "z3-solver==$Z3_VERSION.*" >&2 &&
+        python3 -m zipfile -e "$unpacked"/*.whl "$unpacked" &&
+        mkdir -p "$cache" && cp "$unpacked"/z3/lib/libz3.so* "$cache/" ||
+        stop "libz3 $Z3_VERSION_MIN or newer is missing: install it, and set Z3_LIBRARY_PATH_OVERRIDE to its folder"
+    rm -rf "$unpacked"
+}
+
+use_libz3() {
+    [ -z "${Z3_LIBRARY_PATH_OVERRIDE:-}" ] || return 0
+    pkg-config --atleast-version="$Z3_VERSION_MIN" z3 2>/dev/null && return 0
+    local cache
+    cache=$(libz3_cache)
+    [ -f "$cache/libz3.so" ] || fetch_libz3 "$cache"
+    export Z3_NO_PKG_CONFIG=1 Z3_LIBRARY_PATH_OVERRIDE="$cache" Z3_SYS_Z3_VERSION="$Z3_VERSION"
+}
+
 prepare() {
     install_packages
     use_cached_rocksdb
+    use_libz3
 }

@@ -1,0 +1,97 @@
+//! Random lies: a chunk is accepted exactly where the naive model does the same.
+
+use checker::{Finding, Replay, collect};
+use ledger::Transaction;
+use proptest::prelude::*;
+
+use crate::fixture;
+use crate::history::{Batch, histories, histories_with_commands};
+use crate::honest::cases;
+use crate::liar::{self, Change};
+use crate::model::Model;
+
+fn agrees_with_the_model(
+    history: &[Batch],
+    changes: &[Change],
+    victim: usize,
+    transactions_max: usize,
+) -> Result<(), TestCaseError> {
+    let testimonies = fixture::testimonies(history);
+    let (mut replay, mut model, mut known) = (fixture::genesis(), Model::default(), Vec::<Transaction>::new());
+    model.roots.insert(0, replay.frontier().log_root);
+    let victim = victim % testimonies.len();
+    for honest in &testimonies[..victim] {
+        for chunk in collect::chunks(honest, &replay.clone()) {
+            replay.accept(&chunk).map_err(|finding| TestCaseError::fail(finding.to_string()))?;
+        }
+        let submissions = liar::submissions(honest, &known).unwrap();
+        model.batch(honest.lines.first().map_or(honest.head.log_time, |line| line.record.log_time), &submissions);
+        model.roots.insert(honest.head.size.get(), honest.head.log_root);
+        known.extend(honest.lines.iter().map(|line| line.received.transaction().clone()));
+    }
+    let mut told = testimonies[victim].clone();
+    liar::change(&mut told, changes);
+    let is_true = !liar::repeats(&told, &known) && liar::is_true(&model, &told, &known);
+    let verdict = accept_all(&told, &mut replay, transactions_max);
+    prop_assert_eq!(verdict.is_ok(), is_true, "{:?}", verdict);
+    if let Err(Finding::Refuted(counterexample)) = verdict {
+        prop_assert!(!counterexample.transactions.is_empty(), "nobody is named: {}", counterexample);
+    }
+    Ok(())
+}
+
+fn accept_all(told: &collect::Testimony, replay: &mut Replay, transactions_max: usize) -> Result<(), Finding> {
+    liar::chunks(told, replay, transactions_max).iter().try_for_each(|chunk| replay.accept(chunk).map(|_| ()))
+}
+
+proptest! {
+    #![proptest_config(cases(600))]
+
+    #[test]
+    fn evidence_with_other_bits_is_no_other_history(
+        history in histories_with_commands(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..4),
+    ) {
+        let testimonies = fixture::testimonies(&history);
+        let (chunks, _) = fixture::chunks(&testimonies, 8);
+        let mut replay = fixture::genesis();
+        for chunk in &chunks {
+            let mut bytes = ledger::identifier::canonical_bytes(chunk);
+            for (at, bit) in &flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            if let Ok(changed) = borsh::from_slice::<checker::Chunk>(&bytes) {
+                let alone = Replay::claimed(&changed).accept(&changed);
+                let told = |chunk: &checker::Chunk| -> Vec<_> {
+                    chunk.entries.iter().map(|entry| (entry.sequence, entry.id(), entry.outcome.clone())).collect()
+                };
+                if replay.clone().accept(&changed).is_ok() {
+                    prop_assert_eq!(told(&changed), told(chunk));
+                    prop_assert!(alone.is_ok() || matches!(alone, Err(Finding::Inconclusive(_))), "{alone:?}");
+                }
+            }
+            replay.accept(chunk).map_err(|finding| TestCaseError::fail(finding.to_string()))?;
+        }
+    }
+
+    #[test]
+    fn the_checker_accepts_just_what_the_model_does(
+        history in histories(),
+        changes in prop::collection::vec(any::<Change>(), 1..3),
+        victim in any::<usize>(),
+        transactions_max in 1_usize..30,
+    ) {
+        agrees_with_the_model(&history, &changes, victim, transactions_max)?;
+    }
+
+    #[test]
+    fn the_checker_accepts_just_what_the_model_does_with_commands(
+        history in histories_with_commands(),
+        changes in prop::collection::vec(any::<Change>(), 1..3),
+        victim in any::<usize>(),
+        transactions_max in 1_usize..30,
+    ) {
+        agrees_with_the_model(&history, &changes, victim, transactions_max)?;
+    }
+}
