@@ -146,7 +146,8 @@ impl Api {
             self.configure(ConfigurationChange::KeepHistory(keep_ms)).await?;
         }
         let kept = keep.map_or("ever".to_owned(), |keep| humantime::format_duration(keep).to_string());
-        let valid = Duration::from_millis(state.configuration().validity_ms_max(state.limits()));
+        // this node may not have applied the change yet
+        let valid = Duration::from_millis(state.limits().validity_ms_max.min(keep_ms.unwrap_or(u64::MAX)));
         let valid = humantime::format_duration(valid);
         Ok(format!("history is kept for {kept}; transactions may be valid for {valid}"))
     }

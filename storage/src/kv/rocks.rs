@@ -19,8 +19,8 @@ use std::{
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, FlushOptions,
-    IteratorMode, Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    Direction, FlushOptions, IteratorMode, Options, WriteBatch, WriteOptions,
 };
 
 use self::{restore::Restore, snapshots::Snapshots};
@@ -302,6 +302,11 @@ fn table_options(table: Table, cache: &Cache, options: KvOptions) -> Options {
         Table::Batches | Table::Tiles | Table::Heads | Table::Meta => {
             family.set_compression_type(DBCompressionType::None);
         }
+    }
+    // A flush adds a small file of keys from everywhere. Merged with its like a few times it costs a fraction of merging
+    // it into one large level again and again, and the filters keep look-ups from searching every file.
+    if matches!(table, Table::Live | Table::Transactions | Table::Owners | Table::Spent) {
+        family.set_compaction_style(DBCompactionStyle::Universal);
     }
     family.set_write_buffer_size(options.write_buffer_bytes);
     family.set_level_compaction_dynamic_level_bytes(true);
