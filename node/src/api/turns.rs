@@ -79,10 +79,11 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// The part of the room that this submission takes.
+    /// The part of the room that this submission takes: what is left, where the whole turn weighs more than all the
+    /// room there is.
     pub(super) fn part_for(&mut self, submission: &wire::Submission) -> Option<Self> {
         let pieces = usize::try_from(pieces(submission)).unwrap_or(usize::MAX);
-        Some(Self { permit: self.permit.split(pieces)?, lane: self.lane })
+        Some(Self { permit: self.permit.split(pieces.min(self.permit.num_permits()))?, lane: self.lane })
     }
 
     /// Which way it is.
@@ -196,6 +197,23 @@ mod tests {
         assert_eq!(late.await.unwrap_err().kind, proto::ProblemKind::Overloaded);
         drop(held);
         turns.wait(&all, Asker::Busy).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_heavier_than_all_the_room_holds_all_of_it_until_its_last_part_is_answered() {
+        let turns = Turns::default();
+        let (little, huge) = (request(63, 10), request(1, 100 * 1024 * 1024));
+        let submissions = [little.submissions, huge.submissions].concat();
+        let heavy = turns_of(wire::SubmitRequest { submissions, timeout_ms: 1_000 }).pop_front().unwrap();
+        let mut room = turns.wait(&heavy, Asker::Busy).await.unwrap();
+        let mut parts: Vec<Room> = heavy.submissions.iter().map(|part| room.part_for(part).unwrap()).collect();
+        drop(room);
+        assert!(turns.wait(&turn(10), Asker::Busy).now_or_never().is_none());
+        let last = parts.pop().unwrap();
+        drop(parts);
+        assert!(turns.wait(&turn(700 * PIECE_BYTES), Asker::Busy).now_or_never().is_none());
+        drop(last);
+        turns.wait(&heavy, Asker::Busy).now_or_never().unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
