@@ -199,7 +199,8 @@ impl Replay {
     }
 
     fn is_admissible(&self, chunk: &Chunk) -> Result<(), Finding> {
-        let context = rules::Context { cluster: self.cluster, group: self.group, limits: &Limits::V1 };
+        let (cluster, group, log_time) = (self.cluster, self.group, chunk.log_time);
+        let context = rules::Context { cluster, group, limits: &Limits::V1, log_time };
         for entry in &chunk.entries {
             if let Err(reason) = rules::judge(&entry.received, &context) {
                 let invariant = match reason.code() {

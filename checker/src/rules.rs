@@ -9,8 +9,8 @@ use ledger::rejection::{Counted, Part};
 use ledger::signature::{Claim, transaction_message};
 use ledger::transaction::ReceivedTransaction;
 use ledger::{
-    Allocation, AssetType, ClusterId, Contract, Input, Intent, Leg, Limits, Movements, Party, Quantity, Rejection,
-    TermsAction, TermsId, Unlock,
+    Allocation, AssetType, ClusterId, Contract, Input, Intent, Leg, Limits, LogTime, Movements, Party, Quantity,
+    Rejection, TermsAction, TermsId, Unlock,
 };
 
 use crate::commands;
@@ -24,6 +24,8 @@ pub struct Context<'a> {
     pub group: u16,
     /// The limits of the protocol version.
     pub limits: &'a Limits,
+    /// The log time of its batch.
+    pub log_time: LogTime,
 }
 
 /// Up to so many names comparing each with each is cheaper than a set.
@@ -32,7 +34,8 @@ const FEW: usize = 8;
 /// What a rule says: nothing, or why the transaction cannot be in the order.
 type Judgement = Result<(), Rejection>;
 
-/// Judges a transaction by every order-free rule but signatures and completeness of its group.
+/// Judges whether a transaction may have a place in the order: by every order-free rule but signatures and completeness
+/// of its group, and by how long it is valid.
 ///
 /// # Errors
 /// A rule that it breaks.
@@ -62,6 +65,10 @@ pub fn judge_admission(received: &ReceivedTransaction, context: &Context<'_>) ->
     }
     if body.group != context.group {
         return Err(Rejection::WrongGroup { group: body.group });
+    }
+    let latest = context.log_time.plus_millis(limits.validity_ms_max);
+    if body.valid_until > latest {
+        return Err(Rejection::ValidityTooLong { latest });
     }
     count(Counted::Signers, body.signers.len(), limits.signers_max)?;
     if let Some(signer) = first_unordered(&body.signers) {

@@ -339,7 +339,8 @@ impl<'a, 'b> Writer<'a, 'b> {
         let entry = chunk.entries.get(place).expect("units are ranges of the entries");
         let names = abstraction.names.get(place).expect("every entry has its names");
         let body = &entry.received.transaction().body;
-        let context = rules::Context { cluster: chunk.cluster, group: chunk.group, limits: &Limits::V1 };
+        let (cluster, group, log_time) = (chunk.cluster, chunk.group, chunk.log_time);
+        let context = rules::Context { cluster, group, limits: &Limits::V1, log_time };
         let movements = movements(entry);
         let inputs = names.inputs.iter().enumerate().map(|(position, output)| InputPattern {
             output: self.number(*output),
@@ -359,7 +360,6 @@ impl<'a, 'b> Writer<'a, 'b> {
             admissible: rules::judge_admission(&entry.received, &context).is_ok(),
             conserved: conserved(chunk, entry, names),
             expired: body.valid_until <= chunk.log_time,
-            too_long: body.valid_until > chunk.log_time.plus_millis(Limits::V1.validity_ms_max),
             head_unknown: body.seen_head.is_some_and(|seen| entry.observed_root != Some(seen.log_root)),
             choice: choice(chunk, entry, names),
             inputs,
@@ -479,8 +479,6 @@ impl Numbers<'_, '_> {
         let reference_at = |reference: u16| inputs.checked_add(usize::from(reference));
         match *reason {
             Rejection::Expired { log_time } => (log_time == chunk.log_time).then_some(OutcomePattern::Expired),
-            Rejection::ValidityTooLong { latest } => (latest == chunk.log_time.plus_millis(Limits::V1.validity_ms_max))
-                .then_some(OutcomePattern::ValidityTooLong),
             Rejection::HeadUnknown { size } => {
                 (body.seen_head.map(|seen| seen.size) == Some(size)).then_some(OutcomePattern::HeadUnknown)
             }

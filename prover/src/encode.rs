@@ -256,7 +256,7 @@ impl<'a> Encoder<'a> {
 
     fn rule(&mut self, member: &MemberPattern, number: u16, facts: &[Facts]) -> Rule {
         let fits = |input: &InputPattern| input.expiry == Expiry::Fits;
-        let in_time = !member.expired && !member.too_long && !member.head_unknown && member.inputs.iter().all(fits);
+        let in_time = !member.expired && !member.head_unknown && member.inputs.iter().all(fits);
         let at = |output: u16| facts.get(usize::from(output)).cloned();
         let inputs: Vec<Facts> = member.inputs.iter().filter_map(|input| at(input.output)).collect();
         let references: Vec<Facts> = member.references.iter().filter_map(|reference| at(*reference)).collect();
@@ -392,14 +392,13 @@ fn fails_first(rules: &[Rule], position: usize) -> Bool {
 impl Rule {
     /// True where the serial rule gives this reason.
     fn has_reason(&self, member: &MemberPattern, outcome: OutcomePattern) -> Bool {
-        let MemberPattern { expired, too_long, head_unknown, inputs, .. } = member;
-        let timely = !*expired && !*too_long && !*head_unknown;
+        let MemberPattern { expired, head_unknown, inputs, .. } = member;
+        let timely = !*expired && !*head_unknown;
         let first_with = |expiry| inputs.iter().position(|input| input.expiry == expiry).map(small);
         let early = first_with(Expiry::TooEarly);
         match outcome {
             OutcomePattern::Expired => truth(*expired),
-            OutcomePattern::ValidityTooLong => truth(!*expired && *too_long),
-            OutcomePattern::HeadUnknown => truth(!*expired && !*too_long && *head_unknown),
+            OutcomePattern::HeadUnknown => truth(!*expired && *head_unknown),
             OutcomePattern::NotYetExpired(input) => truth(timely && early == Some(input)),
             OutcomePattern::AllocationExpired(input) => {
                 truth(timely && early.is_none() && first_with(Expiry::TooLate) == Some(input))
@@ -445,7 +444,6 @@ impl Rule {
         };
         let reasons: Vec<OutcomePattern> = match code {
             200 => vec![OutcomePattern::Expired],
-            201 => vec![OutcomePattern::ValidityTooLong],
             202 => vec![OutcomePattern::HeadUnknown],
             203 => inputs().map(OutcomePattern::NotYetExpired).collect(),
             204 => inputs().map(OutcomePattern::AllocationExpired).collect(),

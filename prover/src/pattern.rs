@@ -10,7 +10,7 @@ use ledger::Hash;
 use ledger::identifier::{canonical_bytes, tagged_hash};
 
 /// The version of patterns and of their encoding as formulas. It is part of every key.
-pub const ENCODER_VERSION: u16 = 1;
+pub const ENCODER_VERSION: u16 = 2;
 
 /// Who consumed an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
@@ -118,8 +118,6 @@ pub enum OutcomePattern {
     Committed,
     /// 200.
     Expired,
-    /// 201.
-    ValidityTooLong,
     /// 202.
     HeadUnknown,
     /// 203.
@@ -155,8 +153,6 @@ pub struct MemberPattern {
     pub conserved: bool,
     /// Log time has reached its `valid_until`.
     pub expired: bool,
-    /// Its `valid_until` is too far ahead.
-    pub too_long: bool,
     /// It signed a head that the ledger does not contain.
     pub head_unknown: bool,
     /// What a command chose.

@@ -331,10 +331,6 @@ impl<'a> Pass<'a> {
         if body.valid_until <= log_time {
             return Err(Rejection::Expired { log_time });
         }
-        let latest = log_time.plus_millis(Limits::V1.validity_ms_max);
-        if body.valid_until > latest {
-            return Err(Rejection::ValidityTooLong { latest });
-        }
         match body.seen_head {
             Some(seen) if entry.observed_root != Some(seen.log_root) => Err(Rejection::HeadUnknown { size: seen.size }),
             Some(_) | None => Ok(()),

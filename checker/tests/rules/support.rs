@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use checker::{Replay, collect, rules};
 use ledger::apply::BatchEffects;
+use ledger::check::LedgerIdentity;
 use ledger::parallel::Parallel;
 use ledger::transaction::ReceivedTransaction;
 use ledger::{Limits, LogTime, Outcome, Rejection, Sequence};
@@ -34,7 +35,10 @@ pub(crate) fn seen() -> Seen {
 /// The ledger's verdicts, compared with the checker's rules: what only the checker decides from a transaction alone.
 pub(crate) fn verdicts(submissions: &[Submitted]) -> Vec<Vec<Result<(), Rejection>>> {
     let verdicts = original::verdicts(submissions);
-    let context = rules::Context { cluster: identity().cluster, group: identity().group, limits: &Limits::V1 };
+    // how long it may be valid is judged in the order
+    let log_time = LogTime::from_unix_millis(u64::MAX);
+    let LedgerIdentity { cluster, group } = identity();
+    let context = rules::Context { cluster, group, limits: &Limits::V1, log_time };
     let members = submissions.iter().flat_map(|submission| &submission.members);
     for (member, verdict) in members.zip(verdicts.iter().flatten()) {
         let received = ReceivedTransaction::from(member.clone());

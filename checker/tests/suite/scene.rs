@@ -8,8 +8,8 @@ use checker::frontier::Standing;
 use checker::{Chunk, Invariant};
 use ledger::transaction::ReceivedTransaction;
 use ledger::{
-    Allocation, AtomicGroupId, Body, ClusterId, Contract, Grant, Input, Intent, Leg, LogTime, Movements, Origin,
-    Outcome, Position, Quantity, Reference, Rejection, Sequence, SupplyChange, Terms, TermsAction, TermsEntry,
+    Allocation, AtomicGroupId, Body, ClusterId, Contract, Grant, Input, Intent, Leg, Limits, LogTime, Movements,
+    Origin, Outcome, Position, Quantity, Reference, Rejection, Sequence, SupplyChange, Terms, TermsAction, TermsEntry,
     Transaction, TransactionId, Unlock,
 };
 
@@ -480,6 +480,11 @@ pub(crate) fn lies() -> Vec<Lie> {
             touched.after = Fate::Live { created_at: first };
             liar::make_fit(last);
             chunks
+        }),
+        lie("a transaction that is valid for longer than may be", Admission, &["last*"], true, |scene| {
+            let mut body = Draft::signed_by(&["bob"]).spend(&scene.names["euros"], 0).pay("bob", 50, "EUR").body(34);
+            body.valid_until = LogTime::from_unix_millis(3 * Limits::V1.validity_ms_max);
+            scene.instead("last", sign(body, &["bob"]))
         }),
         lie("a transaction of another ledger", Admission, &["last*"], true, |scene| {
             let mut body = Draft::signed_by(&["bob"]).spend(&scene.names["euros"], 0).pay("bob", 50, "EUR").body(34);
