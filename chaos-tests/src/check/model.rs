@@ -78,6 +78,10 @@ impl Model {
 
     /// Invariants 1, 2, 7 and 9: a single transaction or a whole group.
     fn apply_unit(&mut self, unit: &[(&Body, &OutcomeRecord)], time: LogTime, limits: &Limits) -> Result<(), String> {
+        let latest = time.plus_millis(limits.validity_ms_max);
+        if let Some((body, _)) = unit.iter().find(|(body, _)| body.valid_until > latest) {
+            return Err(format!("invariant 7: {} has a place, and may outlive what is known of it", body.id()));
+        }
         let (live, spent, supply) = (self.live.clone(), self.spent.clone(), self.supply.clone());
         let mut expected = Vec::new();
         for (member, (body, record)) in unit.iter().enumerate() {
