@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ledger::check::LedgerIdentity;
 use ledger::signature::SigningKey;
-use ledger::{ClusterId, LogTime, Party};
+use ledger::{ClusterId, LogTime, Party, TransactionId};
 use seams::Clock;
 use tokio::sync::watch;
 
@@ -144,6 +144,11 @@ impl LocalLedger {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.core.state().head().size.get()
+    }
+
+    /// Forgets a transaction, which has expired by `expired_by`, as pruning does.
+    pub fn forget(&self, transaction: &TransactionId, expired_by: LogTime) {
+        self.core.state().forget(transaction, expired_by);
     }
 
     /// Forgets the updates of batches before `batch`, as pruning does.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::testkit::{LocalLedger, LocalNode, Mishap};
-use client::{Client, Consistency, Outcome, Problem, ProblemKind, SignedTransaction, Unresolved};
+use client::{Client, Consistency, Outcome, Problem, ProblemKind, SignedTransaction, TransactionBuilder, Unresolved};
 use ledger::{AssetType, Quantity};
 use support::{key, reason};
 
@@ -149,6 +149,43 @@ async fn an_unknown_outcome_becomes_definite_when_its_time_has_passed() {
         reason(&outcome)
     );
     assert_eq!(net.ledger.size(), size, "nothing was submitted for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_forgotten_stays_unknown_and_is_never_said_not_to_have_happened() {
+    let net = net();
+    net.plan(&vec![Mishap::LoseAnswer; 50]);
+    let Outcome::Unknown { token, .. } = net.client.submit(&net.issue().await).await else { panic!("it was answered") };
+    net.nodes.iter().for_each(|node| node.forget_plans());
+    // it did happen
+    assert_eq!(net.ledger.size(), 1);
+    net.ledger.clock().advance(Duration::from_secs(120));
+    assert!(net.client.submit(&net.issue().await).await.is_committed());
+    net.ledger.forget(&token.transaction(), token.valid_until());
+    let outcome = net.client.resolve(&token).await;
+    assert!(matches!(&outcome, Outcome::Unknown { token: same, .. } if *same == token), "{}", reason(&outcome));
+
+    // what is valid for longer than anything forgotten can be told
+    let later = net.unknown().await;
+    net.ledger.clock().advance(Duration::from_secs(120));
+    assert_eq!(reason(&net.client.resolve(&later).await), "Expired");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_valid_for_too_long_may_still_happen_and_is_not_called_rejected() {
+    let net = net();
+    let days = |days: u64| Duration::from_secs(days * 24 * 3_600);
+    let mut context = net.client.context().await.unwrap();
+    context.valid_until = net.client.now().plus_millis(u64::try_from(days(2).as_millis()).unwrap());
+    let mut transaction = TransactionBuilder::new(context);
+    let asset = AssetType { issuer: key(1).party(), symbol: "USD".parse().unwrap() };
+    transaction.issue(asset, key(1).party(), Quantity::new(1));
+    let transaction = transaction.prepare().unwrap().sign(&key(1)).unwrap().finish().unwrap();
+    let outcome = net.client.submit(&transaction).await;
+    assert!(matches!(&outcome, Outcome::Refused { problem } if problem.kind == ProblemKind::BadRequest));
+    assert_eq!(net.ledger.size(), 0);
+    net.ledger.clock().advance(days(1) + Duration::from_secs(1));
+    assert!(net.client.submit(&transaction).await.is_committed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -272,7 +272,8 @@ rejections! {
         /// The log time of its batch.
         log_time: LogTime,
     } => "Nothing happened. Build it again with a later valid_until.";
-    /// `valid_until` lies further ahead than the limit. The transaction has no place in the order.
+    /// `valid_until` lies further ahead than the limit. The transaction has no place in the order, and may get one
+    /// when its end is near enough and somebody submits it again.
     201 ValidityTooLong {
         /// The latest `valid_until` that would have been taken.
         latest: LogTime,

@@ -161,7 +161,10 @@ pub fn transaction_status(status: &TransactionStatus) -> Value {
             view["record"] = record(line);
             view["batch"] = (*batch).into();
         }
-        None => view["record"] = Value::Null,
+        None => {
+            view["record"] = Value::Null;
+            view["forgotten_until_ms"] = status.forgotten_until.unix_millis().into();
+        }
     }
     if let Some(body) = &status.body {
         view["canonical"] = hex::encode(body).into();

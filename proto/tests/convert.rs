@@ -148,7 +148,12 @@ fn a_result_that_says_nothing_or_two_things_is_refused() {
 fn a_transaction_status_comes_back_and_must_fit_its_head() {
     let transaction = TransactionId::from_bytes([7; 32]);
     let sequenced = Some((record(Outcome::Committed { chosen: Vec::new() }), 3));
-    let status = TransactionStatus { sequenced, body: Some(Bytes::from_static(b"body")), head: head() };
+    let status = TransactionStatus {
+        sequenced,
+        body: Some(Bytes::from_static(b"body")),
+        head: head(),
+        forgotten_until: LogTime::from_unix_millis(3),
+    };
     let wire = wire::TransactionStatus::from(&status);
     assert_eq!(TransactionStatus::of(&transaction, &wire), Ok(status));
     let early = wire::TransactionStatus { head: encoded(&Head { size: Sequence::new(8), ..head() }), ..wire.clone() };

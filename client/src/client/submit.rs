@@ -46,7 +46,7 @@ impl Client {
 
     /// Finds out what became of a transaction, at most for the client's deadline. Asks for it, and submits the same
     /// bytes again where it has no place in the order yet. Once log time has passed its `valid_until` the answer is
-    /// definite as soon as any node answers.
+    /// definite as soon as any node answers, unless history from then was pruned: then it stays unknown.
     pub async fn resolve(&self, token: &Unresolved) -> Outcome {
         let deadline = self.deadline();
         let unknown = |problem| Outcome::Unknown { token: token.clone(), problem };
@@ -56,6 +56,10 @@ impl Client {
         };
         if let Some((record, batch)) = status.sequenced {
             return Outcome::of_decision(Decision::Sequenced { record, batch }, || token.clone());
+        }
+        if token.valid_until() <= status.forgotten_until {
+            let message = "it expired before the history that is kept: what became of it was forgotten";
+            return unknown(Problem::new(ProblemKind::OutcomeUnknown, message));
         }
         let log_time = status.head.log_time;
         if log_time >= token.valid_until() {
@@ -80,6 +84,14 @@ pub(crate) fn definite(answers: Vec<Answer>, ids: &[TransactionId]) -> Result<Ve
         Decision::Unknown(problem) => Some(problem.clone()),
         Decision::Sequenced { .. } | Decision::Refused(_) => None,
     });
+    let not_yet = answers.iter().find_map(|answer| match &answer.decision {
+        Decision::Refused(rejection @ Rejection::ValidityTooLong { .. }) => Some(rejection.to_string()),
+        Decision::Refused(_) | Decision::Sequenced { .. } | Decision::Unknown(_) => None,
+    });
+    if let Some(message) = not_yet {
+        // the same bytes may have their place later, when the end of their validity is near enough
+        return Err(Problem::bad_request("valid_until", message));
+    }
     match unknown {
         // whatever the node's problem was, the transaction may have happened
         Some(problem) => Err(Problem { kind: ProblemKind::OutcomeUnknown, message: problem.to_string(), ..problem }),

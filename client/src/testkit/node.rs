@@ -193,7 +193,10 @@ impl LedgerApi for LocalNode {
             let state = core.state();
             let sequenced = state.record(&transaction);
             let body = state.body(&transaction).filter(|_| request.with_body && sequenced.is_some());
-            Ok((&TransactionStatus { sequenced, body, head: state.head() }).into())
+            Ok(
+                (&TransactionStatus { sequenced, body, head: state.head(), forgotten_until: state.forgotten_until() })
+                    .into(),
+            )
         })
     }
 

@@ -41,6 +41,7 @@ pub(super) struct State {
     tiles: Tiles,
     updates: BTreeMap<u64, StoredUpdate>,
     pruned_before: u64,
+    forgotten_until: LogTime,
 }
 
 /// A batch as it was applied, for all watchers.
@@ -80,6 +81,7 @@ impl State {
             tiles: Tiles::default(),
             updates: BTreeMap::new(),
             pruned_before: 1,
+            forgotten_until: LogTime::ZERO,
         }
     }
 
@@ -120,6 +122,16 @@ impl State {
         let mut owned = self.live.values().filter(|output| output.contract.holder() == *owner).filter(follows);
         let page: Vec<LiveOutput> = owned.by_ref().take(limit).copied().collect();
         (page, owned.next().is_some())
+    }
+
+    pub(super) const fn forgotten_until(&self) -> LogTime {
+        self.forgotten_until
+    }
+
+    /// Forgets a transaction, which has expired by `expired_by`, as pruning does.
+    pub(super) fn forget(&mut self, transaction: &TransactionId, expired_by: LogTime) {
+        self.places.remove(transaction);
+        self.forgotten_until = self.forgotten_until.max(expired_by);
     }
 
     pub(super) fn prune_before(&mut self, batch: u64) {

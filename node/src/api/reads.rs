@@ -80,7 +80,8 @@ impl Api {
             });
             let sequenced =
                 found.and_then(|(batch, position)| Some((batch.records.get(position)?.clone(), batch.head.batch)));
-            Ok(TransactionStatus { sequenced, body, head })
+            // after the look-up: what it did not find may have been forgotten by then
+            Ok(TransactionStatus { sequenced, body, head, forgotten_until: state.forgotten_until() })
         })
         .await
     }

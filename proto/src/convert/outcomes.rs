@@ -1,7 +1,7 @@
 //! Submissions and what becomes of them.
 
 use bytes::Bytes;
-use ledger::{Head, OutcomeRecord, Rejection, TransactionId};
+use ledger::{Head, LogTime, OutcomeRecord, Rejection, TransactionId};
 
 use super::fields::{canonical, encoded, identifier, named, present};
 use super::{ConversionFault, Doubt};
@@ -122,6 +122,8 @@ pub struct TransactionStatus {
     pub body: Option<Bytes>,
     /// The state that the answer reflects.
     pub head: Head,
+    /// Without a place, and valid no longer than until then, the transaction may have had one that was forgotten.
+    pub forgotten_until: LogTime,
 }
 
 impl TransactionStatus {
@@ -143,7 +145,9 @@ impl TransactionStatus {
             }
             Some((record, wire.batch))
         };
-        Ok(Self { sequenced, body: Some(wire.body.clone()).filter(|bytes| !bytes.is_empty()), head })
+        let body = Some(wire.body.clone()).filter(|bytes| !bytes.is_empty());
+        let forgotten_until = LogTime::from_unix_millis(wire.forgotten_until_ms);
+        Ok(Self { sequenced, body, head, forgotten_until })
     }
 }
 
@@ -151,6 +155,12 @@ impl From<&TransactionStatus> for wire::TransactionStatus {
     fn from(status: &TransactionStatus) -> Self {
         let (record, batch) =
             status.sequenced.as_ref().map(|(record, batch)| (encoded(record), *batch)).unwrap_or_default();
-        Self { record, batch, body: status.body.clone().unwrap_or_default(), head: encoded(&status.head) }
+        Self {
+            record,
+            batch,
+            body: status.body.clone().unwrap_or_default(),
+            head: encoded(&status.head),
+            forgotten_until_ms: status.forgotten_until.unix_millis(),
+        }
     }
 }

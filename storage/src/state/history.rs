@@ -12,8 +12,8 @@ use ledger::merkle::LogFault;
 use ledger::transaction::ReceivedTransaction;
 use ledger::view::{LiveOutput, Place};
 use ledger::{
-    Contract, Head, Input, Intent, Limits, Movements, Origin, Outcome, OutcomeRecord, OutputId, Party, Receipt,
-    Sequence, SignedHead, TermsAction, TermsEntry, TransactionId,
+    Contract, Head, Input, Intent, Limits, LogTime, Movements, Origin, Outcome, OutcomeRecord, OutputId, Party,
+    Receipt, Sequence, SignedHead, TermsAction, TermsEntry, TransactionId,
 };
 
 use super::codec::OwnerKey;
@@ -299,6 +299,12 @@ impl LedgerState {
     #[must_use]
     pub fn earliest_batch(&self) -> u64 {
         self.view(|view| view.beginning().batch)
+    }
+
+    /// Everything that was pruned had expired by then; zero where nothing was.
+    #[must_use]
+    pub fn forgotten_until(&self) -> LogTime {
+        self.view(|view| view.beginning().expired_by)
     }
 
     /// Where a transaction was sequenced: its batch, and its position among that batch's records.
