@@ -12,6 +12,7 @@ use sequencer::{Leader, MemberFault, NodeId, Role, Sequencer};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Api, faults};
+use crate::gateway::ConfigureFault;
 
 /// How long a change may take.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
@@ -141,13 +142,15 @@ impl Api {
             let least = humantime::format_duration(Duration::from_millis(KEEP_HISTORY_MS_MIN));
             return Err(Problem::bad_request("keep_ms", format!("is below {least}")));
         }
-        let state = self.replica()?.state();
-        if state.configuration().keep_history_ms != keep_ms {
-            self.configure(ConfigurationChange::KeepHistory(keep_ms)).await?;
+        let deadline = Instant::now() + CHANGE_PATIENCE;
+        match self.replica()?.configure(ConfigurationChange::KeepHistory(keep_ms), deadline).await {
+            // the order found that it is so already; this node may not know it yet
+            Ok(()) | Err(ConfigureFault::Void) => {}
+            Err(fault @ ConfigureFault::Unconfirmed) => return Err(faults::configure(&fault)),
         }
         let kept = keep.map_or("ever".to_owned(), |keep| humantime::format_duration(keep).to_string());
-        // this node may not have applied the change yet
-        let valid = Duration::from_millis(state.limits().validity_ms_max.min(keep_ms.unwrap_or(u64::MAX)));
+        let limits = self.replica()?.state().limits();
+        let valid = Duration::from_millis(limits.validity_ms_max.min(keep_ms.unwrap_or(u64::MAX)));
         let valid = humantime::format_duration(valid);
         Ok(format!("history is kept for {kept}; transactions may be valid for {valid}"))
     }

@@ -13,5 +13,6 @@ mod http;
 mod bad_input;
 mod any_bytes;
 mod admin;
+mod pruning;
 mod joining;
 mod commands;
