@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::local::{LocalCluster, LocalOptions, healthy_validators};
 use ::bench::audit::{Expected, audit};
 use ::bench::block::{self, GraphFigures};
 use ::bench::meter::Meter;
 use ::bench::replay::{Order, Replayed, replay};
 use ::bench::report::Report;
-use ::node::local::{LocalCluster, LocalOptions, healthy_validators};
 use anyhow::Context as _;
 use client::{Client, Context};
 

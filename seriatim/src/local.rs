@@ -29,20 +29,20 @@ const HEALTHY: &str = "healthy";
 
 /// The shape of a local cluster.
 #[derive(Debug, Clone)]
-pub struct LocalOptions {
+pub(crate) struct LocalOptions {
     /// Voting nodes.
-    pub nodes: usize,
+    pub(crate) nodes: usize,
     /// Validator processes.
-    pub validators: usize,
+    pub(crate) validators: usize,
     /// The ledger's name.
-    pub name: String,
+    pub(crate) name: String,
     /// Where data and logs go; a temporary directory, removed at the end, where there is none.
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// Why a local cluster does not start or act as told.
 #[derive(Debug, thiserror::Error)]
-pub enum LocalFault {
+pub(crate) enum LocalFault {
     /// A file or process cannot be made.
     #[error("{what}: {source}")]
     Io {
@@ -87,7 +87,7 @@ struct Process {
 
 /// A running cluster. Dropping it kills every process.
 #[derive(Debug)]
-pub struct LocalCluster {
+pub(crate) struct LocalCluster {
     directory: PathBuf,
     temporary: bool,
     program: PathBuf,
@@ -97,11 +97,11 @@ pub struct LocalCluster {
 
 /// A node as its own status shows it.
 #[derive(Debug, Clone)]
-pub struct NodeView {
+pub(crate) struct NodeView {
     /// Its number, from 1.
-    pub node: u64,
+    pub(crate) node: u64,
     /// Its status, where it answers.
-    pub status: Option<wire::NodeStatus>,
+    pub(crate) status: Option<wire::NodeStatus>,
 }
 
 impl LocalCluster {
@@ -109,7 +109,7 @@ impl LocalCluster {
     ///
     /// # Errors
     /// Where a process cannot start, ends, or the cluster does not become ready in time.
-    pub async fn start(options: &LocalOptions) -> Result<Self, LocalFault> {
+    pub(crate) async fn start(options: &LocalOptions) -> Result<Self, LocalFault> {
         let temporary = options.directory.is_none();
         let directory = match &options.directory {
             Some(directory) => directory.clone(),
@@ -256,31 +256,31 @@ impl LocalCluster {
 
     /// Where the nodes serve gRPC, by number.
     #[must_use]
-    pub fn endpoints(&self) -> Vec<String> {
+    pub(crate) fn endpoints(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.address.clone()).collect()
     }
 
     /// Where the nodes serve HTTP, by number.
     #[must_use]
-    pub fn http_endpoints(&self) -> Vec<String> {
+    pub(crate) fn http_endpoints(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.http_address.clone()).collect()
     }
 
     /// Where the validators serve.
     #[must_use]
-    pub fn validator_endpoints(&self) -> Vec<String> {
+    pub(crate) fn validator_endpoints(&self) -> Vec<String> {
         self.validators.iter().map(|validator| validator.address.clone()).collect()
     }
 
     /// Where data and logs are.
     #[must_use]
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// The processes that run, with the nodes' data directories.
     #[must_use]
-    pub fn watched(&self) -> Vec<Watched> {
+    pub(crate) fn watched(&self) -> Vec<Watched> {
         let watched = |role: &'static str, process: &Process, data: Option<PathBuf>| {
             let pid = process.child.as_ref()?.id()?;
             Some(Watched { name: process.name.clone(), role, pid, data })
@@ -294,17 +294,17 @@ impl LocalCluster {
     ///
     /// # Errors
     /// Never for the addresses of a local cluster.
-    pub fn client(&self) -> Result<Client, LocalFault> {
+    pub(crate) fn client(&self) -> Result<Client, LocalFault> {
         Ok(Client::builder().endpoints(self.endpoints()).connect()?)
     }
 
     /// Every node's status.
-    pub async fn status(&self) -> Vec<NodeView> {
+    pub(crate) async fn status(&self) -> Vec<NodeView> {
         status_of(&self.endpoints()).await
     }
 
     /// The leader's position among the nodes, if they know one.
-    pub async fn leader(&self) -> Option<usize> {
+    pub(crate) async fn leader(&self) -> Option<usize> {
         let views = self.status().await;
         let leads = |view: &NodeView| view.status.as_ref().is_some_and(|status| status.role == "leader");
         views.iter().position(leads)
@@ -314,7 +314,7 @@ impl LocalCluster {
     ///
     /// # Errors
     /// Where the operating system refuses.
-    pub async fn kill(&mut self, position: usize) -> Result<(), LocalFault> {
+    pub(crate) async fn kill(&mut self, position: usize) -> Result<(), LocalFault> {
         let Some(mut child) = self.nodes.get_mut(position).and_then(|node| node.child.take()) else { return Ok(()) };
         child.kill().await.map_err(io("killing a node"))
     }
@@ -323,7 +323,7 @@ impl LocalCluster {
     ///
     /// # Errors
     /// Where the process cannot be started.
-    pub fn restart(&mut self, position: usize) -> Result<(), LocalFault> {
+    pub(crate) fn restart(&mut self, position: usize) -> Result<(), LocalFault> {
         self.spawn_node(position)
     }
 
@@ -331,7 +331,7 @@ impl LocalCluster {
     ///
     /// # Errors
     /// Where the directory cannot be removed.
-    pub async fn stop(mut self) -> Result<(), LocalFault> {
+    pub(crate) async fn stop(mut self) -> Result<(), LocalFault> {
         let children: Vec<Child> =
             self.nodes.iter_mut().chain(&mut self.validators).filter_map(|process| process.child.take()).collect();
         let stopping = children.into_iter().map(|mut child| async move {
@@ -353,7 +353,7 @@ impl LocalCluster {
 }
 
 /// The status of the nodes at these addresses, numbered from 1.
-pub async fn status_of(endpoints: &[String]) -> Vec<NodeView> {
+pub(crate) async fn status_of(endpoints: &[String]) -> Vec<NodeView> {
     let asked = endpoints.iter().zip(1_u64..).map(|(address, node)| async move {
         let ask = async { admin(address).await?.get_status(wire::GetStatusRequest {}).await.ok() };
         let answer = timeout(Duration::from_secs(2), ask).await.ok().flatten();
@@ -363,7 +363,7 @@ pub async fn status_of(endpoints: &[String]) -> Vec<NodeView> {
 }
 
 /// How many validators the nodes at these addresses find healthy.
-pub async fn healthy_validators(endpoints: &[String]) -> u64 {
+pub(crate) async fn healthy_validators(endpoints: &[String]) -> u64 {
     let views = status_of(endpoints).await;
     let sets = views.iter().filter_map(|view| view.status.as_ref()?.validators.as_ref());
     let healthy = sets.map(|set| set.known.iter().filter(|validator| validator.state == HEALTHY).count());

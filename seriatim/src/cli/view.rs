@@ -5,8 +5,8 @@ use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::local::{NodeView, status_of};
 use ::bench::meter::Meter;
-use ::node::local::{NodeView, status_of};
 use borsh::BorshDeserialize;
 use ledger::Head;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};

@@ -1,6 +1,7 @@
 //! The binary `seriatim`: roles and tools.
 
 mod cli;
+mod local;
 
 use std::process::ExitCode;
 

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::local::{LocalCluster, LocalOptions, healthy_validators};
 use ::bench::audit::{Expected, audit};
 use ::bench::load::{Load, Onlooker};
 use ::bench::meter::Meter;
 use ::bench::processes::Watched;
 use ::bench::report::Report;
-use ::node::local::{LocalCluster, LocalOptions, healthy_validators};
 use tokio::task::JoinHandle;
 
 use crate::cli::demo::single_clients;

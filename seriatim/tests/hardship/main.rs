@@ -1,7 +1,7 @@
 //! Nodes as processes whose surroundings turn against them: their disks, and their clients.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-#[path = "../fixtures/clients.rs"]
+#[path = "../../../node/tests/fixtures/clients.rs"]
 mod clients;
 mod process;
 

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::local::{LocalCluster, LocalOptions};
 use ::bench::meter::Meter;
 use ::bench::trade::{Market, TradeOptions};
-use ::node::local::{LocalCluster, LocalOptions};
 use serde_json::json;
 
 use super::{fresh_run, view};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::local::{LocalCluster, LocalOptions, healthy_validators};
 use ::bench::audit::{Expected, audit};
 use ::bench::meter::Meter;
 use ::bench::report::Report;
 use ::bench::trade::{Market, TradeOptions, Traded};
-use ::node::local::{LocalCluster, LocalOptions, healthy_validators};
 use client::Client;
 use tokio::time::sleep;
 
