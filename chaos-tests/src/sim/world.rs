@@ -1,18 +1,19 @@
 //! What everything in one simulation shares: the seed's random numbers, virtual time, and the trace.
 //!
-//! Every choice of the simulated world is drawn here, and every event is told here. Two runs of one seed draw the
+//! Every choice of the simulated world is drawn here (a world can be used as its [`Dice`]), and every event is told here. Two runs of one seed draw the
 //! same numbers as long as the same events happen in the same order, and the trace's hash tells whether they did.
 
 use std::fmt;
-use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{Rng, RngCore, SeedableRng};
-use seams::{Address, Entropy, Method};
+use seams::{Address, Method};
 use sequencer::NodeId;
 use tokio::time::Instant;
+
+use crate::check::{Findings, Property, Violation};
+use crate::dice::{Dice, lock};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -124,11 +125,6 @@ fn name(method: Option<Method>) -> String {
     method.map_or_else(|| "Client".to_owned(), |method| format!("{method:?}"))
 }
 
-/// The content of a mutex, also where a simulated task panicked with it: that is reported as what it is.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// One simulated world. Clones are the same world.
 #[derive(Debug, Clone)]
 pub struct World(Arc<Shared>);
@@ -136,9 +132,9 @@ pub struct World(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     began: Instant,
-    random: Mutex<StdRng>,
+    dice: Dice,
     trace: Mutex<Trace>,
-    violations: Mutex<Vec<String>>,
+    findings: Mutex<Findings>,
 }
 
 #[derive(Debug)]
@@ -156,9 +152,9 @@ impl World {
         let trace = Trace { hasher: blake3::Hasher::new(), events: 0, faults: 0, printed };
         Self(Arc::new(Shared {
             began: Instant::now(),
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            dice: Dice::new(seed),
             trace: Mutex::new(trace),
-            violations: Mutex::default(),
+            findings: Mutex::default(),
         }))
     }
 
@@ -182,16 +178,24 @@ impl World {
     }
 
     /// Reports that something is wrong with the simulated system.
-    pub fn violation(&self, what: impl Into<String>) {
-        let what = what.into();
-        self.record(&Event::Fault(&format!("VIOLATION {what}")));
-        lock(&self.0.violations).push(what);
+    pub fn violation(&self, property: Property, what: impl Into<String>) {
+        let violation = Violation::new(property, what);
+        self.record(&Event::Fault(&format!("VIOLATION {violation}")));
+        lock(&self.0.findings).violation(violation.property, violation.what);
     }
 
-    /// What was reported so far.
+    /// Takes over what a check found.
+    pub fn found(&self, findings: Findings) {
+        for violation in findings.violations() {
+            self.record(&Event::Fault(&format!("VIOLATION {violation}")));
+        }
+        lock(&self.0.findings).extend(findings);
+    }
+
+    /// What was found so far.
     #[must_use]
-    pub fn violations(&self) -> Vec<String> {
-        lock(&self.0.violations).clone()
+    pub fn findings(&self) -> Findings {
+        lock(&self.0.findings).clone()
     }
 
     /// A hash over all events so far, and how many there were.
@@ -206,61 +210,12 @@ impl World {
     pub fn faults(&self) -> u64 {
         lock(&self.0.trace).faults
     }
-
-    fn random(&self) -> MutexGuard<'_, StdRng> {
-        lock(&self.0.random)
-    }
-
-    /// A number of the range.
-    #[must_use]
-    pub fn between(&self, range: RangeInclusive<u64>) -> u64 {
-        self.random().random_range(range)
-    }
-
-    /// A duration of the range, in whole milliseconds: the grain of the runtime's timers.
-    #[must_use]
-    pub fn pause(&self, range: &RangeInclusive<Duration>) -> Duration {
-        let millis = |duration: &Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(self.between(millis(range.start())..=millis(range.end())))
-    }
-
-    /// True so many times in a thousand.
-    #[must_use]
-    pub fn chance(&self, per_mille: u32) -> bool {
-        per_mille > 0 && self.random().random_ratio(per_mille.min(1000), 1000)
-    }
-
-    /// One of the items; `None` where there are none.
-    #[must_use]
-    pub fn pick<'a, T>(&self, items: &'a [T]) -> Option<&'a T> {
-        if items.is_empty() {
-            return None;
-        }
-        items.get(self.random().random_range(0..items.len()))
-    }
-
-    /// Randomness of its own for a node, drawn from this world's.
-    #[must_use]
-    pub fn entropy(&self) -> Arc<dyn Entropy> {
-        let seed = self.random().next_u64();
-        Arc::new(SeededEntropy(Mutex::new(StdRng::seed_from_u64(seed))))
-    }
-
-    /// A 32-byte seed, for keys.
-    #[must_use]
-    pub fn key_seed(&self) -> [u8; 32] {
-        let mut seed = [0; 32];
-        self.random().fill_bytes(&mut seed);
-        seed
-    }
 }
 
-/// Randomness that repeats with its seed.
-#[derive(Debug)]
-struct SeededEntropy(Mutex<StdRng>);
+impl Deref for World {
+    type Target = Dice;
 
-impl Entropy for SeededEntropy {
-    fn fill(&self, buffer: &mut [u8]) {
-        lock(&self.0).fill_bytes(buffer);
+    fn deref(&self) -> &Dice {
+        &self.0.dice
     }
 }

@@ -15,8 +15,9 @@ use storage::{KvStore, LogEngine, LogOp, MetaKey};
 pub use kv::KvMedium;
 pub use log::LogMedium;
 
-use crate::run::PlantedBug;
-use crate::world::{Event, World, lock};
+use crate::dice::lock;
+use crate::sim::run::PlantedBug;
+use crate::sim::world::{Event, World};
 
 /// What a node writes to. Clones are the same disk.
 #[derive(Debug, Clone)]

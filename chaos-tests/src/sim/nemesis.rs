@@ -6,10 +6,10 @@ use seams::Address;
 use sequencer::NodeId;
 use tokio::time::sleep;
 
-use crate::cluster::Cluster;
-use crate::disk::Moment;
-use crate::network::{Network, Weather};
-use crate::world::{Event, World};
+use crate::sim::cluster::Cluster;
+use crate::sim::disk::Moment;
+use crate::sim::network::{Network, Weather};
+use crate::sim::world::{Event, World};
 
 /// What can be done to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

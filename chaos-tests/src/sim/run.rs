@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use seams::Address;
@@ -9,13 +10,17 @@ use sequencer::NodeId;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::time::{Instant, sleep};
 
-use crate::check::{self, Observations};
-use crate::cluster::{Cluster, ClusterOptions};
-use crate::history::History;
-use crate::nemesis::Nemesis;
-use crate::network::Network;
-use crate::workload::{Client, Market};
-use crate::world::World;
+use crate::check::{Findings, Property, Violation, order, registers};
+use crate::sim::client::Client;
+use crate::sim::clock::NodeClock;
+use crate::sim::cluster::{Cluster, ClusterOptions};
+use crate::sim::nemesis::Nemesis;
+use crate::sim::network::Network;
+use crate::sim::observations::Observations;
+use crate::sim::recorder::History;
+use crate::sim::replicas;
+use crate::sim::world::World;
+use crate::workload::Market;
 
 /// How long after the last fault everything may take to be well again.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(30);
@@ -105,8 +110,22 @@ pub struct Report {
     pub compacted: usize,
     /// Nodes that stopped by themselves, with their reasons.
     pub stopped: BTreeMap<NodeId, String>,
-    /// What is wrong. Empty for a sound system.
-    pub violations: Vec<String>,
+    /// What was checked and what is wrong: nothing in a sound system.
+    pub findings: Findings,
+}
+
+impl Report {
+    /// What is wrong.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        self.findings.violations()
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.violations().is_empty()
+    }
 }
 
 /// Runs one seed.
@@ -121,10 +140,12 @@ pub fn simulate(options: &SimulationOptions) -> Report {
         .rng_seed(RngSeed::from_bytes(&options.seed.to_le_bytes()))
         .build()
         .expect("a runtime without input and output needs nothing of the operating system");
-    crate::panics::collect();
+    crate::sim::panics::collect();
     let mut report = runtime.block_on(run(options.clone()));
     drop(runtime);
-    report.violations.extend(crate::panics::take().into_iter().map(|panic| format!("panic: {panic}")));
+    for panic in crate::sim::panics::take() {
+        report.findings.violation(Property::Soundness, format!("panic: {panic}"));
+    }
     report
 }
 
@@ -135,10 +156,13 @@ async fn run(options: SimulationOptions) -> Report {
     let cluster = Cluster::new(&world, &network, &observations, draw_cluster(&world, options.bug));
     cluster.found().await;
     let history = History::new(&world);
-    let market = Market::new(&world, cluster.identity());
+    let market = Market::new(&world, Arc::new(NodeClock::right(&world)), cluster.identity());
     let client = |number: u64| Client::new(number, &world, &network, &cluster, &history, &market, options.bug);
     let clients: Vec<Client> = (1..=CLIENTS).map(client).collect();
     let addresses: Vec<Address> = clients.iter().map(|client| client.address().clone()).collect();
+    for client in clients.iter().take(1) {
+        client.prepare(Instant::now() + RECOVERY_PATIENCE).await;
+    }
     let until = world.now() + options.duration;
     let mut tasks: Vec<_> = clients.iter().map(|client| tokio::spawn(client.clone().run(until))).collect();
     if options.faults {
@@ -146,11 +170,13 @@ async fn run(options: SimulationOptions) -> Report {
     }
     for task in tasks {
         if task.await.is_err() {
-            world.violation("a part of the simulation itself panicked");
+            world.violation(Property::Soundness, "a part of the simulation itself panicked");
         }
     }
     recover(&world, &cluster, &clients, &history).await;
-    check::replicas(&world, &cluster, &observations, &history).await;
+    let operations = history.all();
+    replicas::check(&world, &cluster, &observations, &operations).await;
+    world.found(registers::check(&operations, &market.registers()));
     let (compacted, stopped) = (compacted(&cluster), cluster.stopped());
     cluster.end();
     sleep(Duration::from_millis(1)).await;
@@ -180,7 +206,10 @@ async fn recover(world: &World, cluster: &Cluster, clients: &[Client], history: 
     }
     let unknown = history.unknown().len();
     if unknown > 0 {
-        world.violation(format!("{unknown} submissions have no answer {RECOVERY_PATIENCE:?} after the last fault"));
+        world.violation(
+            Property::Recovery,
+            format!("{unknown} submissions have no answer {RECOVERY_PATIENCE:?} after the last fault"),
+        );
     }
     let running = cluster.nodes().len() - cluster.stopped().len();
     loop {
@@ -190,7 +219,7 @@ async fn recover(world: &World, cluster: &Cluster, clients: &[Client], history: 
             return;
         }
         if Instant::now() > deadline {
-            return world.violation(format!("replicas do not converge: {heads:?} of {running}"));
+            return world.violation(Property::Recovery, format!("replicas do not converge: {heads:?} of {running}"));
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -217,12 +246,12 @@ fn report(
         events,
         simulated: world.now(),
         faults: world.faults(),
-        acknowledged: check::acknowledged(&operations).len(),
+        acknowledged: order::acknowledged(&operations).len(),
         operations: operations.len(),
         batches: observations.newest(),
         compacted,
         stopped,
-        violations: world.violations(),
+        findings: world.findings(),
     }
 }
 
@@ -239,10 +268,10 @@ impl fmt::Display for Report {
             trace_hash.get(..16).unwrap_or(trace_hash),
             simulated.as_secs_f64()
         )?;
-        for violation in &self.violations {
+        for violation in self.violations() {
             write!(out, "\n  {violation}")?;
         }
-        if !self.violations.is_empty() {
+        if !self.is_sound() {
             let replay = "cargo run --release -p chaos-tests --example seed --";
             write!(out, "\n  replay: SERIATIM_SIM_TRACE=1 {replay} {seed}")?;
         }

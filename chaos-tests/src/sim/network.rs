@@ -17,7 +17,8 @@ use seams::{Address, BoxFuture, CallError, Duplex, Method, Service, TaskGroup, T
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::world::{Event, World, lock};
+use crate::dice::lock;
+use crate::sim::world::{Event, World};
 
 /// How long connecting is tried while nothing comes back.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);

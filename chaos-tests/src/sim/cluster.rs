@@ -15,12 +15,14 @@ use sequencer::{NodeId, Role};
 use tokio::time::{Instant, sleep};
 use validator::{Announcer, PoolOptions, ServiceOptions, ValidatorService};
 
-use crate::check::Observations;
-use crate::clock::NodeClock;
-use crate::disk::Disk;
-use crate::network::Network;
-use crate::run::PlantedBug;
-use crate::world::{Event, World, lock};
+use crate::check::Property;
+use crate::dice::lock;
+use crate::sim::clock::NodeClock;
+use crate::sim::disk::Disk;
+use crate::sim::network::Network;
+use crate::sim::observations::Observations;
+use crate::sim::run::PlantedBug;
+use crate::sim::world::{Event, World};
 
 /// How long founding may take, without any fault.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(30);
@@ -209,7 +211,7 @@ impl Cluster {
         let founder = replica.clone();
         let founded = group.spawn(async move { founder.initialize(members).await }).await;
         if !matches!(founded, Ok(Ok(()))) {
-            self.0.world.violation(format!("the cluster cannot be founded: {founded:?}"));
+            self.0.world.violation(Property::Recovery, format!("the cluster cannot be founded: {founded:?}"));
             return;
         }
         let deadline = Instant::now() + FOUNDING_PATIENCE;
@@ -218,13 +220,13 @@ impl Cluster {
             let change = ConfigurationChange::AddValidators(keys);
             let added = group.spawn(async move { replica.configure(change, deadline).await }).await;
             if !matches!(added, Ok(Ok(()))) {
-                self.0.world.violation(format!("the validators cannot be added: {added:?}"));
+                self.0.world.violation(Property::Recovery, format!("the validators cannot be added: {added:?}"));
             }
         }
         let complete = |replica: &Replica| replica.state().configuration().nodes.len() == self.0.nodes.len();
         while !self.replicas().iter().all(|(_, replica)| complete(replica)) {
             if Instant::now() > deadline {
-                return self.0.world.violation("the nodes do not register");
+                return self.0.world.violation(Property::Recovery, "the nodes do not register");
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -283,7 +285,7 @@ impl Cluster {
             transport: self.0.network.endpoint(machine.address.clone()),
             compute: Arc::new(Inline),
             clock: machine.clock.clone(),
-            entropy: self.0.world.entropy(),
+            entropy: Arc::new(self.0.world.branch()),
             log,
             kv,
         };
@@ -331,7 +333,7 @@ impl Cluster {
                 cluster.start(id).await;
             }));
         } else {
-            self.0.world.violation(format!("node {id} stopped: {reason}"));
+            self.0.world.violation(Property::Soundness, format!("node {id} stopped: {reason}"));
             lock(&self.0.stopped).insert(id, reason.to_owned());
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Network, Place};
-use crate::world::Event;
+use crate::sim::world::Event;
 
 /// Messages that a stream's user may send ahead of the network.
 const BUFFERED_MAX: usize = 64;

@@ -9,8 +9,9 @@ use storage::kv::SNAPSHOTS_KEPT;
 use storage::{FileEntry, KvBatch, KvOp, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
 
 use super::{DiskTemper, survivors};
-use crate::run::PlantedBug;
-use crate::world::{World, lock};
+use crate::dice::lock;
+use crate::sim::run::PlantedBug;
+use crate::sim::world::World;
 
 /// The only file of a snapshot: borsh of the rows, in the order of tables and keys.
 const CONTENT: &str = "content";

@@ -9,7 +9,9 @@ use node::replica::Replica;
 use sequencer::NodeId;
 use storage::state::BatchRecord;
 
-use crate::world::{Event, World, lock};
+use crate::check::Property;
+use crate::dice::lock;
+use crate::sim::world::{Event, World};
 
 /// What was seen. Clones share it.
 #[derive(Debug, Clone)]
@@ -39,7 +41,9 @@ impl Observations {
                     Ok(Some(_)) => return,
                     // its disk failed: somebody else notices that
                     Err(_) => return,
-                    Ok(None) => self.world.violation(format!("node {id} lacks batch {number} of {newest}")),
+                    Ok(None) => self
+                        .world
+                        .violation(Property::Acknowledgements, format!("node {id} lacks batch {number} of {newest}")),
                 }
             }
             seen = seen.max(newest);
@@ -56,9 +60,10 @@ impl Observations {
         let first = *lock(&self.heads).entry(number).or_insert((head, id));
         if first.0 != head {
             let (expected, witness) = first;
-            self.world.violation(format!(
-                "invariant 5: node {id} has head {head} at batch {number}, and node {witness} had {expected}"
-            ));
+            self.world.violation(
+                Property::EqualReplicas,
+                format!("node {id} has head {head} at batch {number}, and node {witness} had {expected}"),
+            );
         }
         first.0 == head
     }

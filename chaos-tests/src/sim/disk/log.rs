@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::{DiskTemper, survivors};
-use crate::run::PlantedBug;
-use crate::world::{Event, World, lock};
+use crate::dice::lock;
+use crate::sim::run::PlantedBug;
+use crate::sim::world::{Event, World};
 
 /// How much later the flawed disk syncs that acknowledges before it does.
 const LATE_SYNC: Duration = Duration::from_millis(300);

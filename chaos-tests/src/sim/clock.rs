@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use seams::Clock;
 
-use crate::world::World;
+use crate::sim::world::World;
 
 /// What the clocks show when a simulation begins: some second of the year 2027.
 const EPOCH_MILLIS: i64 = 1_800_000_000_000;
