@@ -16,5 +16,7 @@ pub mod history;
 pub mod workload;
 pub mod check;
 pub mod sim;
+pub mod live;
+pub mod report;
 
 pub use sim::run::{PlantedBug, Report, SimulationOptions, simulate};

@@ -23,3 +23,4 @@ pub mod observations;
 mod replicas;
 mod panics;
 pub mod run;
+pub mod shrink;

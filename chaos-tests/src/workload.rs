@@ -4,3 +4,4 @@ mod market;
 mod trade;
 
 pub use market::Market;
+pub use trade::Kind;

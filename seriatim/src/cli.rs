@@ -10,6 +10,7 @@ mod wallet;
 mod admin;
 mod explain;
 mod verify;
+mod chaos;
 mod completions;
 mod endpoints;
 mod view;
@@ -53,6 +54,9 @@ enum Command {
     /// Check proofs without trusting any node
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Cause faults in simulated or real clusters, and judge what they make of them
+    #[command(subcommand)]
+    Chaos(chaos::ChaosCommand),
     /// Explain an error or a reason by its number or name
     Explain(explain::ExplainArguments),
     /// Print completions for a shell
@@ -75,6 +79,7 @@ impl Cli {
             Command::Replay(arguments) => replay::run(arguments).await,
             Command::Admin(arguments) => admin::run(arguments).await,
             Command::Verify(command) => verify::run(&command),
+            Command::Chaos(command) => chaos::run(command).await,
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Completions(arguments) => Ok(completions::run(&arguments)),
         }

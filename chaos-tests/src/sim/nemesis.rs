@@ -1,11 +1,14 @@
 //! Faults: which kinds a seed has (not all of them in every seed, so that each gets seeds of its own), and when.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use seams::Address;
 use sequencer::NodeId;
 use tokio::time::sleep;
 
+use crate::dice::{Dice, lock};
 use crate::sim::cluster::Cluster;
 use crate::sim::disk::Moment;
 use crate::sim::network::{Network, Weather};
@@ -72,39 +75,78 @@ const KIND_PER_MILLE: u32 = 700;
 /// How long a crash lies in wait for its moment at most.
 const AIM_MILLIS: u64 = 1_500;
 
-/// Causes the faults of one seed.
+/// A fault that happened, or was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduledFault {
+    /// Its number, from 0.
+    pub number: usize,
+    /// When, in virtual time.
+    pub at: Duration,
+    /// Which kind.
+    pub kind: Fault,
+}
+
+/// The faults of a run, as they happen.
+pub type Schedule = Arc<Mutex<Vec<ScheduledFault>>>;
+
+/// Causes the faults of one seed. Its choices disturb nobody else's, and those of one fault no other's: so one can be
+/// left out, and the others happen as before.
 #[derive(Debug, Clone)]
 pub struct Nemesis {
     world: World,
+    dice: Dice,
     network: Network,
     cluster: Cluster,
     /// Everybody on the network.
     addresses: Vec<Address>,
     kinds: Vec<Fault>,
+    left_out: BTreeSet<usize>,
+    schedule: Schedule,
 }
 
 impl Nemesis {
     /// Draws the kinds of faults.
     #[must_use]
-    pub fn new(world: &World, network: &Network, cluster: &Cluster, clients: &[Address]) -> Self {
-        let kinds = Fault::ALL.into_iter().filter(|_| world.chance(KIND_PER_MILLE)).collect();
+    pub fn new(
+        world: &World,
+        network: &Network,
+        cluster: &Cluster,
+        clients: &[Address],
+        left_out: &BTreeSet<usize>,
+        schedule: &Schedule,
+    ) -> Self {
+        let dice = world.branch();
+        let kinds = Fault::ALL.into_iter().filter(|_| dice.chance(KIND_PER_MILLE)).collect();
         let mut addresses = cluster.addresses();
         addresses.extend_from_slice(clients);
-        Self { world: world.clone(), network: network.clone(), cluster: cluster.clone(), addresses, kinds }
+        Self {
+            world: world.clone(),
+            dice,
+            network: network.clone(),
+            cluster: cluster.clone(),
+            addresses,
+            kinds,
+            left_out: left_out.clone(),
+            schedule: Arc::clone(schedule),
+        }
     }
 
     /// Causes faults until the time has come, then repairs everything and starts everybody.
     pub async fn run(self, until: Duration) {
         let between = Duration::from_millis(50)..=Duration::from_millis(900);
-        loop {
-            sleep(self.world.pause(&between)).await;
+        for number in 0.. {
+            sleep(self.dice.pause(&between)).await;
             if self.world.now() >= until {
                 break;
             }
-            if let Some(kind) = self.world.pick(&self.kinds) {
-                self.world.record(&Event::Fault(&format!("{kind:?}")));
-                self.cause(*kind).await;
+            let Some(kind) = self.dice.pick(&self.kinds).copied() else { continue };
+            let one = Self { dice: self.dice.branch(), ..self.clone() };
+            if self.left_out.contains(&number) {
+                continue;
             }
+            lock(&self.schedule).push(ScheduledFault { number, at: self.world.now(), kind });
+            self.world.record(&Event::Fault(&format!("{kind:?}")));
+            one.cause(kind).await;
         }
         self.repair().await;
     }
@@ -128,7 +170,7 @@ impl Nemesis {
             Fault::CrashInWrite => self.crash_in_write(),
             Fault::FailDisk => {
                 for id in self.some_node() {
-                    self.cluster.disk(id).temper().fail_after(self.world.between(1..=20));
+                    self.cluster.disk(id).temper().fail_after(self.dice.between(1..=20));
                 }
             }
             Fault::Partition => {
@@ -136,7 +178,7 @@ impl Nemesis {
                 self.heal_later();
             }
             Fault::CutOneWay => {
-                if let (Some(from), Some(to)) = (self.world.pick(&self.addresses), self.world.pick(&self.addresses)) {
+                if let (Some(from), Some(to)) = (self.dice.pick(&self.addresses), self.dice.pick(&self.addresses)) {
                     self.network.cut(from, to);
                 }
                 self.heal_later();
@@ -151,7 +193,7 @@ impl Nemesis {
             Fault::Snapshot => self.snapshot().await,
             Fault::JumpClock => {
                 for id in self.some_node() {
-                    let millis = i64::try_from(self.world.between(0..=20_000)).unwrap_or_default();
+                    let millis = i64::try_from(self.dice.between(0..=20_000)).unwrap_or_default();
                     self.cluster.clock(id).jump(millis.saturating_sub(10_000));
                 }
             }
@@ -163,7 +205,7 @@ impl Nemesis {
     /// Every link becomes whole again after a while, also those that were cut meanwhile.
     fn heal_later(&self) {
         let network = self.network.clone();
-        let pause = self.world.pause(&(Duration::from_millis(50)..=Duration::from_secs(4)));
+        let pause = self.dice.pause(&(Duration::from_millis(50)..=Duration::from_secs(4)));
         drop(tokio::spawn(async move {
             sleep(pause).await;
             network.heal();
@@ -171,18 +213,18 @@ impl Nemesis {
     }
 
     fn some_node(&self) -> Vec<NodeId> {
-        self.world.pick(&self.cluster.nodes()).copied().into_iter().collect()
+        self.dice.pick(&self.cluster.nodes()).copied().into_iter().collect()
     }
 
     fn some_leader(&self) -> Vec<NodeId> {
-        self.world.pick(&self.cluster.leaders()).copied().into_iter().collect()
+        self.dice.pick(&self.cluster.leaders()).copied().into_iter().collect()
     }
 
     /// Down for long enough to be missed, or back before anybody noticed.
     fn downtime(&self) -> Duration {
-        let long = self.world.chance(300);
+        let long = self.dice.chance(300);
         let range = if long { 800..=4_000 } else { 1..=200 };
-        Duration::from_millis(self.world.between(range))
+        Duration::from_millis(self.dice.between(range))
     }
 
     fn crash(&self, nodes: &[NodeId]) {
@@ -199,10 +241,10 @@ impl Nemesis {
 
     /// Lies in wait for one node, or for the first of all; sometimes all are struck with it.
     fn crash_in_write(&self) {
-        let watched = if self.world.chance(500) { self.some_node() } else { self.cluster.nodes() };
+        let watched = if self.dice.chance(500) { self.some_node() } else { self.cluster.nodes() };
         let moments = [Moment::AnyWrite, Moment::Vote, Moment::Cut];
-        let moment = self.world.pick(&moments).copied().unwrap_or(Moment::AnyWrite);
-        let all = self.world.chance(300);
+        let moment = self.dice.pick(&moments).copied().unwrap_or(Moment::AnyWrite);
+        let all = self.dice.chance(300);
         let nemesis = self.clone();
         drop(tokio::spawn(async move {
             let in_write = |id: &NodeId| nemesis.cluster.disk(*id).has_unsynced(moment);
@@ -218,7 +260,7 @@ impl Nemesis {
 
     fn crash_validator(&self) {
         let numbers: Vec<usize> = (0..self.cluster.validators()).collect();
-        let Some(number) = self.world.pick(&numbers).copied() else { return };
+        let Some(number) = self.dice.pick(&numbers).copied() else { return };
         self.cluster.crash_validator(number);
         let (cluster, downtime) = (self.cluster.clone(), self.downtime());
         drop(tokio::spawn(async move {
@@ -228,7 +270,7 @@ impl Nemesis {
     }
 
     fn partition(&self) {
-        let (left, right): (Vec<&Address>, Vec<&Address>) = self.addresses.iter().partition(|_| self.world.chance(500));
+        let (left, right): (Vec<&Address>, Vec<&Address>) = self.addresses.iter().partition(|_| self.dice.chance(500));
         for (left, right) in left.iter().flat_map(|left| right.iter().map(move |right| (left, right))) {
             self.network.cut(left, right);
             self.network.cut(right, left);
@@ -236,7 +278,7 @@ impl Nemesis {
     }
 
     fn isolate(&self, nodes: &[NodeId]) {
-        let (sends, receives) = match self.world.between(0..=3) {
+        let (sends, receives) = match self.dice.between(0..=3) {
             0 => (true, false),
             1 => (false, true),
             _ => (false, false),
@@ -255,9 +297,9 @@ impl Nemesis {
 
     fn change_weather(&self) {
         let latencies = [1..=3, 1..=15, 5..=80];
-        let latency = self.world.pick(&latencies).cloned().unwrap_or(1..=3);
+        let latency = self.dice.pick(&latencies).cloned().unwrap_or(1..=3);
         let latency = Duration::from_millis(*latency.start())..=Duration::from_millis(*latency.end());
-        let rate = |rates: &[u32]| self.world.pick(rates).copied().unwrap_or_default();
+        let rate = |rates: &[u32]| self.dice.pick(rates).copied().unwrap_or_default();
         self.network.set_weather(Weather {
             latency,
             loss_per_mille: rate(&[0, 20, 100, 300]),
@@ -268,9 +310,9 @@ impl Nemesis {
 
     fn change_disk_speed(&self) {
         let speeds = [1..=3, 1..=20, 20..=120];
-        let speed = self.world.pick(&speeds).cloned().unwrap_or(1..=3);
+        let speed = self.dice.pick(&speeds).cloned().unwrap_or(1..=3);
         let sync = Duration::from_millis(*speed.start())..=Duration::from_millis(*speed.end());
-        for id in if self.world.chance(500) { self.some_node() } else { self.cluster.nodes() } {
+        for id in if self.dice.chance(500) { self.some_node() } else { self.cluster.nodes() } {
             self.cluster.disk(id).temper().set_sync(sync.clone());
         }
     }

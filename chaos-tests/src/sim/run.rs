@@ -1,20 +1,22 @@
 //! One seed from beginning to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use seams::Address;
 use sequencer::NodeId;
+use serde_json::json;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::time::{Instant, sleep};
 
 use crate::check::{Findings, Property, Violation, order, registers};
+use crate::dice::lock;
 use crate::sim::client::Client;
 use crate::sim::clock::NodeClock;
 use crate::sim::cluster::{Cluster, ClusterOptions};
-use crate::sim::nemesis::Nemesis;
+use crate::sim::nemesis::{Nemesis, Schedule, ScheduledFault};
 use crate::sim::network::Network;
 use crate::sim::observations::Observations;
 use crate::sim::recorder::History;
@@ -22,6 +24,8 @@ use crate::sim::replicas;
 use crate::sim::world::World;
 use crate::workload::Market;
 
+/// How long a step is.
+const STEP: Duration = Duration::from_millis(500);
 /// How long after the last fault everything may take to be well again.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -30,10 +34,12 @@ const RECOVERY_PATIENCE: Duration = Duration::from_secs(30);
 pub struct SimulationOptions {
     /// Everything follows from it.
     pub seed: u64,
-    /// How long clients call and faults happen, in virtual time.
-    pub duration: Duration,
+    /// Half a second of virtual time each: so long clients call and faults happen.
+    pub steps: u32,
     /// Whether there are faults.
     pub faults: bool,
+    /// Faults that do not happen, by their numbers: all others happen as if these had.
+    pub left_out: BTreeSet<usize>,
     /// A flaw of the simulated world, for the tests of the checks.
     pub bug: Option<PlantedBug>,
     /// Whether every event is printed to standard error.
@@ -41,10 +47,10 @@ pub struct SimulationOptions {
 }
 
 impl SimulationOptions {
-    /// Twenty virtual seconds with faults.
+    /// Forty steps with faults.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, duration: Duration::from_secs(20), faults: true, bug: None, trace_printed: false }
+        Self { seed, steps: 40, faults: true, left_out: BTreeSet::new(), bug: None, trace_printed: false }
     }
 }
 
@@ -92,6 +98,8 @@ impl PlantedBug {
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// How long it was, in steps.
+    pub steps: u32,
     /// Hash over every event: the same for every run of the seed.
     pub trace_hash: String,
     /// Events in the trace.
@@ -110,6 +118,8 @@ pub struct Report {
     pub compacted: usize,
     /// Nodes that stopped by themselves, with their reasons.
     pub stopped: BTreeMap<NodeId, String>,
+    /// The faults in order.
+    pub schedule: Vec<ScheduledFault>,
     /// What was checked and what is wrong: nothing in a sound system.
     pub findings: Findings,
 }
@@ -119,6 +129,30 @@ impl Report {
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         self.findings.violations()
+    }
+
+    /// One line of JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let violations: Vec<String> = self.violations().iter().map(ToString::to_string).collect();
+        let checked: BTreeMap<&str, u64> =
+            self.findings.verdicts().map(|(property, checked, _)| (property.label(), checked)).collect();
+        json!({
+            "seed": self.seed,
+            "steps": self.steps,
+            "trace_hash": self.trace_hash,
+            "events": self.events,
+            "simulated_seconds": self.simulated.as_secs_f64(),
+            "faults": self.faults,
+            "operations": self.operations,
+            "acknowledged": self.acknowledged,
+            "batches": self.batches,
+            "checked": checked,
+            "verdict": if violations.is_empty() { "sound" } else { "violated" },
+            "violations": violations,
+            "replay": format!("seriatim chaos sim --seed {} --steps {} --trace", self.seed, self.steps),
+        })
+        .to_string()
     }
 
     /// Whether nothing is wrong.
@@ -163,10 +197,12 @@ async fn run(options: SimulationOptions) -> Report {
     for client in clients.iter().take(1) {
         client.prepare(Instant::now() + RECOVERY_PATIENCE).await;
     }
-    let until = world.now() + options.duration;
+    let until = world.now() + STEP * options.steps;
+    let schedule: Schedule = Arc::default();
     let mut tasks: Vec<_> = clients.iter().map(|client| tokio::spawn(client.clone().run(until))).collect();
     if options.faults {
-        tasks.push(tokio::spawn(Nemesis::new(&world, &network, &cluster, &addresses).run(until)));
+        let nemesis = Nemesis::new(&world, &network, &cluster, &addresses, &options.left_out, &schedule);
+        tasks.push(tokio::spawn(nemesis.run(until)));
     }
     for task in tasks {
         if task.await.is_err() {
@@ -180,7 +216,8 @@ async fn run(options: SimulationOptions) -> Report {
     let (compacted, stopped) = (compacted(&cluster), cluster.stopped());
     cluster.end();
     sleep(Duration::from_millis(1)).await;
-    report(&options, &world, &history, &observations, compacted, stopped)
+    let schedule = std::mem::take(&mut *lock(&schedule));
+    report(&options, &world, &history, &observations, compacted, stopped, schedule)
 }
 
 const CLIENTS: u64 = 5;
@@ -237,11 +274,13 @@ fn report(
     observations: &Observations,
     compacted: usize,
     stopped: BTreeMap<NodeId, String>,
+    schedule: Vec<ScheduledFault>,
 ) -> Report {
     let operations = history.all();
     let (trace_hash, events) = world.trace();
     Report {
         seed: options.seed,
+        steps: options.steps,
         trace_hash,
         events,
         simulated: world.now(),
@@ -251,6 +290,7 @@ fn report(
         batches: observations.newest(),
         compacted,
         stopped,
+        schedule,
         findings: world.findings(),
     }
 }
@@ -272,8 +312,7 @@ impl fmt::Display for Report {
             write!(out, "\n  {violation}")?;
         }
         if !self.is_sound() {
-            let replay = "cargo run --release -p chaos-tests --example seed --";
-            write!(out, "\n  replay: SERIATIM_SIM_TRACE=1 {replay} {seed}")?;
+            write!(out, "\n  replay: seriatim chaos sim --seed {seed} --steps {} --trace", self.steps)?;
         }
         Ok(())
     }

@@ -13,21 +13,91 @@ use super::market::{Market, Proposal};
 /// How long most transactions stay valid: longer than any simulation, whatever the clocks show.
 const VALIDITY_MILLIS: u64 = 3_600_000;
 
+/// What a client may submit. Where the market has nothing to do it with, something is issued instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// New supply to somebody.
+    Issue,
+    /// A register's position is replaced.
+    Register,
+    /// A payment out of the one position that everybody pays from.
+    Hot,
+    /// A payment.
+    Transfer,
+    /// Two payments of one position.
+    DoubleSpend,
+    /// A part of a swap is locked to its terms.
+    Propose,
+    /// A swap is accepted and settled.
+    Settle,
+    /// A locked part is withdrawn, rejected or expired.
+    TakeBack,
+    /// Two payments that happen together or not at all.
+    Group,
+    /// A command, whose inputs are chosen at its place in the order.
+    Command,
+    /// A payment that nobody signed.
+    Forgery,
+}
+
+/// How often each kind is drawn, of 31 times.
+const MIX: [Kind; 31] = [
+    Kind::Issue,
+    Kind::Issue,
+    Kind::Register,
+    Kind::Register,
+    Kind::Hot,
+    Kind::Hot,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::DoubleSpend,
+    Kind::DoubleSpend,
+    Kind::DoubleSpend,
+    Kind::Propose,
+    Kind::Propose,
+    Kind::Propose,
+    Kind::Settle,
+    Kind::Settle,
+    Kind::Settle,
+    Kind::TakeBack,
+    Kind::TakeBack,
+    Kind::Group,
+    Kind::Group,
+    Kind::Command,
+    Kind::Command,
+    Kind::Command,
+    Kind::Forgery,
+];
+
 impl Market {
     /// What a client submits next: one submission, or several that race each other.
+    #[must_use]
     pub fn draw(&self) -> Vec<Vec<Transaction>> {
-        let drawn = match self.dice.between(0..=99) {
-            0..=7 => None,
-            8..=13 => self.replace_register().map(|write| vec![vec![write]]),
-            14..=18 => self.settle_hot().map(|settlement| vec![vec![settlement]]),
-            19..=44 => self.transfer().map(|transfer| vec![vec![self.sign(transfer)]]),
-            45..=54 => self.double_spend(),
-            55..=64 => self.propose().map(|proposal| vec![vec![self.sign(proposal)]]),
-            65..=74 => self.settle().map(|settlement| vec![vec![self.sign(settlement)]]),
-            75..=79 => self.take_back().map(|returned| vec![vec![self.sign(returned)]]),
-            80..=87 => self.group(),
-            88..=97 => Some(vec![vec![self.sign(self.command())]]),
-            _ => self.transfer().map(|transfer| vec![vec![self.sign_falsely(transfer)]]),
+        self.draw_of(&MIX)
+    }
+
+    /// The same, of these kinds only: one that is there several times is drawn as often.
+    #[must_use]
+    pub fn draw_of(&self, kinds: &[Kind]) -> Vec<Vec<Transaction>> {
+        let single = |body: Option<Body>| body.map(|body| vec![vec![self.sign(body)]]);
+        let drawn = match self.dice.pick(kinds).copied().unwrap_or(Kind::Issue) {
+            Kind::Issue => None,
+            Kind::Register => self.replace_register().map(|write| vec![vec![write]]),
+            Kind::Hot => self.settle_hot().map(|settlement| vec![vec![settlement]]),
+            Kind::Transfer => single(self.transfer()),
+            Kind::DoubleSpend => self.double_spend(),
+            Kind::Propose => single(self.propose()),
+            Kind::Settle => single(self.settle()),
+            Kind::TakeBack => single(self.take_back()),
+            Kind::Group => self.group(),
+            Kind::Command => single(Some(self.command())),
+            Kind::Forgery => self.transfer().map(|transfer| vec![vec![self.sign_falsely(transfer)]]),
         };
         drawn.unwrap_or_else(|| vec![vec![self.issue()]])
     }
