@@ -105,8 +105,8 @@ fn figures(report: &LiveReport) -> String {
         ("unknown in the end", totals.unknown.to_string()),
         ("reads", totals.reads.to_string()),
         ("batches", totals.batches.to_string()),
-        ("leader killed: commits again after, median", seconds(report.recovery_median)),
-        ("at worst", seconds(report.recovery_worst)),
+        ("leader killed, until commits again: median", seconds(report.recovery_median)),
+        ("the same, at worst", seconds(report.recovery_worst)),
     ];
     let cells = figures.map(|(name, value)| format!("<span><b>{}</b>{}</span>", escape(&value), escape(name)));
     format!("<div class=\"figures\">{}</div>\n", cells.concat())
@@ -129,8 +129,10 @@ fn drawing(report: &LiveReport) -> String {
         told: format!("{}: {}", fault.name, fault.detail),
     };
     let mut drawing = Drawing::new(report.seconds, report.faults.iter().map(bar).collect());
+    // where nothing was answered there is no latency
+    let answered = |slice: &&super::Slice| slice.max_ms > 0.0;
     let line = |value: fn(&super::Slice) -> f64, color, filled| Line {
-        points: report.slices.iter().map(|slice| (slice.at, value(slice))).collect(),
+        points: report.slices.iter().filter(answered).map(|slice| (slice.at, value(slice))).collect(),
         color,
         filled,
     };
@@ -166,7 +168,9 @@ fn states(track: &NodeTrack, seconds: f64) -> (Vec<Bar>, Vec<f64>) {
         left.state == right.state && left.node == right.node && left.term == right.term
     };
     let mut bars: Vec<Bar> = Vec::new();
-    for group in track.points.chunk_by(same) {
+    // a place that was never taken is not down
+    let first_seen = track.points.iter().position(|point| point.term > 0).unwrap_or(track.points.len());
+    for group in track.points.get(first_seen..).unwrap_or_default().chunk_by(same) {
         let Some(first) = group.first() else { continue };
         let told = format!("member {}: {}, term {}, applied {}", first.node, first.state, first.term, first.applied);
         if let Some(last) = bars.last_mut() {
