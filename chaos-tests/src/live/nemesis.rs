@@ -536,7 +536,8 @@ impl Nemesis<'_> {
         Ok(format!("{} ended ({ended}) and came back", names(&[position])))
     }
 
-    /// The damaged node serves what is right, or refuses to; in that case somebody else takes its place.
+    /// The damaged node serves what is right, or refuses to. Either way its copy is set aside in the end, and a new
+    /// member takes its place: damage may lie where nobody has looked yet.
     async fn flip_bit(&mut self) -> anyhow::Result<String> {
         let position = self.follower().await?;
         self.cluster.nodes[position].process.kill().await;
@@ -545,16 +546,17 @@ impl Nemesis<'_> {
             return Ok("no file to flip a bit in".to_owned());
         };
         self.cluster.start_node(position)?;
-        if self.cluster.await_part(position, Duration::from_secs(8)).await {
-            return Ok(format!("{}: {flipped}: it went on", names(&[position])));
-        }
-        let ended = self.await_end(position, Duration::from_secs(2)).await;
-        let words = self.cluster.nodes[position].process.last_words();
+        let takes_part = self.cluster.await_part(position, Duration::from_secs(8)).await;
+        let ended = self.await_end(position, self.hold()).await;
+        let words: String = self.cluster.nodes[position].process.last_words().chars().take(160).collect();
         self.cluster.nodes[position].process.kill().await;
         let replaced = self.replace(position).await?;
-        let how = ended.unwrap_or_else(|| "does not take part".to_owned());
-        let said: String = words.chars().take(160).collect();
-        Ok(format!("{}: {flipped}: it refused ({how}: {said}); {replaced}", names(&[position])))
+        let how = match (ended, takes_part) {
+            (Some(status), _) => format!("it refused ({status}: {words})"),
+            (None, true) => "it went on".to_owned(),
+            (None, false) => format!("it did not take part ({words})"),
+        };
+        Ok(format!("{}: {flipped}: {how}; {replaced}", names(&[position])))
     }
 
     /// A new member with an empty disk takes the place of one that is gone for ever.
