@@ -1,18 +1,25 @@
-//! What clients asked and were answered, with the virtual times of both.
+//! What clients asked and were told, with the times of both: all that the checks know of a run from outside.
+//!
+//! A history is the same thing whether its clients called a simulated cluster or a real one. Times count from the
+//! run's beginning, by one clock that all its clients share.
+//!
+//! Deliberately absent: what nodes think.
+
+mod export;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ledger::{Head, OutputId, Party, TransactionId};
-use node::gateway::Answer;
+use ledger::{Head, OutcomeRecord, OutputId, Party, Rejection, Sequence, TransactionId};
 
-use crate::world::{Event, World, lock};
+pub use export::{to_edn, to_json_lines};
 
 /// One call of a client, with all its repetitions.
 #[derive(Debug, Clone)]
 pub struct Operation {
+    /// Who called.
+    pub client: u64,
     /// When it was first sent.
     pub invoked: Duration,
     /// When everything about it was known; `None` while it is not.
@@ -31,109 +38,145 @@ pub enum Call {
         /// Their names.
         ids: Vec<TransactionId>,
         /// What is known of each.
-        answers: Vec<Option<Answer>>,
+        answers: Vec<Option<Told>>,
     },
-    /// A linearizable read of a party's holdings.
+    /// A read of a party's holdings.
     Read {
         /// Whose.
         party: Party,
-        /// The head that the answer reflects, once there is one.
-        head: Option<Head>,
-        /// The outputs found.
-        outputs: BTreeSet<OutputId>,
+        /// How fresh the answer was to be.
+        level: Level,
+        /// What was found, once there is an answer.
+        found: Option<Found>,
     },
 }
 
-/// All calls of all clients. Clones are the same history.
-#[derive(Debug, Clone)]
-pub struct History {
-    world: World,
-    operations: Arc<Mutex<Vec<Operation>>>,
+/// The answer to a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The head that it reflects.
+    pub head: Head,
+    /// The live outputs.
+    pub outputs: BTreeSet<OutputId>,
+    /// Whether these are all; otherwise they are the first page.
+    pub complete: bool,
 }
 
-/// A call in the history.
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Some state that the ledger had before the answer.
+    Local,
+    /// With at least so many transactions.
+    AtLeast(Sequence),
+    /// With everything that was answered before the read began.
+    Linearizable,
+}
+
+/// What a client was told about a transaction. Whoever is told nothing does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// It has a place in the order and an outcome.
+    Sequenced(OutcomeRecord),
+    /// It failed before the order, for good.
+    Refused(Rejection),
+    /// No node took it in: it did not happen.
+    NotTaken,
+}
+
+impl Told {
+    /// Its place and outcome, where it has them.
+    #[must_use]
+    pub const fn record(&self) -> Option<&OutcomeRecord> {
+        match self {
+            Self::Sequenced(record) => Some(record),
+            Self::Refused(_) | Self::NotTaken => None,
+        }
+    }
+}
+
+/// A call in a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(usize);
 
-impl History {
-    /// Nothing asked yet.
-    #[must_use]
-    pub fn new(world: &World) -> Self {
-        Self { world: world.clone(), operations: Arc::default() }
-    }
+/// A client was told two different things about one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{id} was answered {first:?} and then {second:?}")]
+pub struct Contradiction {
+    /// The transaction.
+    pub id: TransactionId,
+    /// What was known.
+    pub first: Box<Told>,
+    /// What was told afterwards.
+    pub second: Box<Told>,
+}
 
-    fn operations(&self) -> MutexGuard<'_, Vec<Operation>> {
-        lock(&self.operations)
-    }
+/// The calls of all clients, in the order in which they began.
+#[derive(Debug, Clone, Default)]
+pub struct Journal {
+    operations: Vec<Operation>,
+}
 
+impl Journal {
     /// Everything so far.
     #[must_use]
-    pub fn all(&self) -> Vec<Operation> {
-        self.operations().clone()
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
     }
 
     /// One call as it stands.
     #[must_use]
-    pub fn call(&self, ticket: Ticket) -> Option<Call> {
-        self.operations().get(ticket.0).map(|operation| operation.call.clone())
+    pub fn operation(&self, ticket: Ticket) -> Option<&Operation> {
+        self.operations.get(ticket.0)
     }
 
     /// A client begins a call.
-    pub fn invoke(&self, client: u64, call: Call) -> Ticket {
-        let operation = match &call {
-            Call::Submission { ids, .. } => format!("submission of {ids:?}"),
-            Call::Read { party, .. } => format!("read of {party:?}"),
-        };
-        self.world.record(&Event::Invoked { client, operation: &operation });
-        let mut operations = self.operations();
-        operations.push(Operation { invoked: self.world.now(), answered: None, call });
-        Ticket(operations.len() - 1)
+    pub fn invoke(&mut self, client: u64, now: Duration, call: Call) -> Ticket {
+        self.operations.push(Operation { client, invoked: now, answered: None, call });
+        Ticket(self.operations.len() - 1)
     }
 
-    /// A client learns what became of its submission, or of some members. True where all is known now.
-    pub fn learn(&self, client: u64, ticket: Ticket, learned: &[Answer]) -> bool {
-        self.world.record(&Event::Answered { client, answer: &format!("{learned:?}") });
-        let now = self.world.now();
-        let mut operations = self.operations();
+    /// A client is told what became of its submission's members, in order; `None` where it is told nothing. True where
+    /// all is known now.
+    ///
+    /// # Errors
+    /// Where it had been told something else before.
+    pub fn learn(&mut self, ticket: Ticket, now: Duration, told: &[Option<Told>]) -> Result<bool, Contradiction> {
         let Some(Operation { answered, call: Call::Submission { answers, ids, .. }, .. }) =
-            operations.get_mut(ticket.0)
+            self.operations.get_mut(ticket.0)
         else {
-            return false;
+            return Ok(false);
         };
-        for ((known, id), answer) in answers.iter_mut().zip(ids).zip(learned) {
-            match (&known, answer) {
-                (_, Answer::Unknown(_)) => {}
-                (None, answer) => *known = Some(answer.clone()),
-                (Some(known), answer) if known == answer => {}
-                (Some(known), answer) => {
-                    self.world.violation(format!("{id} was answered {known:?} and then {answer:?}"));
+        let mut contradiction = None;
+        for ((known, id), told) in answers.iter_mut().zip(ids.iter()).zip(told) {
+            match (&known, told) {
+                (_, None) => {}
+                (Some(first), Some(second)) if first != second => {
+                    let (first, second) = (Box::new(first.clone()), Box::new(second.clone()));
+                    contradiction = Some(Contradiction { id: *id, first, second });
                 }
+                (None | Some(_), Some(told)) => *known = Some(told.clone()),
             }
         }
         let all = answers.iter().all(Option::is_some);
         if all && answered.is_none() {
             *answered = Some(now);
         }
-        all
+        contradiction.map_or(Ok(all), Err)
     }
 
     /// A client's read is answered.
-    pub fn read(&self, client: u64, ticket: Ticket, found: Head, held: BTreeSet<OutputId>) {
-        let answer = format!("{} outputs at batch {} {:?}", held.len(), found.batch, found.hash());
-        self.world.record(&Event::Answered { client, answer: &answer });
-        let mut operations = self.operations();
-        if let Some(Operation { answered, call: Call::Read { head, outputs, .. }, .. }) = operations.get_mut(ticket.0) {
-            *answered = Some(self.world.now());
-            *head = Some(found);
-            *outputs = held;
+    pub fn read(&mut self, ticket: Ticket, now: Duration, answer: Found) {
+        if let Some(Operation { answered, call: Call::Read { found, .. }, .. }) = self.operations.get_mut(ticket.0) {
+            *answered = Some(now);
+            *found = Some(answer);
         }
     }
 
     /// Submissions of which something is still unknown.
     #[must_use]
     pub fn unknown(&self) -> Vec<(Ticket, Vec<Bytes>)> {
-        let operations = self.operations();
-        let unknown = operations.iter().enumerate().filter(|(_, operation)| operation.answered.is_none());
+        let unknown = self.operations.iter().enumerate().filter(|(_, operation)| operation.answered.is_none());
         unknown
             .filter_map(|(number, operation)| match &operation.call {
                 Call::Submission { members, .. } => Some((Ticket(number), members.clone())),

@@ -1,26 +1,22 @@
-//! The simulator: whole clusters of the real code in one thread, from one seed, and the checks of what they did.
+//! Faults, and the checks of what a cluster made of them.
 //!
 //! ```text
-//! seed ─► world (random numbers, virtual time, trace) ─► network, disks, clocks ─► cluster (real replicas, validators)
-//!      clients (workload) ─► history ─┐
-//!      nemesis (faults)               ├─► checks ─► report: trace hash, violations
-//!      what replicas applied ─────────┘
+//! seed ─► sim: whole clusters of the real code in one thread, simulated network, disks, clocks ─┐
+//!         live: clusters of real processes, a network and disks that fail for real ─────────────┤
+//! workload (what clients submit) ───────────────────────────────────────────────────────────────┤
+//!                          history (what they were told) and order (what nodes tell) ─► check ─► report
 //! ```
-//! What is simulated stands behind the seams: [`seams::Transport`], [`seams::Clock`], [`seams::Entropy`],
-//! [`seams::Compute`], [`storage::LogEngine`] and [`storage::KvStore`]. Everything above them is what production runs.
+//! The simulator finds and replays, because one seed is one execution; the runner shows that what the simulator stands
+//! for (processes, sockets, file systems) is what it takes them for. Both are judged by the same checks.
 //!
-//! Deliberately absent: knowledge of Raft, and any use of the ledger's own apply in the checks.
+//! Deliberately absent: any use of the ledger's own apply in the checks.
 
-pub mod world;
-pub mod clock;
-pub mod network;
-pub mod disk;
-pub mod cluster;
+pub mod dice;
 pub mod history;
 pub mod workload;
-pub mod nemesis;
 pub mod check;
-mod panics;
-pub mod run;
+pub mod sim;
+pub mod live;
+pub mod report;
 
-pub use run::{PlantedBug, Report, SimulationOptions, simulate};
+pub use sim::run::{PlantedBug, Report, SimulationOptions, simulate};

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use chaos_tests::disk::{Disk, Moment};
-use chaos_tests::world::World;
+use chaos_tests::sim::disk::{Disk, Moment};
+use chaos_tests::sim::world::World;
 use storage::{KvBatch, KvStore, LogBatch, LogEngine, MetaKey, StorageFault, Table, conformance};
 
 /// Disks by name: a name that was used before has its old content.

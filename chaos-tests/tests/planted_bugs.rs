@@ -11,7 +11,7 @@ fn found(bug: PlantedBug, seeds: u64, described: impl Fn(&Report) -> bool) -> Op
 }
 
 fn tells(report: &Report, what: &str) -> bool {
-    report.violations.iter().any(|violation| violation.contains(what))
+    report.violations().iter().any(|violation| violation.to_string().contains(what))
 }
 
 #[test]

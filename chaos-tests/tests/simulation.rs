@@ -38,7 +38,7 @@ fn simulate_many(count: u64) -> Vec<Report> {
 #[test]
 fn a_cluster_without_faults_keeps_every_invariant() {
     let report = simulate(&SimulationOptions { faults: false, ..SimulationOptions::new(1) });
-    assert!(report.violations.is_empty(), "{report}");
+    assert!(report.is_sound(), "{report}");
     assert!(report.acknowledged > 500, "{report}");
 }
 
@@ -46,8 +46,7 @@ fn a_cluster_without_faults_keeps_every_invariant() {
 fn clusters_keep_every_invariant_through_crashes_and_partitions() {
     let count = env::var(SEEDS_VARIABLE).ok().and_then(|count| count.parse().ok()).unwrap_or(SEEDS);
     let reports = simulate_many(count);
-    let failed: Vec<String> =
-        reports.iter().filter(|report| !report.violations.is_empty()).map(Report::to_string).collect();
+    let failed: Vec<String> = reports.iter().filter(|report| !report.is_sound()).map(Report::to_string).collect();
     assert!(failed.is_empty(), "{} of {count} seeds failed:\n{}", failed.len(), failed.join("\n"));
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let (faults, batches) = (sum(|report| report.faults), sum(|report| report.batches));

@@ -119,6 +119,9 @@ settings! {
         /// Threads for parallel work [default: one per core]
         #[arg(long, env = "SERIATIM_COMPUTE_THREADS", value_name = "COUNT")]
         compute_threads: usize,
+        /// Shifts this node's clock: for tests of what wrong clocks do, and for nothing else
+        #[arg(long, env = "SERIATIM_CLOCK_OFFSET_MS", value_name = "MILLISECONDS", allow_hyphen_values = true, hide = true)]
+        clock_offset_ms: i64,
         /// How log lines look
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
@@ -201,6 +204,8 @@ pub struct NodeConfig {
     pub queued_transactions_max: Option<usize>,
     /// Threads for parallel work; 0 for one per core.
     pub compute_threads: usize,
+    /// How wrong the clock is made, in milliseconds; 0 in earnest.
+    pub clock_offset_ms: i64,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -268,6 +273,7 @@ impl TryFrom<NodeSettings> for NodeConfig {
             log_bytes_max: settings.log_bytes_max,
             queued_transactions_max: settings.queued_transactions_max,
             compute_threads: settings.compute_threads.unwrap_or(0),
+            clock_offset_ms: settings.clock_offset_ms.unwrap_or(0),
             log_format: settings.log_format.unwrap_or_default(),
         })
     }

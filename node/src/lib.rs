@@ -1,4 +1,4 @@
-//! A node: everything that one member of the cluster runs, and the binary with its roles and tools.
+//! A node: everything that one member of the cluster runs, over its seams and with its servers.
 //!
 //! [`replica`] assembles the parts over the seams and knows neither gRPC nor HTTP, so that the simulator runs the
 //! same code. The servers, the configuration and the command line stand around it.
@@ -20,4 +20,3 @@ pub mod http;
 pub mod config;
 pub mod telemetry;
 pub mod roles;
-pub mod local;

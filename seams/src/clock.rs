@@ -15,6 +15,19 @@ pub trait Clock: Send + Sync + Debug + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
+/// The machine's clock, made wrong: for tests of what wrong clocks do.
+#[derive(Debug, Clone, Copy)]
+pub struct ShiftedClock {
+    /// How much later it is by this clock, in milliseconds.
+    pub offset_ms: i64,
+}
+
+impl Clock for ShiftedClock {
+    fn unix_millis(&self) -> u64 {
+        SystemClock.unix_millis().saturating_add_signed(self.offset_ms)
+    }
+}
+
 impl Clock for SystemClock {
     fn unix_millis(&self) -> u64 {
         SystemTime::now()

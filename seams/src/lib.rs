@@ -13,7 +13,7 @@ pub mod entropy;
 pub mod tasks;
 pub mod transport;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, ShiftedClock, SystemClock};
 pub use compute::{Compute, Inline, ThreadPool, offload};
 pub use entropy::{Entropy, OsEntropy, next_u64};
 pub use futures::future::BoxFuture;

@@ -1,17 +1,18 @@
-//! The ledger once more, naively: maps, one transaction after another. Slow, short, and independent of the ledger's
-//! own apply, of which it shares only the definitions: what a transaction is, how things are named, the reasons.
+//! The ledger once more, naively: maps, one transaction after another. Short, and independent of the ledger's own apply,
+//! of which it shares only the definitions: what a transaction is, how things are named, the reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::digest::UnspentDigest;
 use ledger::merkle::{empty_root, node_hash};
+use ledger::signature::{Claim, transaction_message};
 use ledger::{
     AssetType, AtomicGroupId, Body, Command, Contract, Hash, Head, Input, Intent, Leg, Limits, LogTime, Movements,
-    Origin, Outcome, OutcomeRecord, OutputId, Party, Position, Quantity, Rejection, Sequence, TransactionId, Unlock,
+    Origin, Outcome, OutcomeRecord, OutputId, Party, Position, Quantity, Rejection, Sequence, Transaction,
+    TransactionId, Unlock,
 };
-use storage::state::BatchRecord;
 
-use crate::history::{Call, Operation};
+use super::{OrderedBatch, Property, Violation};
 
 /// The state after some batches.
 #[derive(Debug, Default)]
@@ -19,11 +20,17 @@ pub struct Model {
     live: BTreeMap<OutputId, Contract>,
     spent: BTreeMap<OutputId, TransactionId>,
     records: BTreeMap<TransactionId, OutcomeRecord>,
+    /// The live outputs by holder.
+    held: BTreeMap<Party, BTreeSet<OutputId>>,
     /// Log roots by size, where batches ended.
     roots: BTreeMap<Sequence, Hash>,
     /// Perfect subtrees of the log from left to right: (leaves, root).
     peaks: Vec<(u64, Hash)>,
+    unspent: UnspentDigest,
+    /// What was issued and not redeemed, and what live outputs add up to.
     supply: BTreeMap<AssetType, i128>,
+    sums: BTreeMap<AssetType, i128>,
+    groups: usize,
     head: Option<Head>,
 }
 
@@ -35,6 +42,16 @@ struct Change {
     created: Vec<Contract>,
     supply: Vec<(AssetType, Quantity)>,
 }
+
+/// What was made, so that it can be unmade.
+#[derive(Debug, Default)]
+struct Made {
+    consumed: Vec<(OutputId, Contract)>,
+    created: Vec<OutputId>,
+    supply: Vec<(AssetType, Quantity)>,
+}
+
+type Member<'a> = (&'a Transaction, &'a OutcomeRecord);
 
 impl Model {
     /// An empty ledger.
@@ -49,75 +66,116 @@ impl Model {
         self.records.get(id)
     }
 
-    fn size(&self) -> Sequence {
+    /// The head of the last batch.
+    #[must_use]
+    pub const fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Transactions sequenced.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Atomic groups sequenced.
+    #[must_use]
+    pub const fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// The live outputs of a holder.
+    #[must_use]
+    pub fn held_by(&self, party: &Party) -> BTreeSet<OutputId> {
+        self.held.get(party).cloned().unwrap_or_default()
+    }
+
+    fn sequence(&self) -> Sequence {
         Sequence::new(self.peaks.iter().map(|(leaves, _)| leaves).sum())
     }
 
     /// Replays a batch and compares what it should have become with what it did.
     ///
     /// # Errors
-    /// The first difference, in words.
-    pub fn apply(&mut self, batch: &BatchRecord, limits: &Limits) -> Result<(), String> {
+    /// The first difference.
+    pub fn apply(&mut self, batch: &OrderedBatch, limits: &Limits) -> Result<(), Violation> {
         let before = self.head;
         let log_time = batch.head.log_time;
         if before.is_some_and(|before| before.log_time > log_time || before.batch + 1 != batch.head.batch) {
-            return Err(format!("the head {:?} does not follow {before:?}", batch.head));
+            let what = format!("the head {:?} does not follow {before:?}", batch.head);
+            return Err(Violation::new(Property::AppendOnly, what));
         }
-        let transactions = batch.transactions(limits).map_err(|fault| fault.to_string())?;
-        let members: Vec<(&Body, &OutcomeRecord)> =
-            transactions.iter().map(|received| &received.transaction().body).zip(&batch.records).collect();
-        for unit in members.chunk_by(|left, right| left.0.atomic.is_some() && left.0.atomic == right.0.atomic) {
+        if batch.transactions.len() != batch.records.len() {
+            let what = format!("{} outcomes of {} transactions", batch.records.len(), batch.transactions.len());
+            return Err(Violation::new(Property::Outcomes, what));
+        }
+        let members: Vec<Member<'_>> = batch.transactions.iter().zip(&batch.records).collect();
+        let group = |member: &Member<'_>| member.0.body.atomic;
+        for unit in members.chunk_by(|left, right| group(left).is_some() && group(left) == group(right)) {
             self.apply_unit(unit, log_time, limits)?;
         }
         self.check_head(&batch.head)?;
-        self.check_values()?;
         self.roots.insert(batch.head.size, batch.head.log_root);
         self.head = Some(batch.head);
         Ok(())
     }
 
-    /// Invariants 1, 2, 7 and 9: a single transaction or a whole group.
-    fn apply_unit(&mut self, unit: &[(&Body, &OutcomeRecord)], time: LogTime, limits: &Limits) -> Result<(), String> {
+    /// A single transaction or a whole group.
+    fn apply_unit(&mut self, unit: &[Member<'_>], time: LogTime, limits: &Limits) -> Result<(), Violation> {
         let latest = time.plus_millis(limits.validity_ms_max);
-        if let Some((body, _)) = unit.iter().find(|(body, _)| body.valid_until > latest) {
-            return Err(format!("invariant 7: {} has a place, and may outlive what is known of it", body.id()));
+        if let Some((transaction, _)) = unit.iter().find(|(transaction, _)| transaction.body.valid_until > latest) {
+            let what = format!("{} has a place, and may outlive what is known of it", transaction.id());
+            return Err(Violation::new(Property::OneOutcome, what));
         }
-        let (live, spent, supply) = (self.live.clone(), self.spent.clone(), self.supply.clone());
+        self.groups += usize::from(unit.len() > 1);
+        let mut made = Vec::new();
         let mut expected = Vec::new();
-        for (member, (body, record)) in unit.iter().enumerate() {
+        for (member, (transaction, record)) in unit.iter().enumerate() {
             if let Some(barred) = barred(unit, record) {
                 expected.push(Outcome::Rejected(barred));
                 continue;
             }
-            match self.change(body, time, limits) {
+            match self.change(&transaction.body, time, limits) {
                 Ok(change) => {
                     expected.push(Outcome::Committed { chosen: change.chosen.clone() });
-                    self.make(&body.id(), change);
+                    made.push(self.make(&transaction.id(), change)?);
                 }
                 Err(reason) => {
-                    (self.live, self.spent, self.supply) = (live, spent, supply);
+                    made.drain(..).rev().for_each(|made| self.unmake(made));
                     expected = rejections(unit.len(), member, reason);
                     break;
                 }
             }
         }
-        for ((body, record), outcome) in unit.iter().zip(expected) {
-            let id = body.id();
-            let expected = OutcomeRecord {
-                sequence: self.size(),
-                transaction: id,
-                stamp: record.stamp.min(self.size()),
-                log_time: time,
-                outcome,
-            };
-            if **record != expected {
-                return Err(format!("invariant 1, 2 or 9: {id} should have become {expected:?} and is {record:?}"));
-            }
-            if self.records.insert(id, expected).is_some() {
-                return Err(format!("invariant 7: {id} has two outcomes"));
-            }
-            self.append(record.leaf());
+        for ((transaction, record), outcome) in unit.iter().zip(expected) {
+            self.compare(transaction, record, outcome, time, unit.len() > 1)?;
         }
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        transaction: &Transaction,
+        record: &OutcomeRecord,
+        outcome: Outcome,
+        time: LogTime,
+        grouped: bool,
+    ) -> Result<(), Violation> {
+        let id = transaction.id();
+        let sequence = self.sequence();
+        let stamp = record.stamp.min(sequence);
+        let expected = OutcomeRecord { sequence, transaction: id, stamp, log_time: time, outcome };
+        if *record != expected {
+            let what = format!("{id} should have become {expected:?} and is {record:?}");
+            return Err(Violation::new(broken_by(&record.outcome, &expected.outcome, grouped), what));
+        }
+        if record.outcome.is_committed() && !is_signed(transaction) {
+            return Err(Violation::new(Property::Authority, format!("{id} happened with false signatures")));
+        }
+        if self.records.insert(id, expected).is_some() {
+            return Err(Violation::new(Property::OneOutcome, format!("{id} has two outcomes")));
+        }
+        self.append(record.leaf());
         Ok(())
     }
 
@@ -207,25 +265,77 @@ impl Model {
     }
 
     fn positions(&self, owner: &Party, asset: &AssetType) -> impl Iterator<Item = (OutputId, i128)> {
-        self.live.iter().filter_map(move |(id, contract)| match contract {
-            Contract::Position(held) if held.owner == *owner && held.asset == *asset => {
+        let held = self.held.get(owner).into_iter().flatten();
+        held.filter_map(move |id| match self.live.get(id)? {
+            Contract::Position(held) if held.asset == *asset => {
                 Some((*id, held.quantity.minor_units())).filter(|(_, quantity)| *quantity > 0)
             }
             Contract::Position(_) | Contract::Grant(_) | Contract::Allocation(_) => None,
         })
     }
 
-    fn make(&mut self, id: &TransactionId, change: Change) {
+    /// Invariants 3 and 4, where nobody has a grant: what is created is above zero, and what one transaction consumes
+    /// it creates, but for what its issuer adds or takes away.
+    fn make(&mut self, id: &TransactionId, change: Change) -> Result<Made, Violation> {
+        let mut made = Made { supply: change.supply, ..Made::default() };
+        let mut balance: BTreeMap<AssetType, i128> = BTreeMap::new();
         for output in change.consumed {
-            self.live.remove(&output);
-            self.spent.insert(output, *id);
+            if let Some(contract) = self.take(&output) {
+                self.spent.insert(output, *id);
+                add(&mut balance, &contract, -1);
+                made.consumed.push((output, contract));
+            }
         }
         for (index, contract) in (0_u16..).zip(change.created) {
-            self.live.insert(Origin { transaction: *id, index }.output_id(&contract), contract);
+            if let Some((asset, quantity)) = contract.value().filter(|(_, quantity)| !quantity.is_positive()) {
+                let what = format!("{id} makes a position of {quantity} of {asset}");
+                return Err(Violation::new(Property::NonNegativity, what));
+            }
+            let output = Origin { transaction: *id, index }.output_id(&contract);
+            add(&mut balance, &contract, 1);
+            self.put(output, contract);
+            made.created.push(output);
         }
-        for (asset, quantity) in change.supply {
-            *self.supply.entry(asset).or_default() += quantity.minor_units();
+        for (asset, quantity) in &made.supply {
+            *self.supply.entry(*asset).or_default() += quantity.minor_units();
+            *balance.entry(*asset).or_default() -= quantity.minor_units();
         }
+        match balance.into_iter().find(|(_, sum)| *sum != 0) {
+            None => Ok(made),
+            Some((asset, sum)) => {
+                Err(Violation::new(Property::Conservation, format!("{id} makes {sum} of {asset} from nothing")))
+            }
+        }
+    }
+
+    fn unmake(&mut self, made: Made) {
+        for output in made.created {
+            self.take(&output);
+        }
+        for (output, contract) in made.consumed {
+            self.spent.remove(&output);
+            self.put(output, contract);
+        }
+        for (asset, quantity) in made.supply {
+            *self.supply.entry(asset).or_default() -= quantity.minor_units();
+        }
+    }
+
+    fn put(&mut self, output: OutputId, contract: Contract) {
+        self.unspent.insert(&output);
+        add(&mut self.sums, &contract, 1);
+        self.held.entry(contract.holder()).or_default().insert(output);
+        self.live.insert(output, contract);
+    }
+
+    fn take(&mut self, output: &OutputId) -> Option<Contract> {
+        let contract = self.live.remove(output)?;
+        self.unspent.remove(output);
+        add(&mut self.sums, &contract, -1);
+        if let Some(held) = self.held.get_mut(&contract.holder()) {
+            held.remove(output);
+        }
+        Some(contract)
     }
 
     /// Adds a leaf to the log; two neighbouring subtrees of one size become one.
@@ -240,52 +350,83 @@ impl Model {
         }
     }
 
-    fn check_head(&self, head: &Head) -> Result<(), String> {
+    fn check_head(&self, head: &Head) -> Result<(), Violation> {
         let roots = self.peaks.iter().rev().map(|(_, root)| *root);
         let root = roots.reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root);
-        if (head.size, head.log_root) != (self.size(), root) {
-            return Err(format!(
-                "the head names {} leaves under {}, not {} under {root}",
-                head.size,
-                head.log_root,
-                self.size()
-            ));
+        let size = self.sequence();
+        if (head.size, head.log_root) != (size, root) {
+            let what = format!("the head names {} leaves under {}, not {size} under {root}", head.size, head.log_root);
+            return Err(Violation::new(Property::AppendOnly, what));
         }
-        let mut unspent = UnspentDigest::default();
-        self.live.keys().for_each(|id| unspent.insert(id));
-        if head.unspent != unspent {
-            return Err(format!("the head's digest of unspent outputs is {}, not {unspent}", head.unspent));
+        if head.unspent != self.unspent {
+            let what = format!("the head's digest of unspent outputs is {}, not {}", head.unspent, self.unspent);
+            return Err(Violation::new(Property::Outcomes, what));
         }
         Ok(())
     }
 
-    /// Invariants 3 and 4, where nobody has a grant: nothing is below zero, and there is what was issued.
-    fn check_values(&self) -> Result<(), String> {
-        let mut sums: BTreeMap<AssetType, i128> = BTreeMap::new();
-        for (asset, quantity) in self.live.values().filter_map(Contract::value) {
-            if !quantity.is_positive() {
-                return Err(format!("invariant 4: somebody holds {quantity} of {asset}"));
-            }
-            *sums.entry(asset).or_default() += quantity.minor_units();
+    /// Everything once more, from nothing: what was kept up to date on the way is what is there.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn check_whole(&self) -> Result<(), Violation> {
+        let mut unspent = UnspentDigest::default();
+        let mut sums = BTreeMap::new();
+        for (id, contract) in &self.live {
+            unspent.insert(id);
+            add(&mut sums, contract, 1);
         }
-        if sums == self.supply { Ok(()) } else { Err(format!("invariant 3: {sums:?} of {:?} are there", self.supply)) }
+        let same = |left: &BTreeMap<AssetType, i128>, right: &BTreeMap<AssetType, i128>| {
+            let there = |sums: &BTreeMap<AssetType, i128>| -> BTreeMap<AssetType, i128> {
+                sums.iter().filter(|(_, sum)| **sum != 0).map(|(asset, sum)| (*asset, *sum)).collect()
+            };
+            there(left) == there(right)
+        };
+        if !same(&sums, &self.supply) || !same(&sums, &self.sums) {
+            let what = format!("{sums:?} are there, and {:?} were issued", self.supply);
+            return Err(Violation::new(Property::Conservation, what));
+        }
+        if self.head.is_some_and(|head| head.unspent != unspent) {
+            return Err(Violation::new(Property::Outcomes, "the live outputs do not lead to the last head's digest"));
+        }
+        Ok(())
     }
+}
 
-    /// Reads that reflect this head (`None`: the empty ledger) must have found what is there now.
-    #[must_use]
-    pub fn check_reads(&self, head: Option<&Head>, operations: &[Operation]) -> Vec<String> {
-        let mut faults = Vec::new();
-        for operation in operations {
-            let Call::Read { party, head: Some(found), outputs } = &operation.call else { continue };
-            if found.batch != head.map_or(0, |head| head.batch) {
-                continue;
-            }
-            let held = self.live.iter().filter(|(_, contract)| contract.holder() == *party).map(|(id, _)| *id);
-            if head.is_some_and(|head| head != found) || held.collect::<BTreeSet<_>>() != *outputs {
-                faults.push(format!("a read of {party:?} found {outputs:?} at {found:?}, which was never so"));
-            }
-        }
-        faults
+fn add(sums: &mut BTreeMap<AssetType, i128>, contract: &Contract, sign: i128) {
+    if let Some((asset, quantity)) = contract.value() {
+        *sums.entry(asset).or_default() += sign * quantity.minor_units();
+    }
+}
+
+fn is_signed(transaction: &Transaction) -> bool {
+    let Transaction { body, signatures } = transaction;
+    let message = transaction_message(&body.id(), body.atomic.as_ref());
+    body.signers.len() == signatures.len()
+        && body
+            .signers
+            .iter()
+            .zip(signatures)
+            .all(|(signer, signature)| Claim { signer: *signer, message, signature: *signature }.holds())
+}
+
+/// Which property a wrong outcome breaks.
+fn broken_by(found: &Outcome, expected: &Outcome, grouped: bool) -> Property {
+    let Outcome::Rejected(reason) = expected else {
+        return if grouped && !found.is_committed() { Property::Atomicity } else { Property::Outcomes };
+    };
+    if !found.is_committed() {
+        return Property::Outcomes;
+    }
+    let is = |reasons: &[&str]| reasons.contains(&reason.name());
+    if is(&["InputSpent", "ReferenceSpent"]) {
+        Property::SingleSpend
+    } else if is(&["InputUnknown", "ReferenceUnknown"]) {
+        Property::KnownInputs
+    } else if is(&["GroupMemberRejected", "GroupMemberSequenced"]) {
+        Property::Atomicity
+    } else {
+        Property::Outcomes
     }
 }
 
@@ -298,9 +439,9 @@ fn expires_at(input: &Input) -> Option<LogTime> {
 
 /// What bars the members of a group that is not here whole: another had been sequenced before. Which one, only its
 /// record says.
-fn barred(unit: &[(&Body, &OutcomeRecord)], record: &OutcomeRecord) -> Option<Rejection> {
-    let group = unit.first()?.0.atomic?;
-    let ids: Vec<TransactionId> = unit.iter().map(|(body, _)| body.id()).collect();
+fn barred(unit: &[Member<'_>], record: &OutcomeRecord) -> Option<Rejection> {
+    let group = unit.first()?.0.body.atomic?;
+    let ids: Vec<TransactionId> = unit.iter().map(|(transaction, _)| transaction.id()).collect();
     if AtomicGroupId::of(&ids) == group {
         return None;
     }

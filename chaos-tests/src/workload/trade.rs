@@ -7,37 +7,110 @@ use ledger::{
     Allocation, AtomicGroupId, Body, Command, Contract, Input, Intent, Leg, LogTime, Movements, Origin, Party,
     Position, Quantity, Signature, Terms, TermsAction, TermsEntry, Transaction, Unlock,
 };
-use seams::Clock;
 
-use super::Market;
-use super::market::Proposal;
-use crate::clock::NodeClock;
+use super::market::{Market, Proposal};
 
 /// How long most transactions stay valid: longer than any simulation, whatever the clocks show.
 const VALIDITY_MILLIS: u64 = 3_600_000;
 
+/// What a client may submit. Where the market has nothing to do it with, something is issued instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// New supply to somebody.
+    Issue,
+    /// A register's position is replaced.
+    Register,
+    /// A payment out of the one position that everybody pays from.
+    Hot,
+    /// A payment.
+    Transfer,
+    /// Two payments of one position.
+    DoubleSpend,
+    /// A part of a swap is locked to its terms.
+    Propose,
+    /// A swap is accepted and settled.
+    Settle,
+    /// A locked part is withdrawn, rejected or expired.
+    TakeBack,
+    /// Two payments that happen together or not at all.
+    Group,
+    /// A command, whose inputs are chosen at its place in the order.
+    Command,
+    /// A payment that nobody signed.
+    Forgery,
+}
+
+/// How often each kind is drawn, of 31 times.
+const MIX: [Kind; 31] = [
+    Kind::Issue,
+    Kind::Issue,
+    Kind::Register,
+    Kind::Register,
+    Kind::Hot,
+    Kind::Hot,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::Transfer,
+    Kind::DoubleSpend,
+    Kind::DoubleSpend,
+    Kind::DoubleSpend,
+    Kind::Propose,
+    Kind::Propose,
+    Kind::Propose,
+    Kind::Settle,
+    Kind::Settle,
+    Kind::Settle,
+    Kind::TakeBack,
+    Kind::TakeBack,
+    Kind::Group,
+    Kind::Group,
+    Kind::Command,
+    Kind::Command,
+    Kind::Command,
+    Kind::Forgery,
+];
+
 impl Market {
     /// What a client submits next: one submission, or several that race each other.
-    pub(super) fn draw(&self) -> Vec<Vec<Transaction>> {
-        let drawn = match self.world.between(0..=99) {
-            0..=9 => None,
-            10..=44 => self.transfer().map(|transfer| vec![vec![self.sign(transfer)]]),
-            45..=54 => self.double_spend(),
-            55..=64 => self.propose().map(|proposal| vec![vec![self.sign(proposal)]]),
-            65..=74 => self.settle().map(|settlement| vec![vec![self.sign(settlement)]]),
-            75..=79 => self.take_back().map(|returned| vec![vec![self.sign(returned)]]),
-            80..=87 => self.group(),
-            88..=97 => Some(vec![vec![self.sign(self.command())]]),
-            _ => self.transfer().map(|transfer| vec![vec![self.sign_falsely(transfer)]]),
+    #[must_use]
+    pub fn draw(&self) -> Vec<Vec<Transaction>> {
+        self.draw_of(&MIX)
+    }
+
+    /// The same, of these kinds only: one that is there several times is drawn as often.
+    #[must_use]
+    pub fn draw_of(&self, kinds: &[Kind]) -> Vec<Vec<Transaction>> {
+        let single = |body: Option<Body>| body.map(|body| vec![vec![self.sign(body)]]);
+        let drawn = match self.dice.pick(kinds).copied().unwrap_or(Kind::Issue) {
+            Kind::Issue => None,
+            Kind::Register => self.replace_register().map(|write| vec![vec![write]]),
+            Kind::Hot => self.settle_hot().map(|settlement| vec![vec![settlement]]),
+            Kind::Transfer => single(self.transfer()),
+            Kind::DoubleSpend => self.double_spend(),
+            Kind::Propose => single(self.propose()),
+            Kind::Settle => single(self.settle()),
+            Kind::TakeBack => single(self.take_back()),
+            Kind::Group => self.group(),
+            Kind::Command => single(Some(self.command())),
+            Kind::Forgery => self.transfer().map(|transfer| vec![vec![self.sign_falsely(transfer)]]),
         };
         drawn.unwrap_or_else(|| vec![vec![self.issue()]])
     }
 
     /// Issues to somebody.
-    pub(super) fn issue(&self) -> Transaction {
+    pub fn issue(&self) -> Transaction {
+        self.issue_to(self.some_party(), Quantity::new(i128::from(self.dice.between(100..=10_000))))
+    }
+
+    /// Issues some asset.
+    pub(super) fn issue_to(&self, owner: Party, quantity: Quantity) -> Transaction {
         let asset = self.some_asset();
-        let quantity = Quantity::new(i128::from(self.world.between(100..=10_000)));
-        let position = Position { asset, owner: self.some_party(), quantity };
+        let position = Position { asset, owner, quantity };
         self.sign(self.body(
             vec![asset.issuer],
             Intent::Movements(Movements {
@@ -46,6 +119,29 @@ impl Market {
                 ..Movements::default()
             }),
         ))
+    }
+
+    /// Replaces a register's position by another: at most one that names the same position wins.
+    fn replace_register(&self) -> Option<Transaction> {
+        let (origin, position) = self.some_register()?;
+        let outputs = vec![Contract::Position(position)];
+        let movements = Movements { inputs: vec![spend(origin, position)], outputs, ..Movements::default() };
+        let transaction = self.sign(self.body(vec![position.owner], Intent::Movements(movements)));
+        self.compete(transaction.id(), position);
+        Some(transaction)
+    }
+
+    /// Pays somebody one unit out of the one position that everybody is paid from.
+    fn settle_hot(&self) -> Option<Transaction> {
+        let (origin, position) = self.hot_position()?;
+        let one = Quantity::new(1);
+        let rest = Position { quantity: position.quantity.checked_sub(one)?, ..position };
+        let paid = Position { owner: self.some_party(), quantity: one, ..position };
+        let outputs = vec![Contract::Position(rest), Contract::Position(paid)];
+        let movements = Movements { inputs: vec![spend(origin, position)], outputs, ..Movements::default() };
+        let transaction = self.sign(self.body(vec![position.owner], Intent::Movements(movements)));
+        self.compete(transaction.id(), rest);
+        Some(transaction)
     }
 
     fn transfer(&self) -> Option<Body> {
@@ -64,7 +160,7 @@ impl Market {
 
     fn part_of(&self, quantity: Quantity) -> Quantity {
         let whole = u64::try_from(quantity.minor_units()).unwrap_or(1).max(1);
-        Quantity::new(i128::from(self.world.between(1..=whole)))
+        Quantity::new(i128::from(self.dice.between(1..=whole)))
     }
 
     /// Two that spend one position; at most one can win.
@@ -81,13 +177,13 @@ impl Market {
         let counterparty = self.some_other(payer);
         let asset = self.some_asset();
         let quantity = self.part_of(position.quantity);
-        let wanted = Quantity::new(i128::from(self.world.between(1..=50)));
+        let wanted = Quantity::new(i128::from(self.dice.between(1..=50)));
         let legs = vec![
             Leg { payer, receiver: counterparty, asset: position.asset, quantity },
             Leg { payer: counterparty, receiver: payer, asset, quantity: wanted },
         ];
         let terms = Terms { legs, nonce: self.next_nonce() };
-        let lifetime = self.world.pick(&[2_000, 10_000, VALIDITY_MILLIS]).copied().unwrap_or(VALIDITY_MILLIS);
+        let lifetime = self.dice.pick(&[2_000, 10_000, VALIDITY_MILLIS]).copied().unwrap_or(VALIDITY_MILLIS);
         let allocation = Allocation {
             terms: terms.id(),
             leg: 0,
@@ -135,7 +231,7 @@ impl Market {
     fn take_back(&self) -> Option<Body> {
         let Proposal { terms, origin, allocation } = self.some_proposal()?;
         let counterparty = terms.legs.first()?.receiver;
-        let (unlock, signers) = match self.world.between(0..=2) {
+        let (unlock, signers) = match self.dice.between(0..=2) {
             0 => (Unlock::Withdraw, vec![allocation.payer]),
             1 => (Unlock::Reject, vec![counterparty]),
             _ => (Unlock::Expire, Vec::new()),
@@ -154,7 +250,7 @@ impl Market {
     /// Two transfers that happen together or not at all; in half the cases the second spends what the first creates.
     fn group(&self) -> Option<Vec<Vec<Transaction>>> {
         let first = self.transfer()?;
-        let second = if self.world.chance(500) { self.pass_on(&first)? } else { self.transfer()? };
+        let second = if self.dice.chance(500) { self.pass_on(&first)? } else { self.transfer()? };
         let mut bodies = vec![first, second];
         let group = AtomicGroupId::of(&bodies.iter().map(Body::id).collect::<Vec<_>>());
         bodies.iter_mut().for_each(|body| body.atomic = Some(group));
@@ -173,8 +269,8 @@ impl Market {
         let from = self.some_party();
         let to = self.some_other(from);
         let (asset, other) = (self.some_asset(), self.some_asset());
-        let quantity = |max: u64| Quantity::new(i128::from(self.world.between(1..=max)));
-        if self.world.chance(700) {
+        let quantity = |max: u64| Quantity::new(i128::from(self.dice.between(1..=max)));
+        if self.dice.chance(700) {
             let command = Command::Transfer { asset, from, to, quantity: quantity(500) };
             return self.body(vec![from], Intent::Command(command));
         }
@@ -186,14 +282,14 @@ impl Market {
 
     fn body(&self, mut signers: Vec<Party>, intent: Intent) -> Body {
         signers.sort_unstable();
-        let short = self.world.chance(50);
+        let short = self.dice.chance(50);
         Body {
             cluster: self.identity.cluster,
             group: self.identity.group,
             valid_until: self.in_millis(if short { 1_500 } else { VALIDITY_MILLIS }),
             nonce: self.next_nonce(),
             atomic: None,
-            seen_head: if self.world.chance(200) { self.seen() } else { None },
+            seen_head: if self.dice.chance(200) { self.seen() } else { None },
             signers,
             intent,
         }
@@ -201,7 +297,7 @@ impl Market {
 
     /// A time of the client's own clock, which is right.
     fn in_millis(&self, millis: u64) -> LogTime {
-        let now = NodeClock::right(&self.world).unix_millis();
+        let now = self.clock.unix_millis();
         LogTime::from_unix_millis(now.saturating_add(millis))
     }
 

@@ -9,7 +9,9 @@ use anyhow::Context;
 use ledger::ClusterId;
 use ledger::check::LedgerIdentity;
 use ledger::signature::SigningKey;
-use seams::{Address, Compute, Entropy, OsEntropy, SystemClock, TaskGroup, ThreadPool, Transport, offload};
+use seams::{
+    Address, Clock, Compute, Entropy, OsEntropy, ShiftedClock, SystemClock, TaskGroup, ThreadPool, Transport, offload,
+};
 use storage::{KvOptions, KvStore, LogEngine, LogOptions, RocksKv, SegmentLog};
 use tokio::time::{sleep, timeout};
 use validator::{PoolOptions, ServiceOptions};
@@ -199,8 +201,18 @@ async fn start_replica(
     assert!(message_bytes_max < MESSAGE_BYTES_MAX, "what the order sends passes the network");
     let transport: Arc<dyn Transport> = Arc::new(transport.clone());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-    let outside = Outside { transport, compute, clock: Arc::new(SystemClock), entropy, log: disks.log, kv: disks.kv };
+    let outside = Outside { transport, compute, clock: clock(config), entropy, log: disks.log, kv: disks.kv };
     Replica::start(options, outside).await.context("the replica does not start")
+}
+
+fn clock(config: &NodeConfig) -> Arc<dyn Clock> {
+    match config.clock_offset_ms {
+        0 => Arc::new(SystemClock),
+        offset_ms => {
+            tracing::warn!(offset_ms, "the clock is wrong, as the configuration demands: this is for tests");
+            Arc::new(ShiftedClock { offset_ms })
+        }
+    }
 }
 
 fn sequencer_options(config: &NodeConfig) -> sequencer::Options {

@@ -15,4 +15,3 @@ mod any_bytes;
 mod admin;
 mod pruning;
 mod joining;
-mod commands;

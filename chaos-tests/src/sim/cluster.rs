@@ -1,0 +1,413 @@
+//! A cluster of real replicas and validators on simulated machines, which can be crashed and started again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use ledger::check::LedgerIdentity;
+use ledger::entry::ConfigurationChange;
+use ledger::signature::SigningKey;
+use ledger::{ClusterId, Limits, Party};
+use node::gateway::GatewayOptions;
+use node::replica::{Outside, Replica, ReplicaOptions};
+use seams::{Address, Inline, TaskGroup};
+use sequencer::{NodeId, Role};
+use tokio::time::{Instant, sleep};
+use validator::{Announcer, PoolOptions, ServiceOptions, ValidatorService};
+
+use crate::check::Property;
+use crate::dice::lock;
+use crate::sim::clock::NodeClock;
+use crate::sim::disk::Disk;
+use crate::sim::network::Network;
+use crate::sim::observations::Observations;
+use crate::sim::run::PlantedBug;
+use crate::sim::world::{Event, World};
+
+/// How long founding may take, without any fault.
+const FOUNDING_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a node whose disk failed stays down.
+const REPAIR: Duration = Duration::from_millis(500);
+
+/// What a cluster consists of.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Voting nodes.
+    pub nodes: u64,
+    /// Validators besides the nodes.
+    pub validators: u64,
+    /// How wrong clocks may be.
+    pub clock_skew: Duration,
+    /// The log is compacted at so many bytes.
+    pub log_bytes_max: u64,
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// Bundles of one gateway on their way at once: the fewer, the more transactions share one.
+    pub bundles_in_flight_max: usize,
+    /// A flaw of the simulated world, for the tests of the checks.
+    pub bug: Option<PlantedBug>,
+}
+
+/// The cluster. Clones are the same cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    world: World,
+    network: Network,
+    identity: LedgerIdentity,
+    options: ClusterOptions,
+    observations: Observations,
+    nodes: BTreeMap<NodeId, Machine>,
+    validators: Vec<ValidatorMachine>,
+    stopped: Mutex<BTreeMap<NodeId, String>>,
+}
+
+/// A node's machine: what stays when the process is gone, and the process.
+#[derive(Debug)]
+struct Machine {
+    address: Address,
+    key: SigningKey,
+    disk: Disk,
+    clock: Arc<NodeClock>,
+    process: Mutex<Process>,
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    /// Counts starts.
+    life: u64,
+    group: Option<TaskGroup>,
+    replica: Option<Replica>,
+}
+
+#[derive(Debug)]
+struct ValidatorMachine {
+    address: Address,
+    key: SigningKey,
+    clock: Arc<NodeClock>,
+    group: Mutex<Option<TaskGroup>>,
+}
+
+impl Machine {
+    fn process(&self) -> MutexGuard<'_, Process> {
+        lock(&self.process)
+    }
+}
+
+impl Cluster {
+    /// Machines with empty disks; nothing runs yet.
+    #[must_use]
+    pub fn new(world: &World, network: &Network, observations: &Observations, options: ClusterOptions) -> Self {
+        let clock = || Arc::new(NodeClock::new(world, options.clock_skew));
+        let machine = |id: NodeId| Machine {
+            address: Address::new(format!("node-{id}:7000")),
+            key: SigningKey::from_seed(world.key_seed()),
+            disk: Disk::new(world, &format!("node-{id}"), options.bug.filter(|bug| bug.strikes(id))),
+            clock: clock(),
+            process: Mutex::default(),
+        };
+        let validator = |number: u64| ValidatorMachine {
+            address: Address::new(format!("validator-{number}:7000")),
+            key: SigningKey::from_seed(world.key_seed()),
+            clock: clock(),
+            group: Mutex::default(),
+        };
+        Self(Arc::new(Shared {
+            world: world.clone(),
+            network: network.clone(),
+            identity: LedgerIdentity { cluster: ClusterId::of_name("simulated"), group: 0 },
+            nodes: (1..=options.nodes).map(|id| (id, machine(id))).collect(),
+            validators: (1..=options.validators).map(validator).collect(),
+            observations: observations.clone(),
+            stopped: Mutex::default(),
+            options,
+        }))
+    }
+
+    /// Which ledger it keeps.
+    #[must_use]
+    pub fn identity(&self) -> LedgerIdentity {
+        self.0.identity
+    }
+
+    /// The numbers of its nodes.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.0.nodes.keys().copied().collect()
+    }
+
+    /// The keys that sign heads.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Party> {
+        self.0.nodes.values().map(|machine| machine.key.party()).collect()
+    }
+
+    fn machine(&self, id: NodeId) -> &Machine {
+        self.0.nodes.get(&id).expect("the cluster has this node")
+    }
+
+    /// Where a node listens.
+    #[must_use]
+    pub fn address(&self, id: NodeId) -> &Address {
+        &self.machine(id).address
+    }
+
+    /// Every address, validators' included.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Address> {
+        let validators = self.0.validators.iter().map(|validator| validator.address.clone());
+        self.0.nodes.values().map(|machine| machine.address.clone()).chain(validators).collect()
+    }
+
+    /// A node's disk.
+    #[must_use]
+    pub fn disk(&self, id: NodeId) -> &Disk {
+        &self.machine(id).disk
+    }
+
+    /// A node's wall clock.
+    #[must_use]
+    pub fn clock(&self, id: NodeId) -> &Arc<NodeClock> {
+        &self.machine(id).clock
+    }
+
+    /// The replica that runs on a node, with the group of its tasks.
+    #[must_use]
+    pub fn replica(&self, id: NodeId) -> Option<(TaskGroup, Replica)> {
+        let process = self.machine(id).process();
+        process.group.clone().zip(process.replica.clone())
+    }
+
+    /// The replicas that run.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<(NodeId, Replica)> {
+        let running = |id: NodeId| self.replica(id).map(|(_, replica)| (id, replica));
+        self.nodes().into_iter().filter_map(running).collect()
+    }
+
+    /// Who believes to lead.
+    #[must_use]
+    pub fn leaders(&self) -> Vec<NodeId> {
+        let leads = |replica: &Replica| replica.sequencer().status().role == Role::Leader;
+        self.replicas().into_iter().filter(|(_, replica)| leads(replica)).map(|(id, _)| id).collect()
+    }
+
+    /// Nodes that stopped by themselves and stay down, with their reasons.
+    #[must_use]
+    pub fn stopped(&self) -> BTreeMap<NodeId, String> {
+        lock(&self.0.stopped).clone()
+    }
+
+    /// Starts everything for the first time, and waits until all nodes and validators are registered.
+    pub async fn found(&self) {
+        for id in self.nodes() {
+            self.start(id).await;
+        }
+        (0..self.0.validators.len()).for_each(|number| self.start_validator(number));
+        let members = self.0.nodes.iter().map(|(id, machine)| (*id, machine.address.clone())).collect();
+        let Some((group, replica)) = self.replica(1) else { return };
+        let founder = replica.clone();
+        let founded = group.spawn(async move { founder.initialize(members).await }).await;
+        if !matches!(founded, Ok(Ok(()))) {
+            self.0.world.violation(Property::Recovery, format!("the cluster cannot be founded: {founded:?}"));
+            return;
+        }
+        let deadline = Instant::now() + FOUNDING_PATIENCE;
+        let keys: Vec<Party> = self.0.validators.iter().map(|validator| validator.key.party()).collect();
+        if !keys.is_empty() {
+            let change = ConfigurationChange::AddValidators(keys);
+            let added = group.spawn(async move { replica.configure(change, deadline).await }).await;
+            if !matches!(added, Ok(Ok(()))) {
+                self.0.world.violation(Property::Recovery, format!("the validators cannot be added: {added:?}"));
+            }
+        }
+        let complete = |replica: &Replica| replica.state().configuration().nodes.len() == self.0.nodes.len();
+        while !self.replicas().iter().all(|(_, replica)| complete(replica)) {
+            if Instant::now() > deadline {
+                return self.0.world.violation(Property::Recovery, "the nodes do not register");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn replica_options(&self, id: NodeId) -> ReplicaOptions {
+        let options = &self.0.options;
+        let sequencer = sequencer::Options {
+            heartbeat: options.heartbeat,
+            election_timeout_min: options.heartbeat * 4,
+            election_timeout_max: options.heartbeat * 9,
+            append_timeout: Duration::from_secs(1),
+            snapshot_piece_timeout: Duration::from_secs(1),
+            snapshot_install_timeout: Duration::from_secs(3),
+            snapshot_piece_bytes: 16 * 1024,
+            append_bytes_max: 16 * 1024,
+            apply_entries_max: 16,
+            cache_bytes_max: 8 * 1024,
+            log_bytes_max: options.log_bytes_max,
+            log_bytes_keep: options.log_bytes_max / 4,
+            ..sequencer::Options::new(id)
+        };
+        let gateway = GatewayOptions {
+            bundle_transactions_max: 8,
+            bundles_in_flight_max: options.bundles_in_flight_max,
+            forward_timeout: Duration::from_millis(500),
+            ..GatewayOptions::default()
+        };
+        let pool = PoolOptions {
+            call_timeout: Duration::from_millis(500),
+            certify_timeout: Duration::from_secs(2),
+            probation_max: Duration::from_secs(2),
+            ..PoolOptions::default()
+        };
+        let key = self.machine(id).key;
+        let (identity, validation) = (self.0.identity, ServiceOptions::default());
+        ReplicaOptions { identity, key, sequencer, gateway, pool, validation }
+    }
+
+    /// Starts a node on its disk, where it does not run; ends when it listens, or when it was crashed meanwhile.
+    pub async fn start(&self, id: NodeId) {
+        let machine = self.machine(id);
+        let group = TaskGroup::new();
+        let life = {
+            let mut process = machine.process();
+            if process.group.is_some() {
+                return;
+            }
+            process.life += 1;
+            process.group = Some(group.clone());
+            process.life
+        };
+        self.0.world.record(&Event::Started(&machine.address));
+        let (log, kv) = machine.disk.open();
+        let outside = Outside {
+            transport: self.0.network.endpoint(machine.address.clone()),
+            compute: Arc::new(Inline),
+            clock: machine.clock.clone(),
+            entropy: Arc::new(self.0.world.branch()),
+            log,
+            kv,
+        };
+        let started = group.spawn(Replica::start(self.replica_options(id), outside)).await;
+        match started {
+            Ok(Ok(replica)) => self.listen(id, life, &group, replica),
+            Ok(Err(fault)) => self.ended(id, life, &format!("it does not start: {fault}")),
+            Err(ended) if ended.is_panic() => self.ended(id, life, "it panicked"),
+            Err(_crashed) => {}
+        }
+    }
+
+    fn listen(&self, id: NodeId, life: u64, group: &TaskGroup, replica: Replica) {
+        let machine = self.machine(id);
+        {
+            let mut process = machine.process();
+            if process.life != life || process.group.is_none() {
+                return;
+            }
+            process.replica = Some(replica.clone());
+        }
+        self.0.network.join(machine.address.clone(), group.clone(), Arc::new(replica.clone()));
+        drop(group.spawn(self.0.observations.clone().follow(id, replica.clone())));
+        let failed = group.spawn(async move { replica.failed().await });
+        let cluster = self.clone();
+        drop(tokio::spawn(async move {
+            if let Ok(reason) = failed.await {
+                cluster.ended(id, life, &reason);
+            }
+        }));
+    }
+
+    /// A node ended by itself. After a failure of its disk it comes back; otherwise something is wrong with it.
+    fn ended(&self, id: NodeId, life: u64, reason: &str) {
+        let machine = self.machine(id);
+        if machine.process().life != life {
+            return;
+        }
+        let disk_failed = machine.disk.temper().has_failed();
+        self.crash(id);
+        if disk_failed {
+            let cluster = self.clone();
+            drop(tokio::spawn(async move {
+                sleep(REPAIR).await;
+                cluster.start(id).await;
+            }));
+        } else {
+            self.0.world.violation(Property::Soundness, format!("node {id} stopped: {reason}"));
+            lock(&self.0.stopped).insert(id, reason.to_owned());
+        }
+    }
+
+    /// Ends a node at once, as a power cut does. False where it does not run.
+    pub fn crash(&self, id: NodeId) -> bool {
+        let machine = self.machine(id);
+        let group = {
+            let mut process = machine.process();
+            process.replica = None;
+            process.group.take()
+        };
+        let Some(group) = group else { return false };
+        self.0.world.record(&Event::Crashed(&machine.address));
+        group.abort_all();
+        self.0.network.leave(&machine.address);
+        machine.disk.cut_power();
+        true
+    }
+
+    /// How many validators there are besides the nodes.
+    #[must_use]
+    pub fn validators(&self) -> usize {
+        self.0.validators.len()
+    }
+
+    /// Starts a validator, where it does not run.
+    pub fn start_validator(&self, number: usize) {
+        let Some(machine) = self.0.validators.get(number) else { return };
+        let mut running = lock(&machine.group);
+        if running.is_some() {
+            return;
+        }
+        let group = TaskGroup::new();
+        self.0.world.record(&Event::Started(&machine.address));
+        let (identity, key) = (self.0.identity, machine.key);
+        let service = ValidatorService::new(ServiceOptions::default(), identity, Limits::V1, key, Arc::new(Inline));
+        let announcer = Announcer {
+            identity,
+            key,
+            address: machine.address.clone(),
+            nodes: self.0.nodes.values().map(|node| node.address.clone()).collect(),
+            transport: self.0.network.endpoint(machine.address.clone()),
+            clock: machine.clock.clone(),
+        };
+        self.0.network.join(machine.address.clone(), group.clone(), Arc::new(service));
+        drop(group.spawn(announcer.run()));
+        *running = Some(group);
+    }
+
+    /// Ends a validator at once.
+    pub fn crash_validator(&self, number: usize) {
+        let Some(machine) = self.0.validators.get(number) else { return };
+        if let Some(group) = lock(&machine.group).take() {
+            self.0.world.record(&Event::Crashed(&machine.address));
+            group.abort_all();
+            self.0.network.leave(&machine.address);
+        }
+    }
+
+    /// Starts whatever does not run, except nodes that stopped by themselves.
+    pub async fn start_all(&self) {
+        let stopped = self.stopped();
+        for id in self.nodes().into_iter().filter(|id| !stopped.contains_key(id)) {
+            self.start(id).await;
+        }
+        (0..self.validators()).for_each(|number| self.start_validator(number));
+    }
+
+    /// Ends everything.
+    pub fn end(&self) {
+        for id in self.nodes() {
+            self.crash(id);
+        }
+        (0..self.validators()).for_each(|number| self.crash_validator(number));
+    }
+}

@@ -1,0 +1,142 @@
+//! Disks in memory that know what was synced: a power cut keeps that, and of the rest some beginning.
+//!
+//! A [`Disk`] is what stays when its node is gone. Opening it gives engines for one life of the node; a power cut ends
+//! that life, and what still holds an engine of it is told [`StorageFault::Stopped`].
+
+mod log;
+mod kv;
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use storage::{KvStore, LogEngine, LogOp, MetaKey};
+
+pub use kv::KvMedium;
+pub use log::LogMedium;
+
+use crate::dice::lock;
+use crate::sim::run::PlantedBug;
+use crate::sim::world::{Event, World};
+
+/// What a node writes to. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    world: World,
+    name: String,
+    log: LogMedium,
+    kv: KvMedium,
+}
+
+/// What is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Whatever.
+    AnyWrite,
+    /// A vote.
+    Vote,
+    /// The log loses its end or its beginning.
+    Cut,
+}
+
+/// How a disk behaves; shared with the disk, so that the nemesis can change it.
+#[derive(Debug, Clone)]
+pub struct DiskTemper(Arc<Mutex<Temper>>);
+
+#[derive(Debug, Clone)]
+struct Temper {
+    sync: RangeInclusive<Duration>,
+    /// Writes and syncs until the disk fails, if it is to fail.
+    fails_after: Option<u64>,
+}
+
+impl DiskTemper {
+    fn new() -> Self {
+        let sync = Duration::from_millis(1)..=Duration::from_millis(3);
+        Self(Arc::new(Mutex::new(Temper { sync, fails_after: None })))
+    }
+
+    /// How long syncs of the log take from now on.
+    pub fn set_sync(&self, sync: RangeInclusive<Duration>) {
+        lock(&self.0).sync = sync;
+    }
+
+    /// The disk fails for good after so many more writes; a restart of its node finds it working.
+    pub fn fail_after(&self, operations: u64) {
+        lock(&self.0).fails_after = Some(operations);
+    }
+
+    /// True where the disk has failed since its node started.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        lock(&self.0).fails_after == Some(0)
+    }
+
+    fn repair(&self) {
+        lock(&self.0).fails_after = None;
+    }
+
+    fn sync(&self) -> RangeInclusive<Duration> {
+        lock(&self.0).sync.clone()
+    }
+
+    /// Counts one write; false where it fails.
+    fn takes_write(&self) -> bool {
+        match &mut lock(&self.0).fails_after {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                *left > 0
+            }
+        }
+    }
+}
+
+impl Disk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new(world: &World, name: &str, bug: Option<PlantedBug>) -> Self {
+        let temper = DiskTemper::new();
+        let log = LogMedium::new(world, &format!("{name}/log"), &temper, bug);
+        let kv = KvMedium::new(world, &format!("{name}/kv"), &temper, bug);
+        Self { world: world.clone(), name: name.to_owned(), log, kv }
+    }
+
+    /// How it behaves.
+    #[must_use]
+    pub fn temper(&self) -> &DiskTemper {
+        self.log.temper()
+    }
+
+    /// The engines for a new life of the node.
+    #[must_use]
+    pub fn open(&self) -> (Arc<dyn LogEngine>, Arc<dyn KvStore>) {
+        self.temper().repair();
+        (self.log.open(), self.kv.open())
+    }
+
+    /// True while such a thing was written and is not synced: the best moments to cut the power.
+    #[must_use]
+    pub fn has_unsynced(&self, moment: Moment) -> bool {
+        match moment {
+            Moment::AnyWrite => self.log.has_unsynced(|_| true) || self.kv.has_unsynced(),
+            Moment::Vote => self.log.has_unsynced(|op| matches!(op, LogOp::PutMeta { key: MetaKey::Vote, .. })),
+            Moment::Cut => self.log.has_unsynced(|op| matches!(op, LogOp::TruncateFrom(_) | LogOp::PurgeThrough(_))),
+        }
+    }
+
+    /// Cuts the power: what was synced stays, and of what was written after it a beginning of random length.
+    pub fn cut_power(&self) {
+        let log = self.log.cut_power();
+        let kv = self.kv.cut_power();
+        let (kept, lost) = (log.0 + kv.0, log.1 + kv.1);
+        self.world.record(&Event::PowerLost { disk: &self.name, kept, lost });
+    }
+}
+
+/// How many of `written` things survive without having been synced.
+fn survivors(world: &World, written: usize) -> usize {
+    let written = u64::try_from(written).expect("counts fit in 64 bits");
+    usize::try_from(world.between(0..=written)).expect("not more than there were")
+}

@@ -1,0 +1,287 @@
+//! Simulated tables: writes are seen at once and durable after a sync; a snapshot is one file.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use borsh::BorshDeserialize;
+use bytes::Bytes;
+use storage::kv::SNAPSHOTS_KEPT;
+use storage::{FileEntry, KvBatch, KvOp, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
+
+use super::{DiskTemper, survivors};
+use crate::dice::lock;
+use crate::sim::run::PlantedBug;
+use crate::sim::world::World;
+
+/// The only file of a snapshot: borsh of the rows, in the order of tables and keys.
+const CONTENT: &str = "content";
+
+type Rows = BTreeMap<(Table, Bytes), Bytes>;
+
+/// What tables are written on. Clones are the same medium.
+#[derive(Debug, Clone)]
+pub struct KvMedium {
+    world: World,
+    name: Arc<str>,
+    temper: DiskTemper,
+    bug: Option<PlantedBug>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Counts power cuts and openings: an engine of an earlier life is dead.
+    life: u64,
+    durable: Rows,
+    /// `durable` after everything that was written since.
+    written: Rows,
+    unsynced: Vec<KvBatch>,
+    snapshots: VecDeque<Arc<Snapshot>>,
+}
+
+fn write(rows: &mut Rows, batch: &KvBatch) {
+    for op in batch.ops() {
+        match op {
+            KvOp::Put { table, key, value } => drop(rows.insert((*table, key.clone()), value.clone())),
+            KvOp::Delete { table, key } => drop(rows.remove(&(*table, key.clone()))),
+        }
+    }
+}
+
+impl KvMedium {
+    /// An empty medium.
+    #[must_use]
+    pub fn new(world: &World, name: &str, temper: &DiskTemper, bug: Option<PlantedBug>) -> Self {
+        let state = Arc::default();
+        Self { world: world.clone(), name: name.into(), temper: temper.clone(), bug, state }
+    }
+
+    /// An engine for a new life.
+    #[must_use]
+    pub fn open(&self) -> Arc<dyn KvStore> {
+        let mut state = self.state();
+        state.life += 1;
+        Arc::new(Engine { medium: self.clone(), life: state.life })
+    }
+
+    /// Ends the present life; gives how many unsynced writes survived and how many did not.
+    pub fn cut_power(&self) -> (usize, usize) {
+        let mut state = self.state();
+        state.life += 1;
+        let unsynced = std::mem::take(&mut state.unsynced);
+        let kept = survivors(&self.world, unsynced.len());
+        for batch in unsynced.iter().take(kept) {
+            write(&mut state.durable, batch);
+        }
+        state.written = state.durable.clone();
+        (kept, unsynced.len() - kept)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn has_unsynced(&self) -> bool {
+        !self.state().unsynced.is_empty()
+    }
+
+    fn has(&self, bug: PlantedBug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    fn mismatch(&self, detail: impl Into<String>) -> StorageFault {
+        StorageFault::SnapshotMismatch { detail: format!("{}: {}", self.name, detail.into()) }
+    }
+}
+
+/// The tables in one life of their node.
+#[derive(Debug)]
+struct Engine {
+    medium: KvMedium,
+    life: u64,
+}
+
+impl Engine {
+    fn living(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
+        living(&self.medium, self.life)
+    }
+
+    fn writing(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
+        if self.medium.temper.takes_write() { self.living() } else { Err(StorageFault::Stopped) }
+    }
+}
+
+fn living(medium: &KvMedium, life: u64) -> Result<MutexGuard<'_, State>, StorageFault> {
+    let state = medium.state();
+    let dead = state.life != life || medium.temper.has_failed();
+    if dead { Err(StorageFault::Stopped) } else { Ok(state) }
+}
+
+impl KvStore for Engine {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageFault> {
+        Ok(self.living()?.written.get(&(table, Bytes::copy_from_slice(key))).cloned())
+    }
+
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageFault> {
+        keys.iter().map(|key| self.get(table, key)).collect()
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StorageFault> {
+        let state = self.living()?;
+        let start = (table, Bytes::copy_from_slice(from.max(prefix)));
+        let rows = state.written.range(start..);
+        let rows = rows.take_while(|((found, key), _)| *found == table && key.starts_with(prefix));
+        Ok(rows.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn write(&self, batch: KvBatch) -> Result<(), StorageFault> {
+        let batch = if self.medium.has(PlantedBug::LoseLiveOutput) { without_a_live_output(batch) } else { batch };
+        let mut state = self.writing()?;
+        write(&mut state.written, &batch);
+        state.unsynced.push(batch);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StorageFault> {
+        let mut state = self.writing()?;
+        for batch in std::mem::take(&mut state.unsynced) {
+            write(&mut state.durable, &batch);
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, label: Bytes) -> Result<Arc<dyn SnapshotSource>, StorageFault> {
+        let mut state = self.writing()?;
+        let forgets = self.medium.has(PlantedBug::SnapshotForgetsTransactions);
+        let kept = state.written.iter().filter(|((table, _), _)| !(forgets && *table == Table::Transactions));
+        let snapshot = Arc::new(Snapshot::of(label, kept));
+        state.snapshots.push_back(Arc::clone(&snapshot));
+        if state.snapshots.len() > SNAPSHOTS_KEPT {
+            state.snapshots.pop_front();
+        }
+        Ok(snapshot)
+    }
+
+    fn newest_checkpoint(&self) -> Result<Option<Arc<dyn SnapshotSource>>, StorageFault> {
+        let newest = self.living()?.snapshots.back().cloned();
+        Ok(newest.map(|newest| -> Arc<dyn SnapshotSource> { newest }))
+    }
+
+    fn begin_restore(&self, manifest: Manifest) -> Result<Box<dyn SnapshotSink>, StorageFault> {
+        drop(self.writing()?);
+        let length = |file: &FileEntry| usize::try_from(file.length()).unwrap_or(usize::MAX);
+        let files = manifest.files().iter().map(|file| (file.name().to_owned(), vec![0; length(file)])).collect();
+        Ok(Box::new(Sink { medium: self.medium.clone(), life: self.life, manifest, files }))
+    }
+
+    fn bytes_on_disk(&self) -> Result<u64, StorageFault> {
+        let bytes: usize = self.living()?.written.iter().map(|((_, key), value)| key.len() + value.len()).sum();
+        Ok(u64::try_from(bytes).expect("lengths fit in 64 bits"))
+    }
+}
+
+/// The batch without one of the outputs that it puts, and without its row among its owner's, whose key ends with its
+/// name.
+fn without_a_live_output(batch: KvBatch) -> KvBatch {
+    let live = |op: &KvOp| match op {
+        KvOp::Put { table: Table::Live, key, .. } => Some(key.clone()),
+        KvOp::Put { .. } | KvOp::Delete { .. } => None,
+    };
+    // the first by name: the order of the batch is that of a hash map
+    let lost = batch.ops().iter().filter_map(live).min();
+    let mut rest = KvBatch::new();
+    for op in batch.ops().iter().cloned() {
+        match op {
+            KvOp::Put { table: Table::Live | Table::Owners, key, .. }
+                if lost.as_ref().is_some_and(|lost| key.ends_with(lost)) => {}
+            KvOp::Put { table, key, value } => drop(rest.put(table, key, value)),
+            KvOp::Delete { table, key } => drop(rest.delete(table, key)),
+        }
+    }
+    rest
+}
+
+/// A copy of all rows.
+#[derive(Debug)]
+struct Snapshot {
+    manifest: Manifest,
+    content: Bytes,
+}
+
+impl Snapshot {
+    fn of<'a>(label: Bytes, rows: impl Iterator<Item = (&'a (Table, Bytes), &'a Bytes)>) -> Self {
+        let rows: Vec<(String, Vec<u8>, Vec<u8>)> =
+            rows.map(|((table, key), value)| (table.name().to_owned(), key.to_vec(), value.to_vec())).collect();
+        let content = Bytes::from(borsh::to_vec(&rows).expect("encoding into memory cannot fail"));
+        let length = u64::try_from(content.len()).expect("lengths fit in 64 bits");
+        let file = FileEntry::new(CONTENT, length, blake3::hash(&content)).expect("the name is plain");
+        let manifest = Manifest::new(label, vec![file]).expect("there is one file");
+        Self { manifest, content }
+    }
+}
+
+fn rows(content: &[u8]) -> Option<Rows> {
+    let rows: Vec<(String, Vec<u8>, Vec<u8>)> = BorshDeserialize::try_from_slice(content).ok()?;
+    let table = |name: &str| Table::ALL.into_iter().find(|table| table.name() == name);
+    rows.into_iter().map(|(name, key, value)| Some(((table(&name)?, key.into()), value.into()))).collect()
+}
+
+impl SnapshotSource for Snapshot {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn read(&self, file: &str, offset: u64, length: usize) -> Result<Bytes, StorageFault> {
+        if file != CONTENT {
+            return Err(StorageFault::SnapshotMismatch { detail: format!("there is no file {file}") });
+        }
+        let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(self.content.len());
+        let end = begin.saturating_add(length).min(self.content.len());
+        Ok(self.content.slice(begin..end))
+    }
+}
+
+/// A snapshot being taken in.
+#[derive(Debug)]
+struct Sink {
+    medium: KvMedium,
+    life: u64,
+    manifest: Manifest,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl SnapshotSink for Sink {
+    fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> Result<(), StorageFault> {
+        drop(living(&self.medium, self.life)?);
+        let content = self.files.get_mut(file).ok_or_else(|| self.medium.mismatch("an unknown file"))?;
+        let begin = usize::try_from(offset).unwrap_or(usize::MAX);
+        let place = content.get_mut(begin..begin.saturating_add(bytes.len()));
+        place.ok_or_else(|| self.medium.mismatch("a piece behind the end"))?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), StorageFault> {
+        for file in self.manifest.files() {
+            let content = self.files.get(file.name()).map(Vec::as_slice).unwrap_or_default();
+            if blake3::hash(content) != file.hash() {
+                return Err(self.medium.mismatch("another hash"));
+            }
+        }
+        let content = self.files.get(CONTENT).ok_or_else(|| self.medium.mismatch("no content"))?;
+        let restored = rows(content).ok_or_else(|| self.medium.mismatch("unreadable content"))?;
+        if !self.medium.temper.takes_write() {
+            return Err(StorageFault::Stopped);
+        }
+        let mut state = living(&self.medium, self.life)?;
+        state.unsynced.clear();
+        state.durable = restored.clone();
+        state.written = restored;
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! A simulated log: batches wait for their sync, which takes virtual time, and share it with those that wait too.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use seams::BoxFuture;
+use storage::{LogBatch, LogEngine, LogOp, LogStats, MetaKey, StorageFault};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::{DiskTemper, survivors};
+use crate::dice::lock;
+use crate::sim::run::PlantedBug;
+use crate::sim::world::{Event, World};
+
+/// How much later the flawed disk syncs that acknowledges before it does.
+const LATE_SYNC: Duration = Duration::from_millis(300);
+
+/// What a log is written on. Clones are the same medium.
+#[derive(Debug, Clone)]
+pub struct LogMedium {
+    world: World,
+    name: Arc<str>,
+    temper: DiskTemper,
+    bug: Option<PlantedBug>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Counts power cuts and openings: an engine of an earlier life is dead.
+    life: u64,
+    durable: Content,
+    /// `durable` after everything that is queued.
+    written: Content,
+    queue: VecDeque<Queued>,
+    syncing: bool,
+    stats: LogStats,
+}
+
+#[derive(Debug)]
+struct Queued {
+    batch: LogBatch,
+    done: oneshot::Sender<Result<(), StorageFault>>,
+}
+
+/// A log's entries and metadata.
+#[derive(Debug, Default, Clone)]
+struct Content {
+    /// No entry before this index may be written any more.
+    floor: u64,
+    entries: BTreeMap<u64, Bytes>,
+    meta: BTreeMap<MetaKey, Bytes>,
+}
+
+impl Content {
+    fn bounds(&self) -> Option<(u64, u64)> {
+        Some((*self.entries.first_key_value()?.0, *self.entries.last_key_value()?.0))
+    }
+
+    /// Whether a batch leaves no hole.
+    fn check(&self, batch: &LogBatch) -> Result<(), StorageFault> {
+        let (mut floor, mut bounds) = (self.floor, self.bounds());
+        for op in batch.ops() {
+            match op {
+                LogOp::Put { index, .. } => {
+                    if !bounds.map_or(*index >= floor, |(_, last)| *index == last + 1) {
+                        let (begin, end) = bounds.map_or((floor, floor), |(first, last)| (first, last + 1));
+                        return Err(StorageFault::OutOfOrder { index: *index, begin, end });
+                    }
+                    bounds = Some((bounds.map_or(*index, |(first, _)| first), *index));
+                }
+                LogOp::TruncateFrom(index) => {
+                    let rest = bounds.filter(|(first, _)| first < index);
+                    bounds = rest.map(|(first, last)| (first, last.min(index - 1)));
+                }
+                LogOp::PurgeThrough(index) => {
+                    floor = floor.max(index + 1);
+                    let rest = bounds.filter(|(_, last)| last > index);
+                    bounds = rest.map(|(first, last)| (first.max(index + 1), last));
+                }
+                LogOp::PutMeta { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &LogBatch) {
+        for op in batch.ops() {
+            match op {
+                LogOp::Put { index, record } => drop(self.entries.insert(*index, record.clone())),
+                LogOp::TruncateFrom(index) => drop(self.entries.split_off(index)),
+                LogOp::PurgeThrough(index) => {
+                    self.floor = self.floor.max(index + 1);
+                    self.entries = self.entries.split_off(&(index + 1));
+                }
+                LogOp::PutMeta { key, value } => drop(self.meta.insert(*key, value.clone())),
+            }
+        }
+    }
+}
+
+impl LogMedium {
+    /// An empty medium.
+    #[must_use]
+    pub fn new(world: &World, name: &str, temper: &DiskTemper, bug: Option<PlantedBug>) -> Self {
+        let state = Arc::default();
+        Self { world: world.clone(), name: name.into(), temper: temper.clone(), bug, state }
+    }
+
+    pub(super) fn temper(&self) -> &DiskTemper {
+        &self.temper
+    }
+
+    /// An engine for a new life.
+    #[must_use]
+    pub fn open(&self) -> Arc<dyn LogEngine> {
+        let mut state = self.state();
+        state.life += 1;
+        state.written = state.durable.clone();
+        state.stats = LogStats::default();
+        Arc::new(Engine { medium: self.clone(), life: state.life })
+    }
+
+    /// Ends the present life; gives how many queued batches survived and how many did not.
+    pub fn cut_power(&self) -> (usize, usize) {
+        let mut state = self.state();
+        state.life += 1;
+        state.syncing = false;
+        let waiting = state.queue.len();
+        let kept = survivors(&self.world, waiting);
+        for queued in std::mem::take(&mut state.queue).into_iter().take(kept) {
+            state.make_durable(&queued.batch);
+        }
+        if self.bug == Some(PlantedBug::VoteNotDurable) {
+            state.durable.meta.remove(&MetaKey::Vote);
+        }
+        (kept, waiting - kept)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn has_unsynced(&self, wanted: impl Fn(&LogOp) -> bool) -> bool {
+        self.state().queue.iter().flat_map(|queued| queued.batch.ops()).any(wanted)
+    }
+
+    /// Syncs until nothing waits, or the life ends.
+    async fn sync(self, life: u64) {
+        loop {
+            let group = {
+                let mut state = self.state();
+                if state.life != life || state.queue.is_empty() {
+                    state.syncing &= state.life != life;
+                    return;
+                }
+                state.queue.len()
+            };
+            let late = if self.acknowledges_early() { LATE_SYNC } else { Duration::ZERO };
+            sleep(self.world.pause(&self.temper.sync()) + late).await;
+            let mut state = self.state();
+            if state.life != life {
+                return;
+            }
+            state.stats.syncs += 1;
+            for _ in 0..group {
+                let Some(queued) = state.queue.pop_front() else { break };
+                state.make_durable(&queued.batch);
+                // whoever waited may have gone
+                drop(queued.done.send(Ok(())));
+            }
+            drop(state);
+            self.world.record(&Event::Synced { disk: &self.name, batches: group });
+        }
+    }
+
+    fn acknowledges_early(&self) -> bool {
+        self.bug == Some(PlantedBug::AcknowledgeBeforeSync)
+    }
+}
+
+impl State {
+    fn make_durable(&mut self, batch: &LogBatch) {
+        self.durable.apply(batch);
+        self.stats.batches += 1;
+        self.stats.payload_bytes += u64::try_from(batch.payload_bytes()).expect("lengths fit in 64 bits");
+        let puts = batch.ops().iter().filter(|op| matches!(op, LogOp::Put { .. })).count();
+        self.stats.entries += u64::try_from(puts).expect("counts fit in 64 bits");
+    }
+}
+
+/// The log in one life of its node.
+#[derive(Debug)]
+struct Engine {
+    medium: LogMedium,
+    life: u64,
+}
+
+impl Engine {
+    fn living(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
+        let state = self.medium.state();
+        let dead = state.life != self.life || self.medium.temper.has_failed();
+        if dead { Err(StorageFault::Stopped) } else { Ok(state) }
+    }
+
+    fn queue(&self, batch: LogBatch) -> Result<oneshot::Receiver<Result<(), StorageFault>>, StorageFault> {
+        if !self.medium.temper.takes_write() {
+            return Err(StorageFault::Stopped);
+        }
+        let mut state = self.living()?;
+        state.written.check(&batch)?;
+        state.written.apply(&batch);
+        let (done, durable) = oneshot::channel();
+        state.queue.push_back(Queued { batch, done });
+        if !std::mem::replace(&mut state.syncing, true) {
+            drop(seams::tasks::spawn(self.medium.clone().sync(self.life)));
+        }
+        Ok(durable)
+    }
+}
+
+impl LogEngine for Engine {
+    fn append(&self, batch: LogBatch) -> BoxFuture<'static, Result<(), StorageFault>> {
+        let queued = self.queue(batch);
+        let early = self.medium.acknowledges_early();
+        Box::pin(async move {
+            let durable = queued?;
+            if early {
+                return Ok(());
+            }
+            durable.await.unwrap_or(Err(StorageFault::Stopped))
+        })
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Bytes)>, StorageFault> {
+        let state = self.living()?;
+        let content = if self.medium.acknowledges_early() { &state.written } else { &state.durable };
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        if range.is_empty() {
+            return Ok(found);
+        }
+        for (index, record) in content.entries.range(range) {
+            bytes += record.len();
+            found.push((*index, record.clone()));
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn bounds(&self) -> Result<Option<(u64, u64)>, StorageFault> {
+        Ok(self.living()?.durable.bounds())
+    }
+
+    fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, StorageFault> {
+        Ok(self.living()?.durable.meta.get(&key).cloned())
+    }
+
+    fn bytes_on_disk(&self) -> Result<u64, StorageFault> {
+        let bytes: usize = self.living()?.durable.entries.values().map(Bytes::len).sum();
+        Ok(u64::try_from(bytes).expect("lengths fit in 64 bits"))
+    }
+
+    fn stats(&self) -> LogStats {
+        self.medium.state().stats
+    }
+}

@@ -1,0 +1,319 @@
+//! One seed from beginning to end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use seams::Address;
+use sequencer::NodeId;
+use serde_json::json;
+use tokio::runtime::{Builder, RngSeed};
+use tokio::time::{Instant, sleep};
+
+use crate::check::{Findings, Property, Violation, order, registers};
+use crate::dice::lock;
+use crate::sim::client::Client;
+use crate::sim::clock::NodeClock;
+use crate::sim::cluster::{Cluster, ClusterOptions};
+use crate::sim::nemesis::{Nemesis, Schedule, ScheduledFault};
+use crate::sim::network::Network;
+use crate::sim::observations::Observations;
+use crate::sim::recorder::History;
+use crate::sim::replicas;
+use crate::sim::world::World;
+use crate::workload::Market;
+
+/// How long a step is.
+const STEP: Duration = Duration::from_millis(500);
+/// How long after the last fault everything may take to be well again.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to simulate.
+#[derive(Debug, Clone)]
+pub struct SimulationOptions {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Half a second of virtual time each: so long clients call and faults happen.
+    pub steps: u32,
+    /// Whether there are faults.
+    pub faults: bool,
+    /// Faults that do not happen, by their numbers: all others happen as if these had.
+    pub left_out: BTreeSet<usize>,
+    /// A flaw of the simulated world, for the tests of the checks.
+    pub bug: Option<PlantedBug>,
+    /// Whether every event is printed to standard error.
+    pub trace_printed: bool,
+}
+
+impl SimulationOptions {
+    /// Forty steps with faults.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, steps: 40, faults: true, left_out: BTreeSet::new(), bug: None, trace_printed: false }
+    }
+}
+
+/// A flaw of the simulated world that the checks must find. Production code is the same with and without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// Logs say that a batch is durable long before it is.
+    AcknowledgeBeforeSync,
+    /// Snapshots of the ledger lack the table of transactions that were sequenced.
+    SnapshotForgetsTransactions,
+    /// The disk of node 1 loses a live output at each flush, unnoticed.
+    LoseLiveOutput,
+    /// Logs forget the vote at a power cut.
+    VoteNotDurable,
+    /// Reads that should be linearizable reflect whatever the replica has.
+    ReadLocally,
+    /// Now and then an acknowledged outcome reaches the client as another one.
+    GarbleAnswer,
+}
+
+impl PlantedBug {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::AcknowledgeBeforeSync,
+        Self::SnapshotForgetsTransactions,
+        Self::LoseLiveOutput,
+        Self::VoteNotDurable,
+        Self::ReadLocally,
+        Self::GarbleAnswer,
+    ];
+
+    /// Whether it is on the disk of this node.
+    #[must_use]
+    pub fn strikes(self, node: NodeId) -> bool {
+        match self {
+            Self::AcknowledgeBeforeSync | Self::SnapshotForgetsTransactions | Self::VoteNotDurable => true,
+            Self::LoseLiveOutput => node == 1,
+            Self::ReadLocally | Self::GarbleAnswer => false,
+        }
+    }
+}
+
+/// What came of a seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// How long it was, in steps.
+    pub steps: u32,
+    /// Hash over every event: the same for every run of the seed.
+    pub trace_hash: String,
+    /// Events in the trace.
+    pub events: u64,
+    /// Virtual time that passed.
+    pub simulated: Duration,
+    /// Faults that were caused.
+    pub faults: u64,
+    /// Calls of clients.
+    pub operations: usize,
+    /// Transactions whose outcome was acknowledged.
+    pub acknowledged: usize,
+    /// Batches in the end.
+    pub batches: u64,
+    /// Replicas whose log had lost its beginning to a snapshot in the end.
+    pub compacted: usize,
+    /// Nodes that stopped by themselves, with their reasons.
+    pub stopped: BTreeMap<NodeId, String>,
+    /// The faults in order.
+    pub schedule: Vec<ScheduledFault>,
+    /// What was checked and what is wrong: nothing in a sound system.
+    pub findings: Findings,
+}
+
+impl Report {
+    /// What is wrong.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        self.findings.violations()
+    }
+
+    /// One line of JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let violations: Vec<String> = self.violations().iter().map(ToString::to_string).collect();
+        let checked: BTreeMap<&str, u64> =
+            self.findings.verdicts().map(|(property, checked, _)| (property.label(), checked)).collect();
+        json!({
+            "seed": self.seed,
+            "steps": self.steps,
+            "trace_hash": self.trace_hash,
+            "events": self.events,
+            "simulated_seconds": self.simulated.as_secs_f64(),
+            "faults": self.faults,
+            "operations": self.operations,
+            "acknowledged": self.acknowledged,
+            "batches": self.batches,
+            "checked": checked,
+            "verdict": if violations.is_empty() { "sound" } else { "violated" },
+            "violations": violations,
+            "replay": format!("seriatim chaos sim --seed {} --steps {} --trace", self.seed, self.steps),
+        })
+        .to_string()
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.violations().is_empty()
+    }
+}
+
+/// Runs one seed.
+///
+/// # Panics
+/// Where the runtime cannot be made.
+#[must_use]
+pub fn simulate(options: &SimulationOptions) -> Report {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&options.seed.to_le_bytes()))
+        .build()
+        .expect("a runtime without input and output needs nothing of the operating system");
+    crate::sim::panics::collect();
+    let mut report = runtime.block_on(run(options.clone()));
+    drop(runtime);
+    for panic in crate::sim::panics::take() {
+        report.findings.violation(Property::Soundness, format!("panic: {panic}"));
+    }
+    report
+}
+
+async fn run(options: SimulationOptions) -> Report {
+    let world = World::new(options.seed, options.trace_printed);
+    let network = Network::new(&world);
+    let observations = Observations::new(&world);
+    let cluster = Cluster::new(&world, &network, &observations, draw_cluster(&world, options.bug));
+    cluster.found().await;
+    let history = History::new(&world);
+    let market = Market::new(&world, Arc::new(NodeClock::right(&world)), cluster.identity());
+    let client = |number: u64| Client::new(number, &world, &network, &cluster, &history, &market, options.bug);
+    let clients: Vec<Client> = (1..=CLIENTS).map(client).collect();
+    let addresses: Vec<Address> = clients.iter().map(|client| client.address().clone()).collect();
+    for client in clients.iter().take(1) {
+        client.prepare(Instant::now() + RECOVERY_PATIENCE).await;
+    }
+    let until = world.now() + STEP * options.steps;
+    let schedule: Schedule = Arc::default();
+    let mut tasks: Vec<_> = clients.iter().map(|client| tokio::spawn(client.clone().run(until))).collect();
+    if options.faults {
+        let nemesis = Nemesis::new(&world, &network, &cluster, &addresses, &options.left_out, &schedule);
+        tasks.push(tokio::spawn(nemesis.run(until)));
+    }
+    for task in tasks {
+        if task.await.is_err() {
+            world.violation(Property::Soundness, "a part of the simulation itself panicked");
+        }
+    }
+    recover(&world, &cluster, &clients, &history).await;
+    let operations = history.all();
+    replicas::check(&world, &cluster, &observations, &operations).await;
+    world.found(registers::check(&operations, &market.registers()));
+    let (compacted, stopped) = (compacted(&cluster), cluster.stopped());
+    cluster.end();
+    sleep(Duration::from_millis(1)).await;
+    let schedule = std::mem::take(&mut *lock(&schedule));
+    report(&options, &world, &history, &observations, compacted, stopped, schedule)
+}
+
+const CLIENTS: u64 = 5;
+
+fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
+    ClusterOptions {
+        nodes: if world.chance(700) { 3 } else { 5 },
+        validators: world.between(0..=3),
+        clock_skew: Duration::from_millis(world.between(0..=2_000)),
+        log_bytes_max: world.between(16..=256) * 1024,
+        heartbeat: Duration::from_millis(world.between(30..=80)),
+        bundles_in_flight_max: if world.chance(500) { 1 } else { 4 },
+        bug,
+    }
+}
+
+/// After the last fault: every unknown outcome becomes known, every node takes work, all replicas come to agree.
+async fn recover(world: &World, cluster: &Cluster, clients: &[Client], history: &History) {
+    let deadline = Instant::now() + RECOVERY_PATIENCE;
+    for client in clients.iter().take(1) {
+        client.settle_unknown(deadline).await;
+        client.ask_every_node(deadline).await;
+    }
+    let unknown = history.unknown().len();
+    if unknown > 0 {
+        world.violation(
+            Property::Recovery,
+            format!("{unknown} submissions have no answer {RECOVERY_PATIENCE:?} after the last fault"),
+        );
+    }
+    let running = cluster.nodes().len() - cluster.stopped().len();
+    loop {
+        let heads: Vec<_> = cluster.replicas().into_iter().map(|(_, replica)| replica.state().head()).collect();
+        let agreed = heads.windows(2).all(|pair| matches!(pair, [left, right] if left == right));
+        if agreed && heads.len() == running {
+            return;
+        }
+        if Instant::now() > deadline {
+            return world.violation(Property::Recovery, format!("replicas do not converge: {heads:?} of {running}"));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn compacted(cluster: &Cluster) -> usize {
+    let purged = cluster.replicas().into_iter().map(|(_, replica)| replica.sequencer().status().purged);
+    purged.filter(Option::is_some).count()
+}
+
+fn report(
+    options: &SimulationOptions,
+    world: &World,
+    history: &History,
+    observations: &Observations,
+    compacted: usize,
+    stopped: BTreeMap<NodeId, String>,
+    schedule: Vec<ScheduledFault>,
+) -> Report {
+    let operations = history.all();
+    let (trace_hash, events) = world.trace();
+    Report {
+        seed: options.seed,
+        steps: options.steps,
+        trace_hash,
+        events,
+        simulated: world.now(),
+        faults: world.faults(),
+        acknowledged: order::acknowledged(&operations).len(),
+        operations: operations.len(),
+        batches: observations.newest(),
+        compacted,
+        stopped,
+        schedule,
+        findings: world.findings(),
+    }
+}
+
+/// One line, and what is wrong with the command that shows it again.
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            seed, trace_hash, events, simulated, faults, operations, acknowledged, batches, compacted, ..
+        } = self;
+        write!(
+            out,
+            "seed {seed}: trace {} of {events} events, {:.1} s simulated, {faults} faults, {operations} operations, \
+             {acknowledged} transactions acknowledged, {batches} batches, {compacted} logs compacted",
+            trace_hash.get(..16).unwrap_or(trace_hash),
+            simulated.as_secs_f64()
+        )?;
+        for violation in self.violations() {
+            write!(out, "\n  {violation}")?;
+        }
+        if !self.is_sound() {
+            write!(out, "\n  replay: seriatim chaos sim --seed {seed} --steps {} --trace", self.steps)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! The checks are checked: each finds its own kind of wrong in a history that was right before.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod scene;
+
+mod order;
+mod linearizability;
+mod export;

@@ -1,9 +1,0 @@
-//! Nodes as processes whose surroundings turn against them: their disks, and their clients.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-#[path = "../fixtures/clients.rs"]
-mod clients;
-mod process;
-
-mod disks;
-mod hostile;

@@ -1,0 +1,132 @@
+//! One run of a load against a cluster, its own or one that is there, with the audit of the end state.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::local::{LocalCluster, LocalOptions, healthy_validators};
+use ::bench::audit::{Expected, audit};
+use ::bench::load::{Load, Onlooker};
+use ::bench::meter::Meter;
+use ::bench::processes::Watched;
+use ::bench::report::Report;
+use tokio::task::JoinHandle;
+
+use crate::cli::demo::single_clients;
+use crate::cli::{progress, view};
+
+/// Where the load goes.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// A temporary cluster on this machine.
+    Temporary {
+        /// Voting nodes.
+        nodes: u8,
+        /// Validator processes.
+        validators: u8,
+    },
+    /// These nodes, which run already.
+    Running(Vec<String>),
+}
+
+/// How a run is made and shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// The end state is audited.
+    pub(super) audited: bool,
+    /// A live view is drawn, and how far things have come.
+    pub(super) shown: bool,
+}
+
+/// Runs the load and says what came of it.
+pub(super) async fn run(place: &Place, load: Load, manner: Manner) -> anyhow::Result<Report> {
+    match place {
+        Place::Running(endpoints) => against(endpoints, &[Watched::load_generator()], load, manner).await,
+        Place::Temporary { nodes, validators } => {
+            let options = LocalOptions {
+                nodes: usize::from(*nodes),
+                validators: usize::from(*validators),
+                name: "bench".to_owned(),
+                directory: None,
+            };
+            let cluster = LocalCluster::start(&options).await?;
+            let mut watched = cluster.watched();
+            watched.push(Watched::load_generator());
+            let report = against(&cluster.endpoints(), &watched, load, manner).await;
+            cluster.stop().await?;
+            report
+        }
+    }
+}
+
+async fn against(endpoints: &[String], watched: &[Watched], load: Load, manner: Manner) -> anyhow::Result<Report> {
+    let meter = Arc::new(Meter::default());
+    let mut report = Report { audit_skipped: !manner.audited, ..Report::default() };
+    report.nodes = u64::try_from(endpoints.len())?;
+    report.validators = healthy_validators(endpoints).await;
+    let screen = Screen::new(endpoints, &meter, load.warm_up + load.duration, manner);
+    let done = load.run(endpoints, watched, &meter, &screen, &mut report).await;
+    screen.close();
+    let done = done?;
+    if manner.audited {
+        let expected = Expected { acknowledged: &done.acknowledged, supply: &done.supply };
+        let nodes = single_clients(endpoints)?;
+        if manner.shown {
+            audit(&nodes, &expected, &progress::audit(), &mut report).await;
+        } else {
+            audit(&nodes, &expected, &|_, _| {}, &mut report).await;
+        }
+    }
+    Ok(report)
+}
+
+/// What is shown while a load runs.
+struct Screen {
+    endpoints: Vec<String>,
+    meter: Arc<Meter>,
+    length: Duration,
+    manner: Manner,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    preload: Option<indicatif::ProgressBar>,
+    view: Option<JoinHandle<()>>,
+}
+
+impl Screen {
+    fn new(endpoints: &[String], meter: &Arc<Meter>, length: Duration, manner: Manner) -> Self {
+        let (endpoints, meter) = (endpoints.to_vec(), Arc::clone(meter));
+        Self { endpoints, meter, length, manner, shown: Mutex::default() }
+    }
+
+    fn close(self) {
+        let shown = self.shown.into_inner().unwrap_or_else(PoisonError::into_inner);
+        shown.view.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Onlooker for Screen {
+    fn preloaded(&self, done: u64, of: u64) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = shown.preload.get_or_insert_with(|| progress::bar("Issuing live outputs", "outputs"));
+        bar.set_length(of);
+        bar.set_position(done);
+    }
+
+    fn endowing(&self, pairs: usize) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).preload = None;
+        if self.manner.shown {
+            eprintln!("Issuing cash and bonds to {pairs} pairs of parties");
+        }
+    }
+
+    fn begun(&self) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.manner.shown {
+            eprintln!("Settling for {} s", self.length.as_secs());
+            let view = view::draw(self.endpoints.clone(), Arc::clone(&self.meter), Some(self.length));
+            shown.view = Some(tokio::spawn(view));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `seriatim dev`: a cluster on this machine, to develop against.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::local::{LocalCluster, LocalOptions};
+use ::bench::meter::Meter;
+use ::bench::trade::{Market, TradeOptions};
+use serde_json::json;
+
+use super::{fresh_run, view};
+
+/// Starts a real cluster on this machine as child processes, on free ports, and shows it live. Ctrl-C stops it.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  seriatim dev\n  seriatim dev --nodes 5 --data-dir ./ledger      keep the data between runs\n  seriatim dev --pairs 32                         with settlements running all the time"
+)]
+pub(crate) struct DevArguments {
+    /// Voting nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+    nodes: u8,
+    /// Validator processes
+    #[arg(long, default_value_t = 2)]
+    validators: u8,
+    /// The ledger's name
+    #[arg(long, default_value = "dev")]
+    cluster: String,
+    /// Keep data and logs here; without it they are temporary
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Pairs of parties that settle with each other all the time
+    #[arg(long, default_value_t = 0)]
+    pairs: usize,
+    /// Print the addresses as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
+    let options = LocalOptions {
+        nodes: usize::from(arguments.nodes),
+        validators: usize::from(arguments.validators),
+        name: arguments.cluster,
+        directory: arguments.data_dir,
+    };
+    let cluster = LocalCluster::start(&options).await?;
+    if arguments.json {
+        println!("{}", addresses(&cluster));
+    } else {
+        print_addresses(&cluster);
+    }
+    let meter = Arc::new(Meter::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let trading = if arguments.pairs > 0 {
+        let client = cluster.client()?;
+        let trade =
+            TradeOptions { pairs: arguments.pairs, settlements_per_transaction: 1, hot: false, run: fresh_run() };
+        let market = Market::open(&client, trade).await?;
+        let (meter, stop) = (Arc::clone(&meter), Arc::clone(&stop));
+        Some(tokio::spawn(async move { market.trade(&[client], meter, stop).await }))
+    } else {
+        None
+    };
+    let drawing = tokio::spawn(view::draw(cluster.endpoints(), meter, None));
+    tokio::signal::ctrl_c().await?;
+    drawing.abort();
+    eprintln!("Stopping");
+    stop.store(true, Ordering::Relaxed);
+    if let Some(trading) = trading {
+        let traded = trading.await?;
+        traded.problems.iter().for_each(|problem| eprintln!("{problem}"));
+    }
+    cluster.stop().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where everything is.
+pub(crate) fn print_addresses(cluster: &LocalCluster) {
+    for ((grpc, http), node) in cluster.endpoints().iter().zip(cluster.http_endpoints()).zip(1..) {
+        println!("node {node}       gRPC {grpc}   HTTP http://{http}");
+    }
+    for (address, validator) in cluster.validator_endpoints().iter().zip(1..) {
+        println!("validator {validator}  gRPC {address}");
+    }
+    println!("data and logs in {}", cluster.directory().display());
+    println!("try: seriatim admin status --endpoint {}", cluster.endpoints().join(" --endpoint "));
+}
+
+fn addresses(cluster: &LocalCluster) -> serde_json::Value {
+    json!({
+        "endpoints": cluster.endpoints(),
+        "http_endpoints": cluster.http_endpoints(),
+        "validators": cluster.validator_endpoints(),
+        "directory": cluster.directory(),
+    })
+}

@@ -1,0 +1,413 @@
+//! A real cluster of real processes on this machine: what `dev`, `demo`, `bench` and `replay` run against.
+//!
+//! Every node and validator is a child process with its own data directory, ports and log file. A child stops when this
+//! process does: it holds a pipe to it and watches for its end (`--attached`).
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bench::processes::{NODES, VALIDATORS, Watched};
+use bytes::Bytes;
+use client::{Client, Key};
+use ledger::Party;
+use proto::wire;
+use proto::wire::admin_client::AdminClient;
+use seams::OsEntropy;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
+
+/// How long the cluster may take to become ready.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How long a process may take to stop when asked to.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// What a node calls a validator that it uses.
+const HEALTHY: &str = "healthy";
+
+/// The shape of a local cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalOptions {
+    /// Voting nodes.
+    pub(crate) nodes: usize,
+    /// Validator processes.
+    pub(crate) validators: usize,
+    /// The ledger's name.
+    pub(crate) name: String,
+    /// Where data and logs go; a temporary directory, removed at the end, where there is none.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// Why a local cluster does not start or act as told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LocalFault {
+    /// A file or process cannot be made.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A process ended by itself.
+    #[error("{name} ended ({status}); the end of its log {log}:\n{tail}")]
+    Ended {
+        /// Which process.
+        name: String,
+        /// How.
+        status: String,
+        /// Its log.
+        log: String,
+        /// The last lines.
+        tail: String,
+    },
+    /// Something did not happen in time.
+    #[error("{0} did not happen within {1:?}; the logs in {2} may say why")]
+    Late(&'static str, Duration, String),
+    /// A validator's key cannot be kept.
+    #[error(transparent)]
+    Key(#[from] client::KeyFault),
+    /// A client cannot be made.
+    #[error(transparent)]
+    Client(#[from] client::ConfigurationFault),
+}
+
+/// One child process and how to start it again.
+#[derive(Debug)]
+struct Process {
+    name: String,
+    arguments: Vec<String>,
+    log: PathBuf,
+    address: String,
+    http_address: String,
+    child: Option<Child>,
+}
+
+/// A running cluster. Dropping it kills every process.
+#[derive(Debug)]
+pub(crate) struct LocalCluster {
+    directory: PathBuf,
+    temporary: bool,
+    program: PathBuf,
+    nodes: Vec<Process>,
+    validators: Vec<Process>,
+}
+
+/// A node as its own status shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeView {
+    /// Its number, from 1.
+    pub(crate) node: u64,
+    /// Its status, where it answers.
+    pub(crate) status: Option<wire::NodeStatus>,
+}
+
+impl LocalCluster {
+    /// Starts the processes, forms the cluster and waits until every member and validator is known.
+    ///
+    /// # Errors
+    /// Where a process cannot start, ends, or the cluster does not become ready in time.
+    pub(crate) async fn start(options: &LocalOptions) -> Result<Self, LocalFault> {
+        let temporary = options.directory.is_none();
+        let directory = match &options.directory {
+            Some(directory) => directory.clone(),
+            None => std::env::temp_dir().join(format!("seriatim-{}", std::process::id())),
+        };
+        std::fs::create_dir_all(&directory).map_err(io("creating the cluster's directory"))?;
+        let program = std::env::current_exe().map_err(io("finding this program"))?;
+        let mut cluster = Self { directory, temporary, program, nodes: Vec::new(), validators: Vec::new() };
+        cluster.describe_nodes(options)?;
+        let keys = cluster.describe_validators(options)?;
+        for position in 0..cluster.nodes.len() {
+            cluster.spawn_node(position)?;
+        }
+        for validator in &mut cluster.validators {
+            spawn(&cluster.program, validator)?;
+        }
+        cluster.await_ready(&keys).await?;
+        Ok(cluster)
+    }
+
+    fn describe_nodes(&mut self, options: &LocalOptions) -> Result<(), LocalFault> {
+        let ports = free_ports(2 * options.nodes)?;
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        let members: Vec<String> =
+            ports.chunks(2).enumerate().map(|(index, ports)| format!("{}={}", index + 1, address(ports[0]))).collect();
+        for (index, ports) in ports.chunks(2).enumerate() {
+            let number = index + 1;
+            let (grpc, http) = (address(ports[0]), address(ports[1]));
+            let data = self.directory.join(format!("node-{number}"));
+            let mut arguments = vec!["node".to_owned(), "--attached".to_owned(), "--initialize".to_owned()];
+            for (flag, value) in [
+                ("--cluster", options.name.clone()),
+                ("--id", number.to_string()),
+                ("--data-dir", data.display().to_string()),
+                ("--listen", grpc.clone()),
+                ("--http-listen", http.clone()),
+                ("--members", members.join(",")),
+            ] {
+                arguments.extend([flag.to_owned(), value]);
+            }
+            self.nodes.push(self.process(format!("node-{number}"), arguments, grpc, http));
+        }
+        Ok(())
+    }
+
+    fn describe_validators(&mut self, options: &LocalOptions) -> Result<Vec<Party>, LocalFault> {
+        let ports = free_ports(2 * options.validators)?;
+        let nodes: Vec<String> = self.nodes.iter().map(|node| node.address.clone()).collect();
+        let mut keys = Vec::new();
+        for (index, ports) in ports.chunks(2).enumerate() {
+            let number = index + 1;
+            let (grpc, http) = (format!("127.0.0.1:{}", ports[0]), format!("127.0.0.1:{}", ports[1]));
+            let key_file = self.directory.join(format!("validator-{number}.key"));
+            let key = if key_file.exists() {
+                Key::load(&key_file)?
+            } else {
+                let key = Key::generate(&OsEntropy);
+                key.save(&key_file)?;
+                key
+            };
+            keys.push(key.party());
+            let mut arguments = vec!["validator".to_owned(), "--attached".to_owned()];
+            for (flag, value) in [
+                ("--cluster", options.name.clone()),
+                ("--key-file", key_file.display().to_string()),
+                ("--listen", grpc.clone()),
+                ("--http-listen", http.clone()),
+                ("--nodes", nodes.join(",")),
+            ] {
+                arguments.extend([flag.to_owned(), value]);
+            }
+            self.validators.push(self.process(format!("validator-{number}"), arguments, grpc, http));
+        }
+        Ok(keys)
+    }
+
+    fn process(&self, name: String, arguments: Vec<String>, address: String, http_address: String) -> Process {
+        let log = self.directory.join(format!("{name}.log"));
+        Process { name, arguments, log, address, http_address, child: None }
+    }
+
+    fn spawn_node(&mut self, position: usize) -> Result<(), LocalFault> {
+        match self.nodes.get_mut(position) {
+            Some(node) => spawn(&self.program, node),
+            None => Ok(()),
+        }
+    }
+
+    /// Every node has a leader, every node's key is registered, and every node knows every validator.
+    async fn await_ready(&mut self, validators: &[Party]) -> Result<(), LocalFault> {
+        let begun = Instant::now();
+        let mut asked = false;
+        loop {
+            self.check_alive()?;
+            let views = self.status().await;
+            let led = views.iter().all(|view| view.status.as_ref().is_some_and(|status| status.leader != 0));
+            if led && !asked && !validators.is_empty() {
+                asked = self.admit(validators).await;
+            }
+            let known = |status: &wire::NodeStatus| {
+                let keyed = status.members.iter().filter(|member| !member.key.is_empty()).count() == self.nodes.len();
+                let healthy = status.validators.iter().flat_map(|set| &set.known);
+                keyed && healthy.filter(|validator| validator.state == HEALTHY).count() >= validators.len()
+            };
+            if led && views.iter().all(|view| view.status.as_ref().is_some_and(known)) {
+                return Ok(());
+            }
+            if begun.elapsed() > START_MAX {
+                let directory = self.directory.display().to_string();
+                tracing::warn!(?views, "the cluster is not ready");
+                return Err(LocalFault::Late("the cluster's start", START_MAX, directory));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn admit(&self, validators: &[Party]) -> bool {
+        let add = validators.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect();
+        let request = wire::ConfigureValidatorsRequest { add, remove: Vec::new(), required: 0 };
+        match self.nodes.first() {
+            Some(node) => match admin(&node.address).await {
+                // a cluster that was there before knows its validators: the change is void
+                Some(mut admin) => admin.configure_validators(request).await.is_ok() || !self.temporary,
+                None => false,
+            },
+            None => false,
+        }
+    }
+
+    fn check_alive(&mut self) -> Result<(), LocalFault> {
+        for process in self.nodes.iter_mut().chain(&mut self.validators) {
+            let ended = process.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                return Err(LocalFault::Ended {
+                    name: process.name.clone(),
+                    status: status.to_string(),
+                    log: process.log.display().to_string(),
+                    tail: tail(&process.log),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the nodes serve gRPC, by number.
+    #[must_use]
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.address.clone()).collect()
+    }
+
+    /// Where the nodes serve HTTP, by number.
+    #[must_use]
+    pub(crate) fn http_endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.http_address.clone()).collect()
+    }
+
+    /// Where the validators serve.
+    #[must_use]
+    pub(crate) fn validator_endpoints(&self) -> Vec<String> {
+        self.validators.iter().map(|validator| validator.address.clone()).collect()
+    }
+
+    /// Where data and logs are.
+    #[must_use]
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The processes that run, with the nodes' data directories.
+    #[must_use]
+    pub(crate) fn watched(&self) -> Vec<Watched> {
+        let watched = |role: &'static str, process: &Process, data: Option<PathBuf>| {
+            let pid = process.child.as_ref()?.id()?;
+            Some(Watched { name: process.name.clone(), role, pid, data })
+        };
+        let nodes = self.nodes.iter().map(|node| watched(NODES, node, Some(self.directory.join(&node.name))));
+        let validators = self.validators.iter().map(|validator| watched(VALIDATORS, validator, None));
+        nodes.chain(validators).flatten().collect()
+    }
+
+    /// A client of all nodes.
+    ///
+    /// # Errors
+    /// Never for the addresses of a local cluster.
+    pub(crate) fn client(&self) -> Result<Client, LocalFault> {
+        Ok(Client::builder().endpoints(self.endpoints()).connect()?)
+    }
+
+    /// Every node's status.
+    pub(crate) async fn status(&self) -> Vec<NodeView> {
+        status_of(&self.endpoints()).await
+    }
+
+    /// The leader's position among the nodes, if they know one.
+    pub(crate) async fn leader(&self) -> Option<usize> {
+        let views = self.status().await;
+        let leads = |view: &NodeView| view.status.as_ref().is_some_and(|status| status.role == "leader");
+        views.iter().position(leads)
+    }
+
+    /// Kills a node as a crash would: SIGKILL, no goodbye.
+    ///
+    /// # Errors
+    /// Where the operating system refuses.
+    pub(crate) async fn kill(&mut self, position: usize) -> Result<(), LocalFault> {
+        let Some(mut child) = self.nodes.get_mut(position).and_then(|node| node.child.take()) else { return Ok(()) };
+        child.kill().await.map_err(io("killing a node"))
+    }
+
+    /// Starts a node again on what it left.
+    ///
+    /// # Errors
+    /// Where the process cannot be started.
+    pub(crate) fn restart(&mut self, position: usize) -> Result<(), LocalFault> {
+        self.spawn_node(position)
+    }
+
+    /// Stops every process in order and removes a temporary directory.
+    ///
+    /// # Errors
+    /// Where the directory cannot be removed.
+    pub(crate) async fn stop(mut self) -> Result<(), LocalFault> {
+        let children: Vec<Child> =
+            self.nodes.iter_mut().chain(&mut self.validators).filter_map(|process| process.child.take()).collect();
+        let stopping = children.into_iter().map(|mut child| async move {
+            // the end of its input asks an attached process to stop
+            drop(child.stdin.take());
+            if timeout(STOP_MAX, child.wait()).await.is_err() {
+                tracing::warn!("a process did not stop in time and is killed");
+                if let Err(fault) = child.kill().await {
+                    tracing::warn!(%fault, "killing it failed");
+                }
+            }
+        });
+        futures::future::join_all(stopping).await;
+        if self.temporary {
+            std::fs::remove_dir_all(&self.directory).map_err(io("removing the temporary directory"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The status of the nodes at these addresses, numbered from 1.
+pub(crate) async fn status_of(endpoints: &[String]) -> Vec<NodeView> {
+    let asked = endpoints.iter().zip(1_u64..).map(|(address, node)| async move {
+        let ask = async { admin(address).await?.get_status(wire::GetStatusRequest {}).await.ok() };
+        let answer = timeout(Duration::from_secs(2), ask).await.ok().flatten();
+        NodeView { node, status: answer.map(tonic::Response::into_inner) }
+    });
+    futures::future::join_all(asked).await
+}
+
+/// How many validators the nodes at these addresses find healthy.
+pub(crate) async fn healthy_validators(endpoints: &[String]) -> u64 {
+    let views = status_of(endpoints).await;
+    let sets = views.iter().filter_map(|view| view.status.as_ref()?.validators.as_ref());
+    let healthy = sets.map(|set| set.known.iter().filter(|validator| validator.state == HEALTHY).count());
+    healthy.max().and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
+}
+
+async fn admin(address: &str) -> Option<AdminClient<Channel>> {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).ok()?;
+    let channel = endpoint.connect_timeout(Duration::from_secs(1)).connect().await.ok()?;
+    Some(AdminClient::new(channel))
+}
+
+fn spawn(program: &Path, process: &mut Process) -> Result<(), LocalFault> {
+    let log =
+        std::fs::OpenOptions::new().create(true).append(true).open(&process.log).map_err(io("opening a log file"))?;
+    let errors = log.try_clone().map_err(io("opening a log file"))?;
+    let child = Command::new(program)
+        .args(&process.arguments)
+        .stdin(Stdio::piped())
+        .stdout(log)
+        .stderr(errors)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(io("starting a process"))?;
+    process.child = Some(child);
+    Ok(())
+}
+
+/// Ports that are free now. Taken together, so that they differ.
+fn free_ports(count: usize) -> Result<Vec<u16>, LocalFault> {
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
+        .collect::<Result<_, _>>()
+        .map_err(io("looking for free ports"))?;
+    let ports = listeners.iter().map(|listener| listener.local_addr().map(|address| address.port()));
+    ports.collect::<Result<_, _>>().map_err(io("looking for free ports"))
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
+fn io(what: &'static str) -> impl Fn(std::io::Error) -> LocalFault {
+    move |source| LocalFault::Io { what, source }
+}

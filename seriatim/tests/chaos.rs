@@ -1,0 +1,72 @@
+//! Faults from the command line: seeds repeat, real processes survive, runs can be looked at.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::env;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// How long real processes are under faults; more with this variable.
+const SECONDS: u64 = 30;
+const SECONDS_VARIABLE: &str = "SERIATIM_CHAOS_SECONDS";
+
+fn seriatim(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_seriatim")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_seed_is_one_execution_and_is_told_in_one_line() {
+    let told = || -> Value {
+        let output = seriatim(&["chaos", "sim", "--seed", "11", "--steps", "12", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let first = told();
+    assert_eq!(first, told());
+    assert_eq!(first["verdict"], "sound");
+    assert!(first["trace_hash"].as_str().unwrap().len() == 64 && first["faults"].as_u64().unwrap() > 2);
+    assert!(first["simulated_seconds"].as_f64().unwrap() > 6.0 && first["operations"].as_u64().unwrap() > 50);
+}
+
+#[test]
+fn real_processes_under_faults_keep_every_invariant_and_the_run_can_be_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("run");
+    let seconds = env::var(SECONDS_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let (out, duration) = (out.to_str().unwrap(), format!("{seconds}s"));
+    let output = seriatim(&["chaos", "run", "--seed", "5", "--duration", &duration, "--out", out, "--json"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{errors}", String::from_utf8_lossy(&output.stdout));
+    println!("{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let totals = &report["totals"];
+    assert_eq!(totals["unknown"], 0);
+    assert!(totals["committed"].as_u64().unwrap() > 100 && totals["reads"].as_u64().unwrap() > 10);
+    assert!(report["faults"].as_array().unwrap().len() > 2);
+    let verdicts = report["verdicts"].as_array().unwrap();
+    assert!(verdicts.len() >= 14 && verdicts.iter().all(|verdict| verdict["violations"] == 0), "{verdicts:#?}");
+    // two events for each call, in both forms
+    for file in ["history.jsonl", "history.edn"] {
+        let history = std::fs::read_to_string(format!("{out}/{file}")).unwrap();
+        let events = u64::try_from(history.lines().count()).unwrap();
+        assert_eq!(Some(events), totals["operations"].as_u64().map(|operations| 2 * operations), "{file}");
+    }
+    let again = seriatim(&["chaos", "report", out]);
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    let page = std::fs::read_to_string(format!("{out}/report.html")).unwrap();
+    assert!(page.contains("Everything holds.") && page.contains("<svg") && page.contains("chaos run --seed 5"));
+    assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("href="));
+    // what was run is not overwritten
+    let refused = seriatim(&["chaos", "run", "--out", out]);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("holds another run"));
+}
+
+#[test]
+fn a_fault_or_workload_that_is_none_is_refused_with_those_that_are() {
+    for (flag, wrong, right) in [("--faults", "earthquake", "kill-leader"), ("--workloads", "poetry", "registers")] {
+        let output = seriatim(&["chaos", "run", flag, wrong]);
+        assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(right));
+    }
+}

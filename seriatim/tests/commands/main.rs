@@ -1,0 +1,10 @@
+//! The command line over nodes that run in the test's process.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../../../node/tests/fixtures/clients.rs"]
+mod clients;
+#[allow(dead_code, unused_imports, reason = "shared with the node's own tests, which use all of it")]
+#[path = "../../../node/tests/suite/support.rs"]
+mod support;
+
+mod commands;
