@@ -248,7 +248,7 @@ impl World {
             log_time,
             epoch: 0,
         };
-        Testimony { head, lines, groups: Vec::new(), consumed }
+        Testimony { head, lines, groups: Vec::new(), consumed, change: None }
     }
 
     fn happen(&mut self, received: &ReceivedTransaction, inputs: &[Held], consumed: &mut Vec<LiveOutput>) {

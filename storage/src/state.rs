@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuar
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
+use ledger::batch::BatchFault;
 use ledger::apply::{self, AdmissionFault, AdmittedBundle, BatchContext, BatchEffects, MemberResult};
 use ledger::check::LedgerIdentity;
 use ledger::commitments::Commitments;
@@ -30,7 +31,8 @@ use ledger::parallel::Parallel;
 use ledger::view::ViewFault;
 use ledger::{BundleDigest, Head, Limits, LogTime};
 
-pub use history::{BatchRecord, BatchUpdate, ConsistencyProof, Holdings, HoldingsCursor};
+pub use history::{ConsistencyProof, Holdings, HoldingsCursor};
+pub use ledger::batch::{BatchRecord, BatchUpdate};
 use overlay::Overlay;
 
 use crate::{KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
@@ -89,6 +91,12 @@ pub enum StateFault {
     /// A snapshot is of another ledger.
     #[error("the snapshot is of another ledger")]
     OtherLedger,
+}
+
+impl From<BatchFault> for StateFault {
+    fn from(BatchFault(part): BatchFault) -> Self {
+        Self::Row(part)
+    }
 }
 
 /// What became of one entry of the log.

@@ -1,12 +1,13 @@
 //! The layers as one: current overlay over the one being written over the store.
 
 use borsh::BorshDeserialize;
+use bytes::Bytes;
 use ledger::check::LedgerIdentity;
 use ledger::commitments::Commitments;
 use ledger::digest::UnspentDigest;
 use ledger::entry::Configuration;
 use ledger::history::{KeptHistory, Mark};
-use ledger::identifier::{append_canonical_bytes, canonical_bytes};
+use ledger::identifier::canonical_bytes;
 use ledger::merkle::{TileId, TileSource};
 use ledger::view::{LedgerView, LiveOutput, Place, ViewFault};
 use ledger::{AssetType, Contract, Hash, Origin, Outcome, OutputId, Party, Sequence, TransactionId};
@@ -103,9 +104,7 @@ pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
         batch.put(Table::Transactions, id.as_bytes().to_vec(), codec::transaction_value(*sequence, *number));
     }
     for (number, record) in &overlay.batches {
-        let mut value = Vec::with_capacity(record.encoded_bytes_about());
-        append_canonical_bytes(&mut value, &**record);
-        batch.put(Table::Batches, number.to_be_bytes().to_vec(), value);
+        batch.put(Table::Batches, number.to_be_bytes().to_vec(), record.encode());
     }
     for ((size, number), root) in &overlay.heads {
         batch.put(Table::Heads, codec::head_key(*size, *number), root.to_vec());
@@ -165,13 +164,26 @@ impl View<'_> {
         if number < self.beginning().batch {
             return Ok(None);
         }
-        if let Some(found) = self.overlays().find_map(|overlay| overlay.batches.get(&number)) {
-            return Ok(Some(Arc::clone(found)));
+        match self.recent_batch(number) {
+            Some(recent) => Ok(Some(recent)),
+            None => self.batch_bytes(number)?.map(|value| read_batch(&value).map(Arc::new)).transpose(),
         }
-        match self.kv.get(Table::Batches, &number.to_be_bytes())? {
-            Some(value) => read_batch(&value).map(Arc::new).map(Some),
-            None => Ok(None),
-        }
+    }
+
+    /// Whether a batch is new or kept.
+    pub(super) fn kept(&self, number: u64) -> Result<(), StateFault> {
+        let earliest_batch = self.beginning().batch;
+        if (1..earliest_batch).contains(&number) { Err(StateFault::Pruned { earliest_batch }) } else { Ok(()) }
+    }
+
+    /// A batch that is not on disk yet, or has just got there.
+    pub(super) fn recent_batch(&self, number: u64) -> Option<Arc<BatchRecord>> {
+        self.overlays().find_map(|overlay| overlay.batches.get(&number)).map(Arc::clone)
+    }
+
+    /// A batch's record on disk.
+    pub(super) fn batch_bytes(&self, number: u64) -> Result<Option<Bytes>, StateFault> {
+        Ok(self.kv.get(Table::Batches, &number.to_be_bytes())?)
     }
 
     /// The first batch (log size afterwards, number, root) with at least this size afterwards.
