@@ -85,9 +85,8 @@ impl KeptHistory {
         if is_due && self.marks.len() < MARKS_MAX {
             self.marks.push(here);
         }
-        let is_past = |mark: &&Mark| {
-            mark.log_time.plus_millis(keep_ms) <= here.log_time && mark.expired_by <= here.log_time
-        };
+        let is_past =
+            |mark: &&Mark| mark.log_time.plus_millis(keep_ms) <= here.log_time && mark.expired_by <= here.log_time;
         let past = self.marks.iter().take_while(is_past).count();
         self.beginning = self.marks.drain(..past).next_back().or(self.beginning);
     }

@@ -18,9 +18,7 @@ use crate::identifier::{OutputId, Party, TransactionId, append_canonical_bytes};
 use crate::limits::Limits;
 use crate::outcome::{Outcome, OutcomeRecord};
 use crate::quantity::Sequence;
-use crate::transaction::{
-    Command, Input, Intent, Movements, Origin, ReceivedTransaction, TermsAction, TermsEntry,
-};
+use crate::transaction::{Command, Input, Intent, Movements, Origin, ReceivedTransaction, TermsAction, TermsEntry};
 use crate::view::{LiveOutput, Place};
 
 /// A record whose parts do not belong together: that part cannot be read.
@@ -281,4 +279,3 @@ impl StoredOutput {
         LiveOutput { id, origin: self.origin, place: self.place, contract: self.contract }
     }
 }
-

@@ -139,8 +139,8 @@ impl Configuration {
             ConfigurationChange::RequireProvers(required) => next.provers.required = *required,
         }
         let required = usize::from(next.validators.required);
-        let is_certified = next.validators == self.validators
-            || (required > 0 && required <= next.validators.keys.len());
+        let is_certified =
+            next.validators == self.validators || (required > 0 && required <= next.validators.keys.len());
         if next == *self || !is_certified || !next.provers.is_sound() {
             return None;
         }

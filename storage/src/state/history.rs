@@ -42,7 +42,7 @@ impl HoldingsCursor {
 }
 
 impl LedgerState {
-    fn view<R>(&self, read: impl FnOnce(&View<'_>) -> R) -> R {
+    pub(super) fn view<R>(&self, read: impl FnOnce(&View<'_>) -> R) -> R {
         let memory = self.read();
         read(&View { kv: &*self.kv, memory: &memory })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::HashMap;
 use ledger::apply::BatchEffects;
 use ledger::merkle::TileId;
@@ -32,6 +33,8 @@ pub(super) struct Overlay {
     /// Batches by (log size afterwards, number).
     pub(super) heads: BTreeMap<(Sequence, u64), [u8; 32]>,
     pub(super) tiles: BTreeMap<TileId, Vec<u8>>,
+    /// Rows by their keys.
+    pub(super) attestations: BTreeMap<Vec<u8>, Bytes>,
     bytes: usize,
 }
 
@@ -82,6 +85,14 @@ impl Overlay {
             debug_assert!(older.is_none_or(|older| !matches!(older.live.get(&output.id), Some(LiveChange::Consumed))));
             self.live.insert(output.id, LiveChange::Consumed);
             self.owners.insert(key, false);
+        }
+    }
+
+    /// Adds the rows of an attestation.
+    pub(super) fn add_attestation(&mut self, rows: [(Vec<u8>, Vec<u8>); 2]) {
+        for (key, row) in rows {
+            self.bytes += row.len();
+            self.attestations.insert(key, row.into());
         }
     }
 

@@ -14,6 +14,7 @@ use ledger::{AssetType, Contract, Hash, Origin, Outcome, OutputId, Party, Sequen
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::attestations::Proofs;
 use super::codec::{self, OwnerKey, SpentKey, SpentRow};
 use super::overlay::{LiveChange, Overlay};
 use super::{BatchRecord, Core, Memory, StateFault};
@@ -30,6 +31,7 @@ pub(super) fn read_core(kv: &dyn KvStore, identity: &LedgerIdentity) -> Result<C
             configuration: Configuration::genesis(),
             live_outputs: 0,
             history: KeptHistory::default(),
+            proofs: Proofs::default(),
             position: None,
         });
     };
@@ -112,6 +114,9 @@ pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
     for (tile, hashes) in &overlay.tiles {
         batch.put(Table::Tiles, tile.key().to_vec(), hashes.clone());
     }
+    for (key, row) in &overlay.attestations {
+        batch.put(Table::Attestations, key.clone(), row.clone());
+    }
     batch.put(Table::Meta, CORE, canonical_bytes(core));
     batch
 }
@@ -128,7 +133,7 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     /// The overlays, newest first.
-    fn overlays(&self) -> impl Iterator<Item = &Overlay> {
+    pub(super) fn overlays(&self) -> impl Iterator<Item = &Overlay> {
         std::iter::once(&self.memory.current).chain(self.memory.writing.as_deref())
     }
 
