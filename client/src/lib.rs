@@ -32,9 +32,9 @@ mod heads;
 pub mod testkit;
 
 pub use account::{Account, AccountFault};
-pub use api::{BatchStream, LedgerApi, UpdateStream};
+pub use api::{AttestationStream, BatchStream, EvidenceStream, LedgerApi, UpdateStream};
 pub use builder::{BuildFault, Context, TransactionBuilder};
-pub use client::{Client, ClientBuilder, ConfigurationFault, ConsistencyProof, Watch};
+pub use client::{Client, ClientBuilder, ConfigurationFault, ConsistencyProof, Numbered, Watch};
 pub use heads::{HeadFault, HeadTracker, TrustedNodes};
 pub use key::{Key, KeyFault};
 pub use outcome::{Outcome, Unresolved};

@@ -5,6 +5,7 @@
 
 mod failure;
 mod health;
+mod proofs;
 mod query;
 mod reads;
 mod submit;
@@ -44,6 +45,11 @@ pub fn node_router(api: &Api) -> Router {
         .route("/heads/latest", get(reads::latest_head))
         .route("/consistency", get(reads::proof))
         .route("/updates", get(updates::updates))
+        .route("/evidence/{batch}", get(proofs::evidence))
+        .route("/proofs", get(proofs::status))
+        .route("/attestations", get(proofs::attestations))
+        .route("/attestations/watch", get(proofs::watch))
+        .route("/attestations/{batch}", get(proofs::attestations_of))
         .route("/errors", get(reads::errors))
         .route("/errors/{code}", get(reads::error));
     Router::new()

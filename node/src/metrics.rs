@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sequencer::{Role, Status};
+use storage::state::{ProofStatus, ProverStanding};
 use validator::{PoolCounters, ServiceCounters, ValidatorService, ValidatorState, ValidatorStatus};
 
 use crate::api::Api;
@@ -44,6 +45,7 @@ pub async fn of_node(api: &Api) -> Result<String, fmt::Error> {
             live_outputs: replica.state().live_outputs(),
             earliest_batch: replica.state().earliest_batch(),
             disk_bytes: replica.disk_bytes().await.ok(),
+            proofs: replica.state().proof_status(),
         });
     }
     encode(Box::new(observed))
@@ -88,6 +90,7 @@ struct RunningMetrics {
     live_outputs: u64,
     earliest_batch: u64,
     disk_bytes: Option<(u64, u64)>,
+    proofs: ProofStatus,
 }
 
 #[derive(Debug)]
@@ -161,7 +164,8 @@ impl RunningMetrics {
         self.write_ledger(writer)?;
         self.write_gateway(writer)?;
         self.write_pool(writer)?;
-        self.write_validators(writer)
+        self.write_validators(writer)?;
+        self.write_proofs(writer)
     }
 
     fn write_raft(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -247,6 +251,31 @@ impl RunningMetrics {
         writer.counter("pool_refusals", "Calls that an overloaded validator refused", pool.refusals)?;
         writer.counter("pool_disagreements", "Bundles on which validators disagreed", pool.disagreements)?;
         writer.counter("pool_convictions", "Wrong certificates; each made its validator faulty", pool.convictions)
+    }
+
+    fn write_proofs(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let proofs = &self.proofs;
+        writer.gauge("attestations", "Attestations kept so far", proofs.attestations)?;
+        writer.gauge("attested_batch", "Up to this batch enough provers have spoken", proofs.attested_batch)?;
+        writer.gauge("provers_required", "Provers that have to agree on a batch", u64::from(proofs.required))?;
+        let each = |value: fn(&ProverStanding) -> u64| {
+            let value = |(key, standing): (&ledger::Party, &Option<ProverStanding>)| {
+                (vec![("key", key.to_string())], standing.as_ref().map_or(0, value))
+            };
+            proofs.provers.iter().map(value).collect::<Vec<_>>()
+        };
+        writer.gauges("prover_last_batch", "The last batch that a prover spoke of", &each(|it| it.last_batch))?;
+        writer.gauges("prover_proved_batches", "Batches that a prover proved", &each(|it| it.proved))?;
+        writer.gauges(
+            "prover_inconclusive_batches",
+            "Batches that a prover could not decide",
+            &each(|it| it.inconclusive),
+        )?;
+        writer.gauges(
+            "prover_alarm",
+            "1 where a prover found something wrong, or contradicts the ledger or another prover",
+            &each(|it| u64::from(it.alarm.is_some())),
+        )
     }
 
     fn write_validators(&self, writer: &mut Writer<'_>) -> fmt::Result {

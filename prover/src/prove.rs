@@ -15,7 +15,7 @@ use crate::abstraction::{Abstraction, Window};
 use crate::cache::PatternCache;
 use crate::encode::{Label, encode};
 use crate::pattern::{ENCODER_VERSION, FatePattern, OutcomePattern, Spender};
-use crate::solver::{Answer, ObligationSolver, SolverSettings, solver_version};
+use crate::solver::{Answer, ObligationSolver, SolverSettings, SolverStatistics, solver_version};
 use crate::step::{StepBounds, StepLemmas};
 
 /// How a prover works.
@@ -111,6 +111,12 @@ impl Prover {
     #[must_use]
     pub const fn cache(&self) -> &PatternCache {
         &self.cache
+    }
+
+    /// What the solver was asked so far.
+    #[must_use]
+    pub const fn solver_statistics(&self) -> SolverStatistics {
+        self.solver.statistics()
     }
 
     /// The step lemmas proved at the start.

@@ -759,7 +759,8 @@ fn attestations_of_forgotten_batches_leave_the_disk() {
     replica.apply(LogPayload::Configure(ConfigurationChange::KeepHistory(Some(20_000))));
     let mut prover = TestProver::new(50);
     for round in 0..100 {
-        replica.submit(&[issue(round, 1, 100)]);
+        let issue = issue(round, 1, 100);
+        replica.submit(&[until(replica.now().plus_millis(10_000), &issue, 0)]);
         let attestation = prover.attest(replica.state());
         assert_eq!(replica.attest(&attestation), Ok(()));
         if round % 10 == 0 {

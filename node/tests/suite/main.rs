@@ -14,5 +14,6 @@ mod bad_input;
 mod any_bytes;
 mod admin;
 mod pruning;
+mod proofs;
 mod joining;
 mod commands;
