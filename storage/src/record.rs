@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 const TAG_BYTES: usize = 8;
 const CHECKSUM_BYTES: usize = 4;
-/// What [`seal`] adds to a payload, in bytes.
+/// What [`seal_into`] adds to a payload, in bytes.
 pub const FRAME_BYTES: usize = TAG_BYTES + CHECKSUM_BYTES;
 
 /// What [`unseal`] found instead of the record that was written.
@@ -35,14 +35,16 @@ pub enum Damage {
     },
 }
 
-/// Frames a payload for its place.
-#[must_use]
-pub fn seal(tag: u64, payload: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(FRAME_BYTES.saturating_add(payload.len()));
-    sealed.extend_from_slice(&tag.to_be_bytes());
-    sealed.extend_from_slice(&checksum(&tag.to_be_bytes(), payload).to_be_bytes());
-    sealed.extend_from_slice(payload);
-    sealed
+/// Frames a payload for its place, behind what the buffer holds.
+pub fn seal_into(buffer: &mut Vec<u8>, tag: u64, payload: &[u8]) {
+    buffer.extend_from_slice(&tag.to_be_bytes());
+    buffer.extend_from_slice(&checksum(&tag.to_be_bytes(), payload).to_be_bytes());
+    buffer.extend_from_slice(payload);
+}
+
+/// The payload's length of a frame of this length, in bytes.
+pub(crate) fn payload_bytes(sealed_bytes: u32) -> usize {
+    usize::try_from(sealed_bytes).unwrap_or(usize::MAX).saturating_sub(FRAME_BYTES)
 }
 
 /// The payload of a frame, if it is whole and belongs to this place.
@@ -74,6 +76,12 @@ fn checksum(tag: &[u8; TAG_BYTES], payload: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn seal(tag: u64, payload: &[u8]) -> Vec<u8> {
+        let mut sealed = Vec::new();
+        seal_into(&mut sealed, tag, payload);
+        sealed
+    }
 
     #[test]
     fn a_sealed_record_has_these_bytes() {
