@@ -12,7 +12,6 @@ use checker::{Chunk, Frontier, Replay, Verdict};
 use ledger::batch::BatchRecord;
 use ledger::{ClusterId, Hash, Head};
 use prover::Prover;
-use prover::prove::add;
 use seams::{OsEntropy, next_u64};
 use tokio::sync::mpsc;
 
@@ -182,7 +181,7 @@ impl Judge {
         judged.verdict = Verdict::Proved;
         for chunk in &chunks {
             let report = self.prover.judge(chunk, replay);
-            add(&mut judged.statistics, &report.statistics);
+            judged.statistics.add(&report.statistics);
             judged.patterns.extend(&report.patterns);
             if judged.verdict.is_proved() {
                 judged.verdict = report.verdict;

@@ -12,7 +12,6 @@ use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use ledger::Hash;
 use ledger::batch::BatchRecord;
 use proto::{Problem, ProblemKind};
-use prover::prove::add;
 use prover::{ENCODER_VERSION, solver_version};
 use seams::{Clock, SystemClock};
 use tokio::sync::{mpsc, watch};
@@ -278,7 +277,7 @@ impl Following {
                 Verdict::Refuted(_) => figures.refuted += 1,
                 Verdict::Inconclusive(_) => figures.inconclusive += 1,
             }
-            add(&mut figures.statistics, &judged.statistics);
+            figures.statistics.add(&judged.statistics);
         });
     }
 
@@ -351,7 +350,7 @@ impl Following {
             evidence: run.batches.iter().map(|judged| judged.evidence).collect::<Option<_>>()?,
         };
         let mut statistics = ProofStatistics::default();
-        run.batches.iter().for_each(|judged| add(&mut statistics, &judged.statistics));
+        run.batches.iter().for_each(|judged| statistics.add(&judged.statistics));
         let verdict = run.batches.iter().map(|judged| &judged.verdict).find(|verdict| !verdict.is_proved());
         let versions = Versions { checker: CHECKER_VERSION, encoder: ENCODER_VERSION, solver: solver_version() };
         Some(Findings {

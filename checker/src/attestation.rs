@@ -83,6 +83,28 @@ pub struct ProofStatistics {
     pub total_us: u64,
 }
 
+impl ProofStatistics {
+    /// Adds up what runs cost. Counts beyond 2^64 stay there: a signed attestation may claim any.
+    pub fn add(&mut self, more: &Self) {
+        for (sum, more) in [
+            (&mut self.transactions, more.transactions),
+            (&mut self.chunks, more.chunks),
+            (&mut self.components, more.components),
+            (&mut self.windows, more.windows),
+            (&mut self.pattern_hits, more.pattern_hits),
+            (&mut self.pattern_misses, more.pattern_misses),
+            (&mut self.audits, more.audits),
+            (&mut self.solver_checks, more.solver_checks),
+            (&mut self.solver_unknown, more.solver_unknown),
+            (&mut self.undecided, more.undecided),
+            (&mut self.solver_us, more.solver_us),
+            (&mut self.total_us, more.total_us),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// What is signed.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Findings {

@@ -29,10 +29,12 @@ mod wallet;
 mod account;
 mod receipts;
 mod heads;
+mod audit;
 pub mod testkit;
 
 pub use account::{Account, AccountFault};
 pub use api::{AttestationStream, BatchStream, EvidenceStream, LedgerApi, UpdateStream};
+pub use audit::{Audit, AuditFault, AuditOptions, Replayed, compare, replay_batch};
 pub use builder::{BuildFault, Context, TransactionBuilder};
 pub use client::{Client, ClientBuilder, ConfigurationFault, ConsistencyProof, Numbered, Watch};
 pub use heads::{HeadFault, HeadTracker, TrustedNodes};

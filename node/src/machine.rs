@@ -88,8 +88,11 @@ impl LedgerMachine {
         let cores = Cores(&*self.compute);
         let applied = self.state.apply(&cores, id.index, entry.as_deref(), position).map_err(machine_fault)?;
         self.observer.applied(id.index, &applied);
+        if let EntryResult::Attested(Ok(Some(alarm))) = &applied.result {
+            tracing::error!(batch = alarm.batch, words = alarm.words, "ALARM: raised by a prover's attestation");
+        }
         self.attestations.send_if_modified(|count| {
-            let changed = matches!(&applied.result, EntryResult::Attested(Ok(())));
+            let changed = matches!(&applied.result, EntryResult::Attested(Ok(_)));
             *count += u64::from(changed);
             changed
         });

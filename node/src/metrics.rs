@@ -59,6 +59,51 @@ pub fn of_validator(service: &ValidatorService) -> Result<String, fmt::Error> {
     encode(Box::new(ValidatorMetrics { counters: service.counters() }))
 }
 
+/// The metrics of a prover.
+///
+/// # Errors
+/// Never: text is written to memory.
+pub fn of_prover(figures: ProverMetrics) -> Result<String, fmt::Error> {
+    encode(Box::new(figures))
+}
+
+/// What a prover tells of itself.
+#[derive(Debug, Clone, Default)]
+pub struct ProverMetrics {
+    /// True once the ledger's configuration has its key.
+    pub configured: bool,
+    /// The newest batch that any node was seen with.
+    pub newest_batch: u64,
+    /// The last batch that was judged.
+    pub judged_batch: u64,
+    /// The last batch that was attested.
+    pub attested_batch: u64,
+    /// Attestations that were ordered.
+    pub attestations: u64,
+    /// Batches by verdict: proved, refuted, inconclusive.
+    pub verdicts: [u64; 3],
+    /// Transactions judged.
+    pub transactions: u64,
+    /// Uses of known patterns, and patterns proved.
+    pub patterns: [u64; 2],
+    /// Patterns in the cache.
+    pub patterns_kept: u64,
+    /// Questions to the solver, and those left open.
+    pub solver_checks: [u64; 2],
+    /// Solvers replaced by fresh ones.
+    pub solvers_replaced: u64,
+    /// Time spent proving, in microseconds.
+    pub proving_us: u64,
+    /// Transactions and live outputs that the replay holds.
+    pub replay: [u64; 2],
+    /// From a batch's log time to its attestation, in milliseconds: median, 99th percentile, longest.
+    pub lag_ms: [f64; 3],
+    /// Nodes that told something wrong.
+    pub faulty_nodes: u64,
+    /// True where it does not go on.
+    pub stuck: bool,
+}
+
 fn encode(collector: Box<dyn Collector>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(collector);
@@ -126,6 +171,15 @@ impl Writer<'_> {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in values {
             ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Median, 99th percentile and the largest.
+    fn quantiles(&mut self, name: &str, help: &str, values: &[f64; 3]) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (quantile, value) in ["0.5", "0.99", "1"].into_iter().zip(values) {
+            ConstGauge::new(*value).encode(family.encode_family(&[("quantile", quantile)])?)?;
         }
         Ok(())
     }
@@ -314,6 +368,41 @@ fn state_name(state: &ValidatorState) -> &'static str {
         ValidatorState::Probation { .. } => "probation",
         ValidatorState::Faulty { .. } => "faulty",
         ValidatorState::UnknownKey => "unknown_key",
+    }
+}
+
+impl Collector for ProverMetrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer { encoder };
+        let labelled = |label: &'static str, names: &[&str], values: &[u64]| -> Vec<_> {
+            names.iter().zip(values).map(|(name, value)| (vec![(label, (*name).to_owned())], *value)).collect()
+        };
+        writer.build("prover")?;
+        writer.gauge("prover_configured", "1 where the ledger counts this prover", u64::from(self.configured))?;
+        writer.gauge("proof_newest_batch", "The newest batch that any node was seen with", self.newest_batch)?;
+        writer.gauge("proof_judged_batch", "The last batch that was judged", self.judged_batch)?;
+        writer.gauge("proof_attested_batch", "The last batch that was attested", self.attested_batch)?;
+        writer.gauge(
+            "proof_lag_batches",
+            "Batches that are not attested yet",
+            self.newest_batch.saturating_sub(self.attested_batch),
+        )?;
+        writer.quantiles("proof_lag_ms", "From a batch's log time to its attestation", &self.lag_ms)?;
+        writer.counter("proof_attestations", "Attestations that were ordered", self.attestations)?;
+        let verdicts = labelled("verdict", &["proved", "refuted", "inconclusive"], &self.verdicts);
+        writer.counters("proof_batches", "Batches judged", &verdicts)?;
+        writer.counter("proof_transactions", "Transactions judged", self.transactions)?;
+        let patterns = labelled("pattern", &["known", "new"], &self.patterns);
+        writer.counters("proof_windows", "Windows by whether their pattern was known", &patterns)?;
+        writer.gauge("proof_patterns", "Patterns in the cache", self.patterns_kept)?;
+        let checks = labelled("answer", &["any", "none"], &self.solver_checks);
+        writer.counters("proof_solver_checks", "Questions to the solver, and those it left open", &checks)?;
+        writer.counter("proof_solvers_replaced", "Solvers replaced by fresh ones", self.solvers_replaced)?;
+        writer.counter("proof_time_us", "Time spent proving", self.proving_us)?;
+        let replay = labelled("held", &["transactions", "live outputs"], &self.replay);
+        writer.gauges("proof_replay", "What the replay holds in memory", &replay)?;
+        writer.gauge("proof_faulty_nodes", "Nodes that told something wrong", self.faulty_nodes)?;
+        writer.gauge("proof_stuck", "1 where the prover does not go on; its log says why", u64::from(self.stuck))
     }
 }
 

@@ -197,6 +197,7 @@ impl LogStats {
         let entries = batch.ops().iter().filter(|op| matches!(op, LogOp::Put { .. })).count();
         self.batches += 1;
         self.entries = self.entries.saturating_add(u64::try_from(entries).unwrap_or(u64::MAX));
-        self.payload_bytes = self.payload_bytes.saturating_add(u64::try_from(batch.payload_bytes()).unwrap_or(u64::MAX));
+        self.payload_bytes =
+            self.payload_bytes.saturating_add(u64::try_from(batch.payload_bytes()).unwrap_or(u64::MAX));
     }
 }

@@ -132,8 +132,8 @@ pub enum EntryResult {
         /// True where it changed.
         changed: bool,
     },
-    /// An attestation was kept, or not.
-    Attested(Result<(), AttestationRefusal>),
+    /// An attestation was kept, perhaps with an alarm, or not.
+    Attested(Result<Option<Alarm>, AttestationRefusal>),
     /// The entry carried nothing.
     Nothing,
 }
@@ -316,6 +316,7 @@ impl LedgerState {
         let result = admitted.map(|admitted| {
             memory.core.proofs.take(&admitted);
             memory.current.add_attestation(admitted.rows);
+            admitted.raised
         });
         let head = *memory.core.commitments.head();
         Ok(AppliedEntry { bundle: None, result: EntryResult::Attested(result), head })

@@ -15,5 +15,6 @@ mod any_bytes;
 mod admin;
 mod pruning;
 mod proofs;
+mod proving;
 mod joining;
 mod commands;

@@ -319,7 +319,8 @@ impl Writer {
         }
         let outcome = self.write(&accepted, extent, stats);
         let outcome = self.shared.poison.guard(outcome);
-        let purged = accepted.iter().any(|(batch, _)| batch.ops().iter().any(|op| matches!(op, LogOp::PurgeThrough(_))));
+        let purged =
+            accepted.iter().any(|(batch, _)| batch.ops().iter().any(|op| matches!(op, LogOp::PurgeThrough(_))));
         for (_, done) in accepted {
             answer(done, outcome.clone());
         }
@@ -368,7 +369,8 @@ impl Writer {
                 let mut durable = self.shared.durable();
                 let begin = durable.extent.begin();
                 let Some(oldest) = durable.segments.first_entry() else { return Ok(()) };
-                let kept = *oldest.key() == self.active.number() || oldest.get().newest.is_some_and(|newest| newest >= begin);
+                let kept =
+                    *oldest.key() == self.active.number() || oldest.get().newest.is_some_and(|newest| newest >= begin);
                 if kept {
                     return Ok(());
                 }

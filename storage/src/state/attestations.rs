@@ -114,6 +114,8 @@ pub struct ProofStatus {
 pub(super) struct Admitted {
     pub(super) prover: Party,
     pub(super) standing: ProverStanding,
+    /// The alarm that this one raises, if any.
+    pub(super) raised: Option<Alarm>,
     pub(super) rows: [(Vec<u8>, Vec<u8>); 2],
 }
 
@@ -180,11 +182,11 @@ pub(super) fn admit(
         proved: before.map_or(0, |before| before.proved) + proved,
         inconclusive: before.map_or(0, |before| before.inconclusive) + inconclusive,
         // the first one says what happened
-        alarm: before.and_then(|before| before.alarm.clone()).or(alarm),
+        alarm: before.and_then(|before| before.alarm.clone()).or_else(|| alarm.clone()),
     };
     let rows =
         [(number_key(number), bytes.to_vec()), (batch_key(last_batch, Some(prover)), number.to_be_bytes().to_vec())];
-    Ok(Ok(Admitted { prover: *prover, standing, rows }))
+    Ok(Ok(Admitted { prover: *prover, standing, raised: alarm, rows }))
 }
 
 fn decide(

@@ -115,7 +115,8 @@ impl Active {
         }
         let file = options.open(&unfinished).map_err(failed)?;
         allocate(&file, capacity).map_err(failed)?;
-        let mut active = Self { file, path, number: header.number, salt: header.salt, end: 0, capacity, tail: Tail::default() };
+        let mut active =
+            Self { file, path, number: header.number, salt: header.salt, end: 0, capacity, tail: Tail::default() };
         active.tail.reserve(content.len()).extend_from_slice(&content);
         active.write_tail()?;
         active.file.sync_all().map_err(failed)?;
@@ -152,9 +153,7 @@ impl Active {
         let buffer = self.tail.reserve(length + frame::ALIGNMENT);
         let mut records = frame::encode(buffer, place, ops);
         self.write_tail()?;
-        self.file
-            .sync_data()
-            .map_err(|error| StorageFault::from_io(error, "syncing the log", &self.path))?;
+        self.file.sync_data().map_err(|error| StorageFault::from_io(error, "syncing the log", &self.path))?;
         for range in &mut records {
             *range = range.start + begin..range.end + begin;
         }

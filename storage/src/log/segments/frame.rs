@@ -38,11 +38,7 @@ fn op_length(op: &LogOp) -> usize {
 
 /// Adds a frame, and what aligns the next one. Gives where each sealed record stands, counted from the frame's
 /// begin, in order.
-pub(super) fn encode<'a>(
-    buffer: &mut Vec<u8>,
-    place: u64,
-    ops: impl Iterator<Item = &'a LogOp>,
-) -> Vec<Range<usize>> {
+pub(super) fn encode<'a>(buffer: &mut Vec<u8>, place: u64, ops: impl Iterator<Item = &'a LogOp>) -> Vec<Range<usize>> {
     let begin = buffer.len();
     buffer.extend_from_slice(&[0; HEAD_BYTES]);
     let mut records = Vec::new();

@@ -67,7 +67,8 @@ fn replay(durable: &mut Durable, found: &Found, end: Option<usize>) -> Result<us
             };
         };
         let next = operations.end.next_multiple_of(frame::ALIGNMENT);
-        let ops = frame::decode(&found.content, operations).ok_or_else(|| damaged(found, at, "it holds no operations"))?;
+        let ops =
+            frame::decode(&found.content, operations).ok_or_else(|| damaged(found, at, "it holds no operations"))?;
         for (op, range) in ops {
             let after = durable.extent.after_op(&op).map_err(|fault| damaged(found, at, &fault.to_string()))?;
             let records = matches!(op, LogOp::Put { .. }).then_some(range);
