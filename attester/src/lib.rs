@@ -34,6 +34,9 @@ use tokio::task::JoinHandle;
 pub use figures::Figures;
 use figures::Shared;
 
+/// How long one node may take to answer before another one is asked.
+const NODE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What a prover runs with.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -100,7 +103,8 @@ impl Attester {
         let io = |what| move |source| AttesterFault::Io { what, source };
         std::fs::create_dir_all(&options.data_dir).map_err(io("making the prover's directory"))?;
         let node = |address: &String| {
-            let client = Client::builder().endpoint(address.clone()).ledger(options.cluster).connect()?;
+            let client = Client::builder().endpoint(address.clone()).ledger(options.cluster).deadline(NODE_PATIENCE);
+            let client = client.connect()?;
             Ok(Node { address: address.clone(), client })
         };
         let nodes: Vec<Node> = options.nodes.iter().map(node).collect::<Result<_, ConfigurationFault>>()?;

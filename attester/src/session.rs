@@ -123,6 +123,7 @@ impl Following {
             match self.session().await {
                 End::Again(why) => {
                     tracing::info!(why, "asking the ledger where it stands");
+                    self.turn_to_next_node();
                     sleep(PAUSE).await;
                 }
                 End::Stuck(why) => {
@@ -196,7 +197,7 @@ impl Following {
                             if other.is_some() {
                                 let words = "its history is not the one that this prover attested before";
                                 self.shared.blame(&node.address, words.to_owned());
-                                return Err(self.next_node(words));
+                                return Err(self.distrusted(words));
                             }
                         }
                         Some(Told::Replayed(Err((verdict, record)))) => {
@@ -301,25 +302,26 @@ impl Following {
                 let what = format!("it tells batch {batch} otherwise than node {}; its evidence: {why}", other.address);
                 tracing::error!(node = node.address, what, "ALARM: a node's evidence differs from the others'");
                 self.shared.blame(&node.address, what.clone());
-                return self.next_node(&what);
+                return self.distrusted(&what);
             }
         }
         End::Stuck(why)
     }
 
-    /// Follows the next node that told nothing wrong so far.
-    fn next_node(&mut self, why: &str) -> End {
+    /// Follows the next node that told nothing wrong so far: this one is gone, or told something wrong.
+    fn turn_to_next_node(&mut self) {
         let count = self.nodes.len();
-        let good = (1..=count).map(|step| (self.current + step) % count.max(1));
-        let mut good =
-            good.filter(|place| self.nodes.get(*place).is_some_and(|it| !self.shared.is_faulty(&it.address)));
-        match good.next() {
-            Some(place) => {
-                self.current = place;
-                End::Again(why.to_owned())
-            }
-            None => End::Stuck(format!("every node told something wrong; the last: {why}")),
+        let others = (1..=count).map(|step| (self.current + step) % count);
+        let good = |place: &usize| self.nodes.get(*place).is_some_and(|node| !self.shared.is_faulty(&node.address));
+        let found = others.into_iter().find(good);
+        self.current = found.unwrap_or(self.current);
+    }
+
+    fn distrusted(&self, why: &str) -> End {
+        if self.nodes.iter().all(|node| self.shared.is_faulty(&node.address)) {
+            return End::Stuck(format!("every node told something wrong; the last: {why}"));
         }
+        End::Again(why.to_owned())
     }
 
     /// Signs a run, and has it ordered.

@@ -18,5 +18,6 @@ pub mod scale;
 pub mod html;
 pub mod audit;
 pub mod proofs;
+pub mod prove;
 pub mod block;
 pub mod replay;

@@ -22,7 +22,7 @@ use prost::Message;
 use proto::convert::{self, Cluster, Consistency, Decision, Holdings, Member, SubmissionResult, Update};
 use proto::{Problem, ProblemKind, wire};
 use storage::Manifest;
-use storage::record::{seal, unseal};
+use storage::record::{seal_into, unseal};
 use storage::state::HoldingsCursor;
 use tower::ServiceExt;
 use validator::message::{Announcement, ValidateReply, ValidateRequest};
@@ -32,7 +32,9 @@ pub fn stored(bytes: &[u8]) {
     if let Some(tag) = bytes.first_chunk().map(|tag| u64::from_be_bytes(*tag))
         && let Ok(payload) = unseal(tag, &Bytes::copy_from_slice(bytes))
     {
-        assert_eq!(seal(tag, &payload), bytes);
+        let mut sealed = Vec::new();
+        seal_into(&mut sealed, tag, &payload);
+        assert_eq!(sealed, bytes);
     }
     if let Some(manifest) = Manifest::decode(bytes) {
         assert_eq!(manifest.encode(), bytes);
