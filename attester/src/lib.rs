@@ -78,7 +78,7 @@ pub enum AttesterFault {
     },
 }
 
-/// A prover that runs.
+/// A prover that runs. Dropping it ends it as a crash would.
 #[derive(Debug)]
 pub struct Attester {
     shared: Arc<Shared>,
@@ -124,12 +124,18 @@ impl Attester {
     }
 
     /// Stops, and keeps what makes the next start short.
-    pub async fn stop(self) {
-        self.comparing.abort();
+    pub async fn stop(mut self) {
         self.stop.send_replace(true);
         // the thread writes its files before it ends
-        if let Err(fault) = self.following.await {
+        if let Err(fault) = (&mut self.following).await {
             tracing::warn!(%fault, "the prover did not stop in order; it begins at its last copy again");
         }
+    }
+}
+
+impl Drop for Attester {
+    fn drop(&mut self) {
+        self.following.abort();
+        self.comparing.abort();
     }
 }

@@ -213,12 +213,7 @@ impl Following {
                 }
                 ordered = OptionFuture::from(submission.as_mut()), if submission.is_some() => {
                     submission = None;
-                    let attestation = ordered.ok_or_else(gone)??;
-                    last = attestation.hash();
-                    self.shared.change(|figures| {
-                        figures.attestations += 1;
-                        figures.attested_batch = attestation.findings.statement.last_batch;
-                    });
+                    last = self.ordered(&ordered.ok_or_else(gone)??);
                 }
                 () = sleep_until(due), if submission.is_none() && !run.batches.is_empty() => {
                     due = Instant::now() + self.options.interval;
@@ -255,19 +250,28 @@ impl Following {
         }
         // in order: what is under way, what was proved, and this
         if let Some(under_way) = submission.take() {
-            *last = under_way.await?.hash();
+            *last = self.ordered(&under_way.await?);
         }
         if !run.batches.is_empty() {
-            *last = self.submit(run.take(), *last).await?.hash();
+            *last = self.ordered(&self.submit(run.take(), *last).await?);
         }
         let (moved, words) = (judged.moved, judged.verdict.to_string());
         if judged.evidence.is_some() {
             let mut alone = Run::default();
             alone.add(judged);
-            *last = self.submit(alone, *last).await?.hash();
+            *last = self.ordered(&self.submit(alone, *last).await?);
         }
         tracing::error!(words, "ALARM: a batch is not proved");
         Ok((!moved).then_some(End::Stuck(words)))
+    }
+
+    /// An attestation is in the ledger: what the next one names.
+    fn ordered(&self, attestation: &Attestation) -> Hash {
+        self.shared.change(|figures| {
+            figures.attestations += 1;
+            figures.attested_batch = attestation.findings.statement.last_batch;
+        });
+        attestation.hash()
     }
 
     fn count(&self, judged: &Judged) {

@@ -67,7 +67,11 @@ impl Replica {
         let bundle = certified_bytes(transactions, self.state.head().size, epoch);
         match self.apply(LogPayload::Bundle(bundle)) {
             EntryResult::Applied { batch: Some(batch), .. } => batch,
-            other => panic!("no batch came of it: {other:?}"),
+            other @ (EntryResult::Applied { batch: None, .. }
+            | EntryResult::PassedOver(_)
+            | EntryResult::Configured { .. }
+            | EntryResult::Attested(_)
+            | EntryResult::Nothing) => panic!("no batch came of it: {other:?}"),
         }
     }
 

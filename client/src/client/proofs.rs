@@ -65,7 +65,7 @@ impl Client {
     /// Where no node answers in time, or the batch was pruned.
     pub async fn attestations_of(&self, batch: u64) -> Result<Vec<Numbered>, Problem> {
         let attempt = |node: Arc<dyn LedgerApi>| async move {
-            let answer = node.get_attestation(wire::GetAttestationRequest { batch }).await?;
+            let answer = node.get_attestation(wire::GetAttestationRequest { batch, consistency: None }).await?;
             answer.attestations.iter().map(numbered).collect()
         };
         self.call(attempt).await
@@ -80,7 +80,8 @@ impl Client {
         let mut next = from;
         loop {
             let attempt = |node: Arc<dyn LedgerApi>| async move {
-                let page = node.list_attestations(wire::ListAttestationsRequest { from: next, limit: 0 }).await?;
+                let request = wire::ListAttestationsRequest { from: next, limit: 0, consistency: None };
+                let page = node.list_attestations(request).await?;
                 let found = page.attestations.iter().map(numbered).collect::<Result<Vec<_>, _>>()?;
                 Ok((found, page.next))
             };

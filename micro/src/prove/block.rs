@@ -8,6 +8,7 @@ use bench::block::{parse, plan};
 use checker::collect::Testimony;
 use checker::{Chunk, Replay};
 use client::SignedTransaction;
+use ledger::transaction::ReceivedTransaction;
 use ledger::{Intent, Outcome, TransactionId};
 use storage::{KvOptions, RocksKv};
 
@@ -62,11 +63,13 @@ fn plant(
     transactions: &[SignedTransaction],
     replica: &mut Replica,
 ) -> anyhow::Result<(Testimony, TransactionId, TransactionId)> {
-    let spends = |transaction: &&SignedTransaction| match &transaction.transaction().body.intent {
+    let read = |transaction: &SignedTransaction| ReceivedTransaction::decode(transaction.bytes()).ok();
+    let spends = |received: &ReceivedTransaction| match &received.transaction().body.intent {
         Intent::Movements(movements) => !movements.inputs.is_empty(),
         Intent::Command(_) => false,
     };
-    let first = transactions.iter().find(spends).context("no transaction of the block spends anything")?;
+    let first =
+        transactions.iter().filter_map(read).find(spends).context("no transaction of the block spends anything")?;
     let mut again = first.transaction().clone();
     again.body.nonce = again.body.nonce.wrapping_add(1_000_000_007);
     let record = replica.submit_unchecked(&[again.encode()]);

@@ -99,16 +99,27 @@ impl Api {
     /// What provers said of a batch.
     ///
     /// # Errors
-    /// Where the batch was pruned, or the disk fails.
-    pub async fn attestations_of(&self, batch: u64) -> Result<Vec<(u64, Attestation)>, Problem> {
+    /// Where the freshness cannot be had, the batch was pruned, or the disk fails.
+    pub async fn attestations_of(
+        &self,
+        batch: u64,
+        consistency: Consistency,
+    ) -> Result<Vec<(u64, Attestation)>, Problem> {
+        self.await_freshness(consistency).await?;
         self.read(move |state| state.attestations_of(batch)).await
     }
 
     /// Up to `limit` attestations from a number (from 1) on, and where the next page begins.
     ///
     /// # Errors
-    /// Where the disk fails.
-    pub async fn attestations(&self, from: u64, limit: u32) -> Result<(Vec<Numbered>, Option<u64>), Problem> {
+    /// Where the freshness cannot be had, or the disk fails.
+    pub async fn attestations(
+        &self,
+        from: u64,
+        limit: u32,
+        consistency: Consistency,
+    ) -> Result<(Vec<Numbered>, Option<u64>), Problem> {
+        self.await_freshness(consistency).await?;
         let asked = usize::try_from(limit).unwrap_or(ATTESTATIONS_MAX);
         let limit = if asked == 0 { ATTESTATIONS_MAX } else { asked.min(ATTESTATIONS_MAX) };
         let (found, count) =

@@ -24,6 +24,10 @@ impl ProofsService {
     }
 }
 
+fn fresh(consistency: Option<&wire::Consistency>) -> Result<Consistency, Status> {
+    Consistency::of(consistency).map_err(|fault| Problem::from(fault).into())
+}
+
 fn numbered((number, attestation): (u64, Bytes)) -> wire::NumberedAttestation {
     wire::NumberedAttestation { number, attestation }
 }
@@ -56,7 +60,8 @@ impl Proofs for ProofsService {
         &self,
         request: Request<wire::GetAttestationRequest>,
     ) -> Result<Response<wire::GetAttestationResponse>, Status> {
-        let found = self.api.attestations_of(request.into_inner().batch).await?;
+        let wire::GetAttestationRequest { batch, consistency } = request.into_inner();
+        let found = self.api.attestations_of(batch, fresh(consistency.as_ref())?).await?;
         let attestations = found.iter().map(|(number, attestation)| numbered((*number, bytes_of(attestation))));
         Ok(Response::new(wire::GetAttestationResponse { attestations: attestations.collect() }))
     }
@@ -65,8 +70,8 @@ impl Proofs for ProofsService {
         &self,
         request: Request<wire::ListAttestationsRequest>,
     ) -> Result<Response<wire::ListAttestationsResponse>, Status> {
-        let wire::ListAttestationsRequest { from, limit } = request.into_inner();
-        let (found, next) = self.api.attestations(from, limit).await?;
+        let wire::ListAttestationsRequest { from, limit, consistency } = request.into_inner();
+        let (found, next) = self.api.attestations(from, limit, fresh(consistency.as_ref())?).await?;
         let attestations = found.into_iter().map(numbered).collect();
         Ok(Response::new(wire::ListAttestationsResponse { attestations, next: next.unwrap_or_default() }))
     }
@@ -84,8 +89,7 @@ impl Proofs for ProofsService {
         &self,
         request: Request<wire::GetProofStatusRequest>,
     ) -> Result<Response<wire::ProofStatus>, Status> {
-        let consistency = Consistency::of(request.get_ref().consistency.as_ref())
-            .map_err(|fault| Status::from(Problem::from(fault)))?;
+        let consistency = fresh(request.get_ref().consistency.as_ref())?;
         Ok(Response::new((&self.api.proof_status(consistency).await?).into()))
     }
 }

@@ -22,17 +22,18 @@ use crate::json;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct OfStatus {
+pub(super) struct OfProofs {
     consistency: Option<String>,
 }
 
-/// Without a level, what this node has applied.
-pub(super) async fn status(State(api): State<Api>, Asked(asked): Asked<OfStatus>) -> Answer {
-    let level = match asked.consistency.as_deref() {
-        None => Consistency::Local,
-        level => consistency(level)?,
-    };
-    Ok(Json(json::proof_status(&api.proof_status(level).await?)))
+impl OfProofs {
+    fn level(&self) -> Result<Consistency, Problem> {
+        consistency(self.consistency.as_deref())
+    }
+}
+
+pub(super) async fn status(State(api): State<Api>, Asked(asked): Asked<OfProofs>) -> Answer {
+    Ok(Json(json::proof_status(&api.proof_status(asked.level()?).await?)))
 }
 
 fn number(field: &'static str, text: &str) -> Result<u64, Problem> {
@@ -45,8 +46,12 @@ pub(super) async fn evidence(State(api): State<Api>, Path(batch): Path<String>) 
     Ok(Json(json!({ "batch": batch, "canonical": hex::encode(api.evidence(batch).await?) })))
 }
 
-pub(super) async fn attestations_of(State(api): State<Api>, Path(batch): Path<String>) -> Answer {
-    let found = api.attestations_of(number("batch", &batch)?).await?;
+pub(super) async fn attestations_of(
+    State(api): State<Api>,
+    Path(batch): Path<String>,
+    Asked(asked): Asked<OfProofs>,
+) -> Answer {
+    let found = api.attestations_of(number("batch", &batch)?, asked.level()?).await?;
     let views: Vec<Value> = found.iter().map(|(number, attestation)| json::attestation(*number, attestation)).collect();
     Ok(Json(json!({ "attestations": views })))
 }
@@ -58,10 +63,12 @@ pub(super) struct OfAttestations {
     from: u64,
     #[serde(default)]
     limit: u32,
+    consistency: Option<String>,
 }
 
 pub(super) async fn attestations(State(api): State<Api>, Asked(asked): Asked<OfAttestations>) -> Answer {
-    let (found, next) = api.attestations(asked.from, asked.limit).await?;
+    let level = consistency(asked.consistency.as_deref())?;
+    let (found, next) = api.attestations(asked.from, asked.limit, level).await?;
     let views = found.into_iter().map(view).collect::<Result<Vec<_>, _>>()?;
     Ok(Json(json!({ "attestations": views, "next": next })))
 }
