@@ -2,6 +2,7 @@
 
 mod chart;
 mod load;
+mod prove;
 mod scale;
 
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use std::fmt::Write as _;
 use chart::Chart;
 
 pub use load::load_page;
+pub use prove::{COLUMNS as PROVE_COLUMNS, cells as prove_cells, prove_page};
 pub use scale::{COLUMNS as SCALE_COLUMNS, cells as scale_cells, scale_page};
 
 const STYLE: &str = "\

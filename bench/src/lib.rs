@@ -17,5 +17,7 @@ pub mod load;
 pub mod scale;
 pub mod html;
 pub mod audit;
+pub mod proofs;
+pub mod prove;
 pub mod block;
 pub mod replay;

@@ -1,5 +1,6 @@
 //! The client: several endpoints behind one set of calls, each with a deadline, repeated where that is safe.
 
+mod proofs;
 mod reads;
 mod submit;
 
@@ -21,6 +22,7 @@ use crate::builder::{Context, TransactionBuilder};
 use crate::grpc::GrpcNode;
 use crate::retry::{Budget, RetryPolicy};
 
+pub use proofs::Numbered;
 pub use reads::{ConsistencyProof, Watch};
 pub(crate) use submit::{definite, millis, only, outcomes};
 

@@ -161,6 +161,33 @@ settings! {
     }
 }
 
+settings! {
+    /// Settings of a prover, as far as they are given.
+    ProverConfigSettings {
+        /// The ledger's name
+        #[arg(long, env = "SERIATIM_CLUSTER", value_name = "NAME")]
+        cluster: String,
+        /// Where to serve health and metrics; port 0 takes a free one [default: 127.0.0.1:7680]
+        #[arg(long, env = "SERIATIM_HTTP_LISTEN", value_name = "ADDRESS")]
+        http_listen: SocketAddr,
+        /// The nodes to follow: all of them, because their heads and evidence are compared [default: 127.0.0.1:7400]
+        #[arg(long, env = "SERIATIM_NODES", value_name = "HOST:PORT,…")]
+        nodes: AddressList,
+        /// Where to keep copies of the replay, proved patterns and refuted evidence [default: data/prover]
+        #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIRECTORY")]
+        data_dir: PathBuf,
+        /// File with this prover's private key, made on the first start [default: <DATA_DIR>/prover.key]
+        #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
+        key_file: PathBuf,
+        /// Between two attestations at least; each is an entry of the log [default: 250]
+        #[arg(long, env = "SERIATIM_ATTEST_INTERVAL_MS", value_name = "MILLISECONDS")]
+        attest_interval_ms: u64,
+        /// How log lines look
+        #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
+        log_format: LogFormat,
+    }
+}
+
 /// Reads settings from a TOML file.
 ///
 /// # Errors
@@ -233,6 +260,25 @@ pub struct ValidatorConfig {
     pub log_format: LogFormat,
 }
 
+/// What a prover needs to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProverConfig {
+    /// The ledger's name.
+    pub cluster: String,
+    /// Where it serves HTTP.
+    pub http_listen: SocketAddr,
+    /// The nodes it follows.
+    pub nodes: AddressList,
+    /// What it keeps.
+    pub data_dir: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// Between two attestations at least.
+    pub attest_interval: Duration,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
 const CLUSTER_DEFAULT: &str = "local";
 
 fn local(port: u16) -> SocketAddr {
@@ -294,6 +340,26 @@ impl TryFrom<ValidatorSettings> for ValidatorConfig {
             key_file: settings.key_file.unwrap_or_else(|| PathBuf::from("data/validator.key")),
             concurrent_bundles_max: settings.concurrent_bundles_max,
             compute_threads: settings.compute_threads.unwrap_or(0),
+            log_format: settings.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+impl TryFrom<ProverConfigSettings> for ProverConfig {
+    type Error = ConfigFault;
+
+    fn try_from(settings: ProverConfigSettings) -> Result<Self, ConfigFault> {
+        let data_dir = settings.data_dir.unwrap_or_else(|| PathBuf::from("data/prover"));
+        let nodes = settings.nodes.filter(|nodes| !nodes.as_slice().is_empty());
+        let local_node =
+            || "127.0.0.1:7400".parse().map_err(|fault| ConfigFault::Settings(format!("--nodes: {fault}")));
+        Ok(Self {
+            cluster: cluster(settings.cluster)?,
+            http_listen: settings.http_listen.unwrap_or_else(|| local(7680)),
+            nodes: nodes.map_or_else(local_node, Ok)?,
+            key_file: settings.key_file.unwrap_or_else(|| data_dir.join("prover.key")),
+            data_dir,
+            attest_interval: Duration::from_millis(settings.attest_interval_ms.unwrap_or(250)),
             log_format: settings.log_format.unwrap_or_default(),
         })
     }

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use validator::ValidatorPool;
 
 pub use forward::{ConfigureFault, ForwardAnswer, ForwardRequest};
-pub(crate) use forward::{configure, serve as serve_forward};
+pub(crate) use forward::{attest, configure, serve as serve_forward};
 pub use waiting::Waiting;
 
 /// A way through the gateway. Lanes do not wait for each other: a few submissions in the light one are not behind the

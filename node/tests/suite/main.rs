@@ -14,4 +14,6 @@ mod bad_input;
 mod any_bytes;
 mod admin;
 mod pruning;
+mod proofs;
+mod proving;
 mod joining;

@@ -4,6 +4,7 @@ mod run;
 mod load;
 mod scale;
 mod micro;
+mod prove;
 
 use std::process::ExitCode;
 
@@ -14,6 +15,8 @@ pub(crate) enum BenchCommand {
     Load(Box<load::LoadArguments>),
     /// Rate and latency against offered load, nodes and validators
     Scale(scale::ScaleArguments),
+    /// What proving costs: fresh, incremental, cold and warm, over sizes, contention and chains; no cluster is needed
+    Prove(prove::ProveArguments),
     /// What single steps cost: encode, decode, verify, apply, commitments, flush
     Micro(micro::MicroArguments),
 }
@@ -22,6 +25,7 @@ pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Load(arguments) => load::run(*arguments).await,
         BenchCommand::Scale(arguments) => scale::run(arguments).await,
+        BenchCommand::Prove(arguments) => prove::run(arguments).await,
         BenchCommand::Micro(arguments) => Ok(micro::run(&arguments)),
     }
 }
