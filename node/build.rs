@@ -1,8 +1,8 @@
-//! Tells the linker where the binary and the tests find libz3, as the crate `prover` found it.
+//! Tells the linker where the tests find libz3: some of them prove.
 
 use std::env;
 
-const LIBRARY_PATH: &str = "DEP_SERIATIM_PROVER_LIBRARY_PATH";
+const LIBRARY_PATH: &str = "Z3_LIBRARY_PATH_OVERRIDE";
 
 fn main() {
     println!("cargo:rerun-if-env-changed={LIBRARY_PATH}");

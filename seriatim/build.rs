@@ -1,4 +1,4 @@
-//! Tells the linker where the binary and the tests find libz3, as the crate `prover` found it.
+//! Tells the linker where the binary finds libz3, as the crate `prover` found it.
 
 use std::env;
 
