@@ -1,11 +1,8 @@
 //! Provers that follow a cluster: chains without gap over crashes, agreement, and nodes that lie to them.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
 
-use attester::{Attester, Options};
-use bytes::Bytes;
+use attester::Attester;
 use client::{AuditOptions, Client, Consistency, TrustedNodes};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -14,45 +11,11 @@ use ledger::{ClusterId, Outcome, Party, Rejection};
 use proto::wire;
 use proto::wire::proofs_client::ProofsClient;
 use proto::wire::proofs_server::{Proofs, ProofsServer};
-use prover::ProverSettings;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
+use crate::provers::{addresses, attested, configure, options, work};
 use crate::support::{CLUSTER, Cluster, commit, eventually, in_time, issue, key};
-
-fn options(nodes: Vec<String>, number: u8, data_dir: &Path) -> Options {
-    let mut options = Options::new(ClusterId::of_name(CLUSTER), nodes, *key(number).signing_key(), data_dir.to_owned());
-    options.interval = Duration::from_millis(5);
-    // every use of a pattern is proved again with its amounts
-    options.proving = ProverSettings { audit_every: 1, ..ProverSettings::default() };
-    options
-}
-
-fn addresses(cluster: &Cluster) -> Vec<String> {
-    cluster.running().map(|(node, _)| cluster.address(node).as_str().to_owned()).collect()
-}
-
-async fn configure(cluster: &Cluster, provers: &[u8], required: u32) {
-    let add = provers.iter().map(|number| Bytes::copy_from_slice(key(*number).party().as_bytes())).collect();
-    let request = wire::ConfigureProversRequest { add, remove: Vec::new(), required };
-    in_time(cluster.admin_stub(1).await.configure_provers(request)).await.unwrap();
-}
-
-/// Waits until everything up to the newest batch is attested; that batch.
-async fn attested(client: &Client) -> u64 {
-    let newest = client.position(Consistency::Linearizable).await.unwrap().batch;
-    eventually(|| async {
-        let status = client.proof_status(Consistency::Linearizable).await.unwrap();
-        (status.attested_batch >= newest).then_some(newest)
-    })
-    .await
-}
-
-async fn work(client: &Client, transactions: i128) {
-    for quantity in 1..=transactions {
-        commit(client, &issue(client, &key(1), key(2).party(), quantity).await).await;
-    }
-}
 
 async fn audit(cluster: &Cluster, client: &Client, provers: &[u8], required: usize) -> client::Audit {
     let provers: Vec<Party> = provers.iter().map(|number| key(*number).party()).collect();
@@ -259,64 +222,4 @@ async fn where_all_nodes_tell_a_lie_it_is_attested_as_refuted_and_every_node_rai
     prover.stop().await;
     let found = audit(&cluster, &client, &[7], 1).await;
     assert_eq!((found.attested_batches, found.refuted), (batch - 1, 1));
-}
-
-fn text(output: &std::process::Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn anybody_verifies_a_ledger_and_an_attestation_from_files_and_looks_at_a_batch() {
-    let cluster = Cluster::start(1).await;
-    let client = cluster.client();
-    let directory = tempfile::tempdir().unwrap();
-    configure(&cluster, &[7], 0).await;
-    let prover = Attester::start(options(addresses(&cluster), 7, directory.path())).unwrap();
-    let first = issue(&client, &key(1), key(2).party(), 5).await;
-    let batch = commit(&client, &first).await.to_string();
-    work(&client, 2).await;
-    attested(&client).await;
-    prover.stop().await;
-
-    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let (evidence, attestation, svg) = (path("evidence"), path("attestation"), path("graph.svg"));
-    let endpoint = addresses(&cluster).remove(0);
-    let node_keys: Vec<String> = cluster.node_keys().iter().map(ToString::to_string).collect();
-    let (node_key, prover_key) = (node_keys.join(","), key(7).party().to_string());
-    let ledger = ["verify", "ledger", "--cluster", CLUSTER, "--endpoint", &endpoint, "--node-key", &node_key];
-    let prover_key = prover_key.as_str();
-    let good = [&ledger[..], &["--prover-key", prover_key, "--save-evidence", &evidence, "--json"]].concat();
-    let good = crate::commands::run(&good).await;
-    assert!(good.status.success(), "{}", text(&good));
-    let found: serde_json::Value = serde_json::from_slice(&good.stdout).unwrap();
-    assert_eq!((found["signed"].as_bool(), found["missing_batches"].as_u64()), (Some(true), Some(0)));
-    assert_eq!(found["transactions"].as_u64(), Some(3));
-    let stranger = key(8).party().to_string();
-    let strange = crate::commands::run(&[&ledger[..], &["--prover-key", &stranger]].concat()).await;
-    assert!(!strange.status.success() && text(&strange).contains("are not attested"), "{}", text(&strange));
-
-    let said = client.attestations(1).await.unwrap().pop().unwrap().attestation;
-    std::fs::write(&attestation, hex::encode(ledger::identifier::canonical_bytes(&said))).unwrap();
-    let verify = ["verify", "attestation", &attestation, "--prover-key", prover_key];
-    let signed = crate::commands::run(&verify).await;
-    assert!(signed.status.success() && text(&signed).contains("not looked at"), "{}", text(&signed));
-    let replayed = crate::commands::run(&[&verify[..], &["--evidence", &evidence]].concat()).await;
-    assert!(replayed.status.success() && text(&replayed).contains("proved: replaying"), "{}", text(&replayed));
-    let untrusted = crate::commands::run(&["verify", "attestation", &attestation, "--prover-key", &stranger]).await;
-    assert!(!untrusted.status.success(), "{}", text(&untrusted));
-    // a bit of the evidence is another one
-    let mut changed = std::fs::read(&evidence).unwrap();
-    let last = changed.len() - 100;
-    changed[last] ^= 1;
-    std::fs::write(&evidence, changed).unwrap();
-    let doubtful = crate::commands::run(&[&verify[..], &["--evidence", &evidence]].concat()).await;
-    assert!(!doubtful.status.success(), "{}", text(&doubtful));
-
-    let show = ["proof", "show", &batch, "--cluster", CLUSTER, "--endpoint", &endpoint, "--svg", &svg, "--json"];
-    let shown = crate::commands::run(&show).await;
-    assert!(shown.status.success(), "{}", text(&shown));
-    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
-    assert_eq!((shown["verdict"].as_str(), shown["transactions"].as_u64()), (Some("PROVED"), Some(1)));
-    assert_eq!(shown["attestations"][0]["prover"].as_str(), Some(prover_key));
-    assert!(std::fs::read_to_string(&svg).unwrap().contains("1 transactions meet nobody"));
 }
