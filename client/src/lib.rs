@@ -29,6 +29,7 @@ mod wallet;
 mod account;
 mod receipts;
 mod heads;
+pub mod strategy;
 pub mod testkit;
 
 pub use account::{Account, AccountFault};

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use client::strategy::{CostModel, CostModelFault};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +120,10 @@ settings! {
         /// Threads for parallel work [default: one per core]
         #[arg(long, env = "SERIATIM_COMPUTE_THREADS", value_name = "COUNT")]
         compute_threads: usize,
+        /// For benchmarks only: keep every submission back as long as this cost model says, "document" or
+        /// "document,processors=N,slowdown=N" [default: nothing is kept back]
+        #[arg(long, env = "SERIATIM_COST_MODEL", value_name = "MODEL")]
+        cost_model: String,
         /// How log lines look
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
@@ -201,6 +206,8 @@ pub struct NodeConfig {
     pub queued_transactions_max: Option<usize>,
     /// Threads for parallel work; 0 for one per core.
     pub compute_threads: usize,
+    /// How long submissions are kept back, for benchmarks.
+    pub cost_model: Option<CostModel>,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -268,6 +275,7 @@ impl TryFrom<NodeSettings> for NodeConfig {
             log_bytes_max: settings.log_bytes_max,
             queued_transactions_max: settings.queued_transactions_max,
             compute_threads: settings.compute_threads.unwrap_or(0),
+            cost_model: cost_model(settings.cost_model)?,
             log_format: settings.log_format.unwrap_or_default(),
         })
     }
@@ -291,6 +299,13 @@ impl TryFrom<ValidatorSettings> for ValidatorConfig {
             log_format: settings.log_format.unwrap_or_default(),
         })
     }
+}
+
+fn cost_model(given: Option<String>) -> Result<Option<CostModel>, ConfigFault> {
+    let read = |text: String| {
+        text.parse().map_err(|fault: CostModelFault| ConfigFault::Settings(format!("--cost-model: {fault}")))
+    };
+    given.map(read).transpose()
 }
 
 fn cluster(given: Option<String>) -> Result<String, ConfigFault> {
@@ -346,6 +361,7 @@ mod tests {
             ("id = 3\nmembers = \"1=a:1,2=b:2\"", "does not list this node"),
             ("listen = \"0.0.0.0:7400\"", "--advertise"),
             ("cluster = \"\"", "not empty"),
+            ("cost-model = \"fast\"", "\"document\""),
         ];
         for (text, advice) in table {
             let refused = NodeConfig::try_from(file(text)).unwrap_err().to_string();
