@@ -228,8 +228,12 @@ fn assemble(
     resolved: Vec<Option<Resolved>>,
 ) -> BatchEffects {
     let mut effects = BatchEffects { results: placed.results, ..BatchEffects::default() };
-    let mut born = placed.hashing.map::<OutputId, usize>();
-    let mut created: Vec<Option<LiveOutput>> = Vec::new();
+    let created = resolved.iter().flatten().map(|resolved| resolved.created.len()).sum();
+    let consumed = resolved.iter().flatten().map(|resolved| resolved.consumed.len()).sum();
+    let mut born = placed.hashing.map::<OutputId, usize>(created);
+    let mut dead = vec![false; created];
+    effects.created.reserve(created);
+    effects.consumed.reserve(consumed);
     for (place, resolved) in placed.transactions.iter().zip(resolved) {
         let resolved = resolved.expect("every placed transaction is in exactly one component");
         let prepared = members.get(place.member).and_then(Option::as_ref);
@@ -238,14 +242,14 @@ fn assemble(
         effects.expired_by = effects.expired_by.max(prepared.body().valid_until);
         for output in resolved.consumed {
             let birth = born.remove(&output.id);
-            if let Some(slot) = birth.and_then(|index| created.get_mut(index)) {
-                *slot = None;
+            if let Some(slot) = birth.and_then(|index| dead.get_mut(index)) {
+                *slot = true;
             }
             effects.consumed.push(ConsumedOutput { output, spender: place.sequence, born_in_batch: birth.is_some() });
         }
         for output in resolved.created {
-            born.insert(output.id, created.len());
-            created.push(Some(output));
+            born.insert(output.id, effects.created.len());
+            effects.created.push(output);
         }
         effects.records.push(OutcomeRecord {
             sequence: place.sequence,
@@ -255,7 +259,8 @@ fn assemble(
             outcome: resolved.outcome,
         });
     }
-    effects.created = created.into_iter().flatten().collect();
+    let mut dead = dead.into_iter();
+    effects.created.retain(|_| dead.next() == Some(false));
     effects.leaves = parallel::map(threads, &effects.records, OutcomeRecord::leaf);
     effects
 }

@@ -60,7 +60,8 @@ impl Dependencies {
     pub fn of(batch: &[(TransactionId, &Effects)]) -> Self {
         let transactions: Vec<TransactionId> = batch.iter().map(|(id, _)| *id).collect();
         let names: Vec<&[u8]> = transactions.iter().map(|id| id.as_bytes().as_slice()).collect();
-        let mut histories = SeededIds::new(&tagged_hash(b"seriatim depends", &names)).map::<OutputId, History>();
+        let outputs = batch.iter().map(|(_, effects)| effects.changed_count()).sum();
+        let mut histories = SeededIds::new(&tagged_hash(b"seriatim depends", &names)).map::<OutputId, History>(outputs);
         let mut dependencies = Self { transactions, conflicts: Vec::new(), levels: Vec::new(), deciding: Vec::new() };
         for (place, (_, effects)) in batch.iter().enumerate() {
             let before = dependencies.conflicts.len();

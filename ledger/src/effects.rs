@@ -63,6 +63,12 @@ impl Effects {
     pub fn changed(&self) -> impl Iterator<Item = &OutputId> {
         self.consumed.iter().map(|(id, _)| id).chain(self.created.iter().map(|(id, _)| id))
     }
+
+    /// How many outputs begin or cease to exist.
+    #[must_use]
+    pub const fn changed_count(&self) -> usize {
+        self.consumed.len().saturating_add(self.created.len())
+    }
 }
 
 /// Names the outputs of a transaction.

@@ -22,9 +22,9 @@ impl SeededIds {
         Self { seed: leading_words(entropy).unwrap_or_default() }
     }
 
-    /// An empty map.
-    pub(crate) fn map<K, V>(self) -> IdMap<K, V> {
-        HashMap::with_hasher(self)
+    /// An empty map with room for as many entries.
+    pub(crate) fn map<K, V>(self, capacity: usize) -> IdMap<K, V> {
+        HashMap::with_capacity_and_hasher(capacity, self)
     }
 }
 

@@ -22,7 +22,9 @@ use crate::api::Api;
 use crate::api::status::Health;
 use crate::connections::Connections;
 use crate::intake::REQUEST_BYTES_MAX;
-use crate::network::{CONNECTION_WINDOW_BYTES, InternalServer, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
+use crate::network::{
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, InternalServer, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES,
+};
 
 /// A connection without a sign of life for both together is closed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -86,6 +88,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop)

@@ -17,5 +17,8 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// HTTP/2 windows: several entries on their way over any distance, without one stream starving the others.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Bytes of an HTTP/2 frame that servers take. Bundles travel in megabytes, and every frame costs its own reading;
+/// a connection can make a server hold one unfinished frame.
+pub(crate) const FRAME_BYTES_MAX: u32 = 256 * 1024;
 /// The same for all streams of a connection together.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;

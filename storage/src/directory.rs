@@ -104,7 +104,7 @@ fn lock(path: &Path) -> Result<File, StorageFault> {
 
 /// A directory without `FORMAT` may hold only what an interrupted creation leaves behind.
 fn refuse_foreign(path: &Path, format: &'static str) -> Result<(), StorageFault> {
-    let ours = [LOCK, IDENTITY, "CURRENT_LEDGER", "ledger-1", "rocksdb", "snapshots", "lost+found"];
+    let ours = [LOCK, IDENTITY, "CURRENT_LEDGER", "ledger-1", "segments", "snapshots", "lost+found"];
     match names(path)?.into_iter().find(|name| !ours.contains(&name.as_str())) {
         Some(name) => Err(unknown_format(path, format!("no FORMAT file, but \"{name}\""), format)),
         None => Ok(()),

@@ -1,7 +1,7 @@
 //! What a replica keeps on disk: one ordered log and one set of key-value tables.
 //!
 //! The sequencer writes opaque records to a [`LogEngine`]; the ledger's state lives in a [`KvStore`]. Both
-//! are traits, because a simulator puts disks of its own behind them; [`RocksLog`] and [`RocksKv`] are what
+//! are traits, because a simulator puts disks of its own behind them; [`SegmentLog`] and [`RocksKv`] are what
 //! production runs. [`conformance`] states what any implementation has to hold.
 //!
 //! Invariants: a log append that was answered is durable; a damaged or missing record is a
@@ -21,6 +21,6 @@ pub mod state;
 
 pub use fault::StorageFault;
 pub use kv::{KvBatch, KvOp, KvOptions, KvStore, RocksKv, Table};
-pub use log::{LogBatch, LogEngine, LogOp, LogOptions, LogStats, MetaKey, RocksLog};
+pub use log::{LogBatch, LogEngine, LogOp, LogOptions, LogStats, MetaKey, SegmentLog};
 pub use snapshot::{FileEntry, Manifest, SnapshotSink, SnapshotSource};
 pub use state::{AppliedEntry, EntryResult, LedgerState, StateFault};

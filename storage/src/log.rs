@@ -5,7 +5,7 @@
 //! cache of records that are not synced yet; a reader sees what is durable.
 
 mod extent;
-mod rocks;
+mod segments;
 
 use std::{fmt::Debug, ops::Range};
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use self::extent::Extent;
-pub use self::rocks::{LogOptions, RocksLog};
+pub use self::segments::{LogOptions, SegmentLog};
 use crate::StorageFault;
 
 /// A durable log. Implementations share [`crate::conformance::log_engine`].
@@ -104,7 +104,7 @@ impl MetaKey {
     /// Every key.
     pub const ALL: [Self; 4] = [Self::Vote, Self::Committed, Self::Purged, Self::Node];
 
-    /// The number on disk; 0 is the engine's own.
+    /// The number on disk.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -113,6 +113,12 @@ impl MetaKey {
             Self::Purged => 3,
             Self::Node => 4,
         }
+    }
+
+    /// The key with this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| key.code() == code)
     }
 }
 
@@ -183,4 +189,15 @@ pub struct LogStats {
     pub entries: u64,
     /// Payload bytes of entries and metadata.
     pub payload_bytes: u64,
+}
+
+impl LogStats {
+    /// Counts a batch.
+    fn count(&mut self, batch: &LogBatch) {
+        let entries = batch.ops().iter().filter(|op| matches!(op, LogOp::Put { .. })).count();
+        self.batches += 1;
+        self.entries = self.entries.saturating_add(u64::try_from(entries).unwrap_or(u64::MAX));
+        self.payload_bytes =
+            self.payload_bytes.saturating_add(u64::try_from(batch.payload_bytes()).unwrap_or(u64::MAX));
+    }
 }

@@ -39,10 +39,20 @@ pub enum Damage {
 #[must_use]
 pub fn seal(tag: u64, payload: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(FRAME_BYTES.saturating_add(payload.len()));
-    sealed.extend_from_slice(&tag.to_be_bytes());
-    sealed.extend_from_slice(&checksum(&tag.to_be_bytes(), payload).to_be_bytes());
-    sealed.extend_from_slice(payload);
+    seal_into(&mut sealed, tag, payload);
     sealed
+}
+
+/// The same, behind what the buffer holds.
+pub fn seal_into(buffer: &mut Vec<u8>, tag: u64, payload: &[u8]) {
+    buffer.extend_from_slice(&tag.to_be_bytes());
+    buffer.extend_from_slice(&checksum(&tag.to_be_bytes(), payload).to_be_bytes());
+    buffer.extend_from_slice(payload);
+}
+
+/// The payload's length of a frame of this length, in bytes.
+pub(crate) fn payload_bytes(sealed_bytes: u32) -> usize {
+    usize::try_from(sealed_bytes).unwrap_or(usize::MAX).saturating_sub(FRAME_BYTES)
 }
 
 /// The payload of a frame, if it is whole and belongs to this place.

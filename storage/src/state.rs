@@ -367,7 +367,8 @@ impl LedgerState {
         let mut first_stored = lock(&self.flushing);
         let (overlay, core) = {
             let mut memory = self.write();
-            let overlay = Arc::new(std::mem::take(&mut memory.current));
+            let successor = memory.current.successor();
+            let overlay = Arc::new(std::mem::replace(&mut memory.current, successor));
             memory.writing = Some(Arc::clone(&overlay));
             (overlay, memory.core.clone())
         };

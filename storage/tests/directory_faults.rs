@@ -4,13 +4,13 @@
 
 use std::{fs, path::Path};
 
-use storage::{KvOptions, LogOptions, RocksKv, RocksLog, StorageFault};
+use storage::{KvOptions, LogOptions, RocksKv, SegmentLog, StorageFault};
 
 type Open = fn(&Path, &[u8]) -> Result<Box<dyn std::fmt::Debug>, StorageFault>;
 
 const ENGINES: [(&str, Open); 2] = [
     ("log", |path, identity| {
-        RocksLog::open(path, identity, LogOptions::default()).map(|log| -> Box<dyn std::fmt::Debug> { Box::new(log) })
+        SegmentLog::open(path, identity, LogOptions::default()).map(|log| -> Box<dyn std::fmt::Debug> { Box::new(log) })
     }),
     ("store", |path, identity| {
         RocksKv::open(path, identity, KvOptions::default()).map(|kv| -> Box<dyn std::fmt::Debug> { Box::new(kv) })

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use futures::executor::block_on;
 use proptest::prelude::*;
-use storage::{LogBatch, LogEngine, LogOp, LogOptions, RocksLog, StorageFault};
+use storage::{LogBatch, LogEngine, LogOp, LogOptions, SegmentLog, StorageFault};
 
 /// The log as a map, and the lowest index it accepts.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +81,7 @@ proptest! {
     #[test]
     fn the_log_behaves_like_a_map(steps in steps()) {
         let place = tempfile::tempdir().unwrap();
-        let open = || RocksLog::open(place.path(), b"test", LogOptions::default()).unwrap();
+        let open = || SegmentLog::open(place.path(), b"test", LogOptions { segment_bytes: 8192, ..LogOptions::default() }).unwrap();
         let (mut log, mut model) = (open(), Model::default());
         for step in steps {
             match step {

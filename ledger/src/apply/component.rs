@@ -20,7 +20,8 @@ pub(super) fn components(members: &[Option<Prepared>], placed: &Placement) -> Ve
         transactions.iter().filter_map(|placed| members.get(placed.member)?.as_ref()).map(|member| &member.effects)
     };
     let mut links = DisjointSets::new(placed.units.len());
-    let mut first_to_change = placed.hashing.map::<OutputId, usize>();
+    let changed = members.iter().flatten().map(|member| member.effects.changed_count()).sum();
+    let mut first_to_change = placed.hashing.map::<OutputId, usize>(changed);
     for unit in 0..placed.units.len() {
         for id in effects_of(unit).flat_map(|effects| effects.changed()) {
             links.join(*first_to_change.entry(*id).or_insert(unit), unit);

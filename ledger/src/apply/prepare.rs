@@ -140,7 +140,7 @@ pub(super) fn place(
         has_commands: false,
         hashing,
     };
-    let mut here = hashing.map::<TransactionId, usize>();
+    let mut here = hashing.map::<TransactionId, usize>(members.len());
     for submission in submissions {
         let first = placement.transactions.len();
         let sequenced = |member: usize| {

@@ -42,7 +42,13 @@ pub(super) fn resolve_component(
     units: &[usize],
 ) -> Result<Vec<(usize, Resolved)>, ViewFault> {
     let holdings = placed.has_commands.then(Holdings::default);
-    let mut resolver = Resolver { view, context, local: placed.hashing.map(), holdings };
+    let prepared = |unit: &usize| {
+        let places = placed.units.get(*unit).map(|unit| unit.places.clone()).unwrap_or_default();
+        let transactions = placed.transactions.get(places).unwrap_or_default();
+        transactions.iter().filter_map(|placed| members.get(placed.member)?.as_ref())
+    };
+    let changed = units.iter().flat_map(prepared).map(|prepared| prepared.effects.changed_count()).sum();
+    let mut resolver = Resolver { view, context, local: placed.hashing.map(changed), holdings };
     let mut resolved = Vec::with_capacity(units.len());
     for unit in units {
         let Some(Unit { places, barred_by }) = placed.units.get(*unit) else { continue };
@@ -117,10 +123,16 @@ impl Resolver<'_> {
     fn resolve_one(&mut self, placed: &Placed, prepared: &Prepared) -> Result<Resolved, Refusal> {
         self.judge_times(prepared)?;
         let transaction = prepared.id();
+        let live = |created: &[(OutputId, Contract)]| -> Vec<LiveOutput> {
+            let named = created.iter().enumerate();
+            named
+                .map(|(position, (id, contract))| live_output(placed, &transaction, position, *id, *contract))
+                .collect()
+        };
         let (chosen, consumed, created) = match &prepared.body().intent {
             Intent::Movements(movements) => {
                 let consumed = self.consume_inputs(movements, prepared)?;
-                (Vec::new(), consumed, prepared.effects.created.clone())
+                (Vec::new(), consumed, live(&prepared.effects.created))
             }
             Intent::Command(command) => {
                 let inputs_max = self.context.limits.command_inputs_max;
@@ -130,13 +142,9 @@ impl Resolver<'_> {
                 for output in &consumed {
                     self.consume(output, transaction);
                 }
-                (consumed.iter().map(|output| output.id).collect(), consumed, created)
+                (consumed.iter().map(|output| output.id).collect(), consumed, live(&created))
             }
         };
-        let live = |(position, (id, contract)): (usize, &(OutputId, Contract))| {
-            live_output(placed, &transaction, position, *id, *contract)
-        };
-        let created: Vec<LiveOutput> = created.iter().enumerate().map(live).collect();
         for output in &created {
             self.set_live(output);
         }

@@ -10,7 +10,7 @@ use ledger::ClusterId;
 use ledger::check::LedgerIdentity;
 use ledger::signature::SigningKey;
 use seams::{Address, Compute, Entropy, OsEntropy, SystemClock, TaskGroup, ThreadPool, Transport, offload};
-use storage::{KvOptions, KvStore, LogEngine, LogOptions, RocksKv, RocksLog};
+use storage::{KvOptions, KvStore, LogEngine, LogOptions, RocksKv, SegmentLog};
 use tokio::time::{sleep, timeout};
 use validator::{PoolOptions, ServiceOptions};
 
@@ -174,7 +174,7 @@ async fn open_disks(compute: &dyn Compute, config: &NodeConfig) -> anyhow::Resul
 }
 
 fn open(data_dir: &Path, identity: &[u8]) -> Result<Disks, storage::StorageFault> {
-    let log = RocksLog::open(&data_dir.join("log"), identity, LogOptions::default())?;
+    let log = SegmentLog::open(&data_dir.join("log"), identity, LogOptions::default())?;
     let kv = RocksKv::open(&data_dir.join("ledger"), identity, KvOptions::default())?;
     Ok(Disks { log: Arc::new(log), kv: Arc::new(kv) })
 }

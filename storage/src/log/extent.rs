@@ -37,12 +37,20 @@ impl Extent {
     /// # Errors
     /// [`StorageFault::OutOfOrder`] for the first entry that does not follow the one before.
     pub fn after(self, batch: &LogBatch) -> Result<Self, StorageFault> {
-        batch.ops().iter().try_fold(self, |extent, op| match op {
-            LogOp::Put { index, .. } => extent.after_put(*index),
-            LogOp::TruncateFrom(index) => Ok(extent.after_truncation(*index)),
-            LogOp::PurgeThrough(index) => Ok(extent.after_purge(*index)),
-            LogOp::PutMeta { .. } => Ok(extent),
-        })
+        batch.ops().iter().try_fold(self, Self::after_op)
+    }
+
+    /// The extent after one operation.
+    ///
+    /// # Errors
+    /// [`StorageFault::OutOfOrder`] for an entry that does not follow the one before.
+    pub fn after_op(self, op: &LogOp) -> Result<Self, StorageFault> {
+        match op {
+            LogOp::Put { index, .. } => self.after_put(*index),
+            LogOp::TruncateFrom(index) => Ok(self.after_truncation(*index)),
+            LogOp::PurgeThrough(index) => Ok(self.after_purge(*index)),
+            LogOp::PutMeta { .. } => Ok(self),
+        }
     }
 
     fn after_put(self, index: u64) -> Result<Self, StorageFault> {

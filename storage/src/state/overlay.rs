@@ -1,7 +1,8 @@
 //! Recent changes, held until they are written: net, so that what came and went leaves no live row.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use foldhash::HashMap;
 use ledger::apply::BatchEffects;
@@ -16,16 +17,31 @@ use super::codec::{OwnerKey, SpentKey, SpentRow};
 #[derive(Debug, Clone)]
 pub(super) enum LiveChange {
     Created(Box<LiveOutput>),
-    /// Consumed although an older layer holds it.
-    Consumed,
+    /// Consumed although an older layer holds it, under this owner.
+    Consumed(Box<OwnerKey>),
 }
+
+impl LiveChange {
+    /// The row of the owner, and whether the output is held.
+    fn owner(&self) -> (OwnerKey, bool) {
+        match self {
+            Self::Created(output) => (OwnerKey::of(output), true),
+            Self::Consumed(owner) => (**owner, false),
+        }
+    }
+}
+
+/// Changed rows of owners: true where the output is held, false where an older layer's row is void.
+type Owners = BTreeMap<OwnerKey, bool>;
 
 /// Changes since a point, by table.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     pub(super) live: HashMap<OutputId, LiveChange>,
-    /// True where the output is held, false where an older layer's row is void.
-    pub(super) owners: BTreeMap<OwnerKey, bool>,
+    /// By owner, what `live` holds: kept only from the first question on, because keeping it costs as much as the
+    /// rest of the overlay.
+    owners: OnceLock<Owners>,
+    owners_asked: AtomicBool,
     pub(super) spent: BTreeMap<SpentKey, SpentRow>,
     pub(super) transactions: HashMap<TransactionId, (Sequence, u64)>,
     pub(super) batches: BTreeMap<u64, Arc<BatchRecord>>,
@@ -36,6 +52,29 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
+    /// The overlay that comes after this one: where owners were asked for they will be again.
+    pub(super) fn successor(&self) -> Self {
+        let owners =
+            if self.owners_asked.load(Ordering::Relaxed) { OnceLock::from(Owners::new()) } else { OnceLock::new() };
+        Self { owners, ..Self::default() }
+    }
+
+    /// The changed rows of owners, to look for some of them.
+    pub(super) fn owners(&self) -> &Owners {
+        self.owners_asked.store(true, Ordering::Relaxed);
+        self.owners.get_or_init(|| self.owners_sorted().into_iter().collect())
+    }
+
+    /// The changed rows of owners, all of them.
+    pub(super) fn owners_sorted(&self) -> Vec<(OwnerKey, bool)> {
+        if let Some(owners) = self.owners.get() {
+            return owners.iter().map(|(key, held)| (*key, *held)).collect();
+        }
+        let mut rows: Vec<(OwnerKey, bool)> = self.live.values().map(LiveChange::owner).collect();
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        rows
+    }
+
     /// Changed rows, roughly.
     pub(super) fn rows(&self) -> usize {
         self.live.len() + self.spent.len() + self.transactions.len()
@@ -48,15 +87,15 @@ impl Overlay {
 
     /// Adds a batch's changes of the unspent set. `older` is the overlay that is being written, if any.
     pub(super) fn add_effects(&mut self, older: Option<&Overlay>, effects: &BatchEffects) {
-        for consumed in &effects.consumed {
-            let output = &consumed.output;
-            if !consumed.born_in_batch {
-                self.consume(older, output);
-            }
+        for consumed in effects.consumed.iter().filter(|consumed| !consumed.born_in_batch) {
+            self.consume(older, &consumed.output);
         }
+        self.live.reserve(effects.created.len());
         for output in &effects.created {
+            if let Some(owners) = self.owners.get_mut() {
+                owners.insert(OwnerKey::of(output), true);
+            }
             self.live.insert(output.id, LiveChange::Created(Box::new(*output)));
-            self.owners.insert(OwnerKey::of(output), true);
         }
         let spender = |sequence: Sequence| {
             let first = effects.records.first().map(|record| record.sequence.get()).unwrap_or_default();
@@ -77,11 +116,13 @@ impl Overlay {
         // an output created in this overlay is in no older layer: nothing of it is left
         if created_here {
             self.live.remove(&output.id);
-            self.owners.remove(&key);
+            self.owners.get_mut().map(|owners| owners.remove(&key));
         } else {
-            debug_assert!(older.is_none_or(|older| !matches!(older.live.get(&output.id), Some(LiveChange::Consumed))));
-            self.live.insert(output.id, LiveChange::Consumed);
-            self.owners.insert(key, false);
+            debug_assert!(
+                older.is_none_or(|older| !matches!(older.live.get(&output.id), Some(LiveChange::Consumed(_))))
+            );
+            self.live.insert(output.id, LiveChange::Consumed(Box::new(key)));
+            self.owners.get_mut().map(|owners| owners.insert(key, false));
         }
     }
 

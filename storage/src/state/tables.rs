@@ -82,13 +82,13 @@ pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
             LiveChange::Created(output) => {
                 batch.put(Table::Live, id.as_bytes().to_vec(), codec::live_value(output));
             }
-            LiveChange::Consumed => {
+            LiveChange::Consumed(_) => {
                 batch.delete(Table::Live, id.as_bytes().to_vec());
             }
         }
     }
-    for (key, held) in &overlay.owners {
-        if *held {
+    for (key, held) in overlay.owners_sorted() {
+        if held {
             batch.put(Table::Owners, key.as_bytes().to_vec(), Vec::new());
         } else {
             batch.delete(Table::Owners, key.as_bytes().to_vec());
@@ -136,7 +136,7 @@ impl View<'_> {
     pub(super) fn live_output(&self, id: &OutputId) -> Result<Option<LiveOutput>, StateFault> {
         match self.overlays().find_map(|overlay| overlay.live.get(id)) {
             Some(LiveChange::Created(output)) => Ok(Some(**output)),
-            Some(LiveChange::Consumed) => Ok(None),
+            Some(LiveChange::Consumed(_)) => Ok(None),
             None => match self.kv.get(Table::Live, id.as_bytes())? {
                 Some(value) => codec::read_live(*id, &value).map(Some).ok_or(StateFault::Row("live")),
                 None => Ok(None),
@@ -200,7 +200,7 @@ impl View<'_> {
         let beyond = |key: &OwnerKey| after.is_none_or(|after| *key > after);
         // newest last, so that it prevails
         for overlay in self.memory.writing.as_deref().into_iter().chain([&self.memory.current]) {
-            let range = overlay.owners.range(from..).take_while(|(key, _)| key.as_bytes().starts_with(prefix));
+            let range = overlay.owners().range(from..).take_while(|(key, _)| key.as_bytes().starts_with(prefix));
             changed.extend(range.map(|(key, held)| (*key, *held)));
         }
         let voided = changed.values().filter(|held| !**held).count();
@@ -222,7 +222,7 @@ impl LedgerView for View<'_> {
     fn live(&self, id: &OutputId) -> Result<Option<Place>, ViewFault> {
         match self.overlays().find_map(|overlay| overlay.live.get(id)) {
             Some(LiveChange::Created(output)) => Ok(Some(output.place)),
-            Some(LiveChange::Consumed) => Ok(None),
+            Some(LiveChange::Consumed(_)) => Ok(None),
             None => Ok(self.live_output(id).map_err(view_fault)?.map(|output| output.place)),
         }
     }
