@@ -15,6 +15,8 @@ pub mod trade;
 pub mod preload;
 pub mod load;
 pub mod scale;
+pub mod strategies;
+pub mod compare;
 pub mod html;
 pub mod audit;
 pub mod proofs;

@@ -299,6 +299,16 @@ impl Client {
         pause.max(problem.retry_after.unwrap_or_default())
     }
 
+    /// A pause with jitter that grows with the number of rounds before.
+    pub(crate) fn jittered_pause(&self, rounds: u32) -> Duration {
+        self.shared.policy.pause(rounds, &*self.shared.entropy)
+    }
+
+    /// Where randomness comes from.
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.shared.entropy
+    }
+
     /// How long an attempt that begins now may take: it leaves as much time for another one at another node.
     pub(crate) fn attempt_time(&self, deadline: Instant) -> Duration {
         let remaining = deadline.saturating_duration_since(Instant::now());

@@ -30,6 +30,7 @@ mod account;
 mod receipts;
 mod heads;
 mod audit;
+pub mod strategy;
 pub mod testkit;
 
 pub use account::{Account, AccountFault};

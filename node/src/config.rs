@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use client::strategy::{CostModel, CostModelFault};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +123,10 @@ settings! {
         /// Shifts this node's clock: for tests of what wrong clocks do, and for nothing else
         #[arg(long, env = "SERIATIM_CLOCK_OFFSET_MS", value_name = "MILLISECONDS", allow_hyphen_values = true, hide = true)]
         clock_offset_ms: i64,
+        /// For benchmarks only: keep every submission back as long as this cost model says, "document" or
+        /// "document,processors=N,slowdown=N" [default: nothing is kept back]
+        #[arg(long, env = "SERIATIM_COST_MODEL", value_name = "MODEL")]
+        cost_model: String,
         /// How log lines look
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
@@ -233,6 +238,8 @@ pub struct NodeConfig {
     pub compute_threads: usize,
     /// How wrong the clock is made, in milliseconds; 0 in earnest.
     pub clock_offset_ms: i64,
+    /// How long submissions are kept back, for benchmarks.
+    pub cost_model: Option<CostModel>,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -320,6 +327,7 @@ impl TryFrom<NodeSettings> for NodeConfig {
             queued_transactions_max: settings.queued_transactions_max,
             compute_threads: settings.compute_threads.unwrap_or(0),
             clock_offset_ms: settings.clock_offset_ms.unwrap_or(0),
+            cost_model: cost_model(settings.cost_model)?,
             log_format: settings.log_format.unwrap_or_default(),
         })
     }
@@ -363,6 +371,13 @@ impl TryFrom<ProverConfigSettings> for ProverConfig {
             log_format: settings.log_format.unwrap_or_default(),
         })
     }
+}
+
+fn cost_model(given: Option<String>) -> Result<Option<CostModel>, ConfigFault> {
+    let read = |text: String| {
+        text.parse().map_err(|fault: CostModelFault| ConfigFault::Settings(format!("--cost-model: {fault}")))
+    };
+    given.map(read).transpose()
 }
 
 fn cluster(given: Option<String>) -> Result<String, ConfigFault> {
@@ -418,6 +433,7 @@ mod tests {
             ("id = 3\nmembers = \"1=a:1,2=b:2\"", "does not list this node"),
             ("listen = \"0.0.0.0:7400\"", "--advertise"),
             ("cluster = \"\"", "not empty"),
+            ("cost-model = \"fast\"", "\"document\""),
         ];
         for (text, advice) in table {
             let refused = NodeConfig::try_from(file(text)).unwrap_err().to_string();

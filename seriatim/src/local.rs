@@ -114,6 +114,14 @@ impl LocalCluster {
     /// # Errors
     /// Where a process cannot start, ends, or the cluster does not become ready in time.
     pub(crate) async fn start(options: &LocalOptions) -> Result<Self, LocalFault> {
+        Self::start_with(options, &[]).await
+    }
+
+    /// The same, with further arguments for every node.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) async fn start_with(options: &LocalOptions, node_arguments: &[String]) -> Result<Self, LocalFault> {
         let temporary = options.directory.is_none();
         let directory = match &options.directory {
             Some(directory) => directory.clone(),
@@ -130,7 +138,7 @@ impl LocalCluster {
             provers: Vec::new(),
             prover_keys: Vec::new(),
         };
-        cluster.describe_nodes(options)?;
+        cluster.describe_nodes(options, node_arguments)?;
         let keys = cluster.describe_validators(options)?;
         cluster.describe_provers(options)?;
         for position in 0..cluster.nodes.len() {
@@ -149,7 +157,7 @@ impl LocalCluster {
         Ok(cluster)
     }
 
-    fn describe_nodes(&mut self, options: &LocalOptions) -> Result<(), LocalFault> {
+    fn describe_nodes(&mut self, options: &LocalOptions, more: &[String]) -> Result<(), LocalFault> {
         let ports = free_ports(2 * options.nodes)?;
         let address = |port: u16| format!("127.0.0.1:{port}");
         let members: Vec<String> =
@@ -169,6 +177,7 @@ impl LocalCluster {
             ] {
                 arguments.extend([flag.to_owned(), value]);
             }
+            arguments.extend(more.iter().cloned());
             self.nodes.push(self.process(format!("node-{number}"), arguments, grpc, http));
         }
         Ok(())
