@@ -4,6 +4,7 @@ mod run;
 mod load;
 mod scale;
 mod strategies;
+mod synchrony;
 mod compare;
 mod micro;
 
@@ -18,6 +19,8 @@ pub(crate) enum BenchCommand {
     Scale(scale::ScaleArguments),
     /// How fast each contention strategy is, by the document's model and on this ledger
     Strategies(Box<strategies::StrategiesArguments>),
+    /// Batches, scaling, latency and dependency analysis, after the batch-proof document
+    Synchrony(synchrony::SynchronyArguments),
     /// What changed between two reports
     Compare(compare::CompareArguments),
     /// What single steps cost: encode, decode, verify, apply, commitments, flush
@@ -29,6 +32,7 @@ pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Load(arguments) => load::run(*arguments).await,
         BenchCommand::Scale(arguments) => scale::run(arguments).await,
         BenchCommand::Strategies(arguments) => Box::pin(strategies::run(*arguments)).await,
+        BenchCommand::Synchrony(arguments) => Box::pin(synchrony::run(arguments)).await,
         BenchCommand::Compare(arguments) => compare::run(&arguments),
         BenchCommand::Micro(arguments) => Ok(micro::run(&arguments)),
     }
