@@ -369,7 +369,8 @@ impl Table<'_> {
             let scenario = Scenario::new(name, strategy.clone(), Load::Burst { count: size_count }).with_sizes(sizes);
             let measured = self.measure(&scenario).await?;
             let per_position = count(size_count) * self.costs.latency(1);
-            let (wanted, model) = if size_count == 1 { (Wanted::About, per_position) } else { (Wanted::AtMost, per_position * 1.05) };
+            let (wanted, model) =
+                if size_count == 1 { (Wanted::About, per_position) } else { (Wanted::AtMost, per_position * 1.05) };
             self.row(Row::new("large settlements", name, "s", wanted, model, measured.burst_seconds));
         }
         Ok(())
