@@ -16,6 +16,7 @@ pub mod preload;
 pub mod load;
 pub mod scale;
 pub mod strategies;
+pub mod synchrony;
 pub mod compare;
 pub mod html;
 pub mod audit;

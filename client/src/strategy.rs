@@ -156,7 +156,13 @@ pub async fn open(
             let planner = split::Planner { plan: plan.clone(), model: options.cost_model, gather: *gather };
             Ok(Arc::new(split::SplitBursts::open(desk, planner, options).await?))
         }
-        _ => Ok(Arc::new(Queued::open(desk, config, options).await?)),
+        StrategyConfig::Naive
+        | StrategyConfig::Serial
+        | StrategyConfig::Batching { .. }
+        | StrategyConfig::PerPosition { .. }
+        | StrategyConfig::Bookkeeping { .. }
+        | StrategyConfig::Shards { .. }
+        | StrategyConfig::P99 { .. } => Ok(Arc::new(Queued::open(desk, config, options).await?)),
     }
 }
 

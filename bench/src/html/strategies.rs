@@ -143,10 +143,9 @@ fn latency_by_rate(report: &StrategiesReport) -> Chart {
 }
 
 fn curve(curve: &Curve) -> Chart {
-    let points = |value: &dyn Fn(&crate::strategies::report::CurvePoint) -> f64| {
-        curve.points.iter().map(|point| (point.at, value(point))).collect()
-    };
+    let model = curve.points.iter().filter_map(|point| point.model.map(|model| (point.at, model)));
+    let measured = curve.points.iter().map(|point| (point.at, point.measured));
     Chart::new(curve.title.clone(), curve.along.clone(), curve.value.clone())
-        .line(Line::new("model", points(&|point| point.model)))
-        .line(Line::new("measured", points(&|point| point.measured)))
+        .line(Line::new("model", model.collect()))
+        .line(Line::new("measured", measured.collect()))
 }

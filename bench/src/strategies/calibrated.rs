@@ -225,7 +225,7 @@ impl Table<'_> {
             let measured = self.rate("sequential batching", scenario).await?;
             points.push(CurvePoint {
                 at: count(batch),
-                model: self.costs.one_after_another(batch),
+                model: Some(self.costs.one_after_another(batch)),
                 measured: measured.settlements_per_second,
             });
         }
@@ -311,7 +311,11 @@ impl Table<'_> {
                     closed(in_flight, 3 * SECOND, 6 * SECOND),
                 );
                 let measured = self.rate("shard pool", scenario).await?;
-                points.push(CurvePoint { at: count(shards), model: rate, measured: measured.settlements_per_second });
+                points.push(CurvePoint {
+                    at: count(shards),
+                    model: Some(rate),
+                    measured: measured.settlements_per_second,
+                });
             }
             self.report.curves.push(Curve {
                 title: format!("The knee of the shard pool, batches of {batch}"),
@@ -353,18 +357,21 @@ impl Table<'_> {
         Ok(())
     }
 
-    /// Requests of more than half of what is held, one behind the other, and one of all of it, each on a pool of shards.
+    /// Requests of more than half of what is left, one behind the other, and one of all of it, each on a pool of shards. One
+    /// that leaves enough for the next does not hold it up, so that several take less than on one position.
     async fn large(&mut self) -> Done {
         let strategy = StrategyConfig::Shards { target: 100, batch: 1, linger: Duration::ZERO };
         let all = u64::try_from(floor::Floor::holding()).unwrap_or(u64::MAX);
         for (name, size_count, sizes) in [
-            ("8 of 55 % of what is held", 8, Sizes::Shares { of: all, percent: 55 }),
+            ("8 of 55 % of what is left, no slower than per position", 8, Sizes::Shares { of: all, percent: 55 }),
             ("1 of all that is held", 1, Sizes::Fixed(all)),
         ] {
             let scenario = Scenario::new(name, strategy.clone(), Load::Burst { count: size_count }).with_sizes(sizes);
             let measured = self.measure(&scenario).await?;
-            let model = count(size_count) * self.costs.latency(1);
-            self.row(Row::new("large settlements", name, "s", Wanted::About, model, measured.burst_seconds));
+            let per_position = count(size_count) * self.costs.latency(1);
+            let (wanted, model) =
+                if size_count == 1 { (Wanted::About, per_position) } else { (Wanted::AtMost, per_position * 1.05) };
+            self.row(Row::new("large settlements", name, "s", wanted, model, measured.burst_seconds));
         }
         Ok(())
     }

@@ -119,7 +119,7 @@ impl Floor {
             }
             acknowledged.push(commit(sellers, issue, &issuer).await?);
         }
-        let co_signer: Arc<dyn CoSigner> = Arc::new(Signs(buyer.clone()));
+        let co_signer: Arc<dyn CoSigner> = Arc::new(Signs(buyer));
         let options = StrategyOptions {
             patience: PATIENCE,
             refresh_every: PATIENCE,

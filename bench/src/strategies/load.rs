@@ -152,7 +152,13 @@ impl Tally {
                 self.unknown += 1;
                 "unknown".to_owned()
             }
-            other => other.to_string(),
+            Unsettled::Shortage(_)
+            | Unsettled::Build(_)
+            | Unsettled::Signature(_)
+            | Unsettled::Unfunded { .. }
+            | Unsettled::NothingToFund
+            | Unsettled::Unsupported(_)
+            | Unsettled::Refused(_) => fault.to_string(),
         };
         *self.failed.entry(reason).or_default() += 1;
     }

@@ -176,7 +176,7 @@ impl Native<'_> {
     fn curve(&mut self, title: &str, measured: &[(usize, f64)], model: impl Fn(usize) -> f64) {
         let point = |(batch, measured): &(usize, f64)| CurvePoint {
             at: count(*batch),
-            model: model(*batch),
+            model: Some(model(*batch)),
             measured: *measured,
         };
         self.report.curves.push(Curve {

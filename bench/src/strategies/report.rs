@@ -95,8 +95,8 @@ impl Row {
 pub struct CurvePoint {
     /// Where.
     pub at: f64,
-    /// The model's value.
-    pub model: f64,
+    /// The model's value, if it says one.
+    pub model: Option<f64>,
     /// What was measured.
     pub measured: f64,
 }

@@ -89,7 +89,7 @@ mod tests {
 
     fn quantile(sizes: Sizes, part: usize) -> i128 {
         let mut source = SizeSource::new(sizes, 1);
-        let mut drawn: Vec<i128> = (0..20_000).map(|_| source.draw()).collect();
+        let mut drawn: Vec<i128> = (0..200_000).map(|_| source.draw()).collect();
         drawn.sort_unstable();
         drawn[drawn.len() * part / 100]
     }

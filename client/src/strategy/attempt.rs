@@ -192,18 +192,17 @@ impl Draft {
             }
             self.items.iter().position(|item| item.request.allocations().any(|used| used == *id)).map(Blamed::Item)
         };
-        let (blamed, output) = match &rejection {
-            Rejection::InputSpent { output, .. } | Rejection::InputUnknown { output, .. } => {
-                (by_output(output), Some(*output))
-            }
-            Rejection::AllocationExpired { input, .. } => {
-                let position = usize::from(*input).checked_sub(self.claim.len());
-                let used = self.items.iter().flat_map(|item| item.request.allocations());
-                let output = position.and_then(|position| used.into_iter().nth(position));
-                (output.as_ref().and_then(by_output), output)
-            }
-            _ => (None, None),
-        };
+        let mut output = None;
+        if let Rejection::InputSpent { output: named, .. } | Rejection::InputUnknown { output: named, .. } = &rejection
+        {
+            output = Some(*named);
+        }
+        if let Rejection::AllocationExpired { input, .. } = &rejection {
+            let position = usize::from(*input).checked_sub(self.claim.len());
+            let mut used = self.items.iter().flat_map(|item| item.request.allocations());
+            output = position.and_then(|position| used.nth(position));
+        }
+        let blamed = output.as_ref().and_then(by_output);
         match (blamed, output) {
             (Some(Blamed::Claim), Some(output)) => Ending::LostRace(output, rejection),
             (Some(Blamed::Item(item)), _) => Ending::ItemFailed(item, rejection),

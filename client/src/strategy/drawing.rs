@@ -195,10 +195,9 @@ fn everything(funds: &Funds, items: &[&Item], bounds: Bounds) -> Result<Drawn, N
 fn unclaimed(funds: &Funds, items: &[&Item]) -> Result<Drawn, NotDrawn> {
     let mut drawn = Drawn { items: 1, ..Drawn::default() };
     for (asset, needed) in needs_of(items.get(..1).unwrap_or_default()) {
-        match funds.free(&asset).next_back() {
-            Some(largest) if quantity_of(largest) >= needed => drawn.claim.push(*largest),
-            _ => return Err(NotDrawn::Short(funds.shortage(&asset, needed, 1))),
-        }
+        let largest = funds.free(&asset).next_back().filter(|largest| quantity_of(largest) >= needed);
+        let largest = largest.ok_or_else(|| NotDrawn::Short(funds.shortage(&asset, needed, 1)))?;
+        drawn.claim.push(*largest);
     }
     Ok(drawn)
 }

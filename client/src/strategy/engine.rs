@@ -109,6 +109,8 @@ pub(super) struct Engine {
     /// Requests that travel again after a pause.
     resting: FuturesUnordered<BoxFuture<'static, Vec<Item>>>,
     upkeep: BTreeSet<AssetType>,
+    /// Assets of which a large request gathers all it can get: small ones let it go first.
+    gathering: BTreeSet<AssetType>,
     returning: BTreeSet<OutputId>,
     reading: Option<(BTreeSet<OutputId>, Reading)>,
     reading_begun: Instant,
@@ -138,6 +140,7 @@ impl Engine {
             flights: FuturesUnordered::new(),
             resting: FuturesUnordered::new(),
             upkeep: BTreeSet::new(),
+            gathering: BTreeSet::new(),
             returning: BTreeSet::new(),
             reading: None,
             reading_begun: now,
@@ -201,7 +204,10 @@ impl Engine {
             self.begin_reading();
         }
         let mut due = self.refresh_at;
-        for id in self.lines.keys().copied().collect::<Vec<_>>() {
+        let mut ids: Vec<QueueId> = self.lines.keys().copied().collect();
+        // a large request has a say before the small ones of its asset
+        ids.sort_by_key(|(asset, queue)| (*queue == Queue::Main, *asset));
+        for id in ids {
             due = due.min(self.dispatch_line(id, now, accepting));
         }
         self.lines.retain(|_, line| !line.waiting.is_empty() || line.open > 0);
@@ -216,7 +222,8 @@ impl Engine {
             let open_max = if id.1 == Queue::Remainder { 1 } else { self.options.open_max };
             // rebalancing uses the remainder, too
             let rebalanced = id.1 == Queue::Remainder && id.0.is_some_and(|asset| self.upkeep.contains(&asset));
-            if line.open >= open_max || rebalanced {
+            let steps_back = id.1 == Queue::Main && first.asset().is_some_and(|asset| self.gathering.contains(&asset));
+            if line.open >= open_max || rebalanced || steps_back {
                 return far;
             }
             let lingers_until = first.arrived + self.options.linger;
@@ -224,7 +231,15 @@ impl Engine {
             if !full && accepting && now < lingers_until {
                 return lingers_until;
             }
-            match self.draw(id) {
+            let drawn = self.draw(id);
+            if let (Queue::Remainder, Some(asset)) = (id.1, id.0) {
+                if drawn == Err(NotDrawn::Wait) {
+                    self.gathering.insert(asset);
+                } else {
+                    self.gathering.remove(&asset);
+                }
+            }
+            match drawn {
                 Ok(drawn) => self.launch_requests(id, drawn),
                 Err(NotDrawn::Wait) => match self.give_up_waiting(id, now) {
                     Some(due) => return due,
@@ -340,6 +355,9 @@ impl Engine {
     }
 
     fn fail_first(&mut self, id: QueueId, fault: Unsettled) {
+        if let (Queue::Remainder, Some(asset)) = (id.1, id.0) {
+            self.gathering.remove(&asset);
+        }
         if let Some(item) = self.lines.get_mut(&id).and_then(|line| line.waiting.pop_front()) {
             self.fail(item, fault);
         }

@@ -181,6 +181,9 @@ impl WorkClock {
 
     /// Takes in a transaction at `now` and returns when its outcome is due. Times count from the clock's beginning and
     /// do not run backwards.
+    ///
+    /// # Panics
+    /// Never: there is at least one processor.
     pub fn take_in(&mut self, now: Duration, cost: Cost) -> Duration {
         match cost {
             Cost::Movements(settlements) => {

@@ -18,7 +18,7 @@ async fn a_withdrawn_proposal_fails_alone_and_the_rest_of_its_batch_settles() {
         let floor = Floor::open(None).await;
         let strategy = floor.strategy(config).await;
         let proposals = floor.proposals(&[5; 60]).await;
-        let other = Account::open(&floor.client, floor.other.clone()).await.unwrap();
+        let other = Account::open(&floor.client, floor.other).await.unwrap();
         for withdrawn in [7, 33] {
             let outcome = other.withdraw(&proposals[withdrawn].allocations).await.unwrap();
             assert!(outcome.is_committed(), "{outcome:?}");
@@ -61,7 +61,7 @@ async fn a_lost_race_is_run_again_with_other_positions() {
         let strategy = floor.strategy(config).await;
         let proposals = floor.proposals(&[5; 20]).await;
         // somebody else with the same key, whom the strategy knows nothing of
-        let twin = Account::open(&floor.client, floor.hot.clone()).await.unwrap();
+        let twin = Account::open(&floor.client, floor.hot).await.unwrap();
         let moved = twin.transfer(floor.hot.party(), floor.stock, Quantity::new(1_000)).await.unwrap();
         assert!(moved.is_committed(), "{moved:?}");
         let (done, _) = all_at_once(&*strategy, proposals).await;
@@ -98,9 +98,12 @@ async fn what_is_not_there_is_insufficient_and_what_is_in_use_is_locked() {
         let hanging = strategy.settle(Request::Settle(proposals.next().unwrap()));
         tokio::time::sleep(Duration::from_millis(10)).await;
         let second = strategy.settle(Request::Settle(proposals.next().unwrap())).await;
-        // one at a time: it waits in the queue, as long as it takes
-        let locked = matches!(second, Err(Unsettled::Shortage(Shortage::Locked { .. })));
-        assert!(locked || config != "shards:4:1", "{config}: {second:?}");
+        if config == "shards:4:1" {
+            assert!(matches!(second, Err(Unsettled::Shortage(Shortage::Locked { .. }))), "{second:?}");
+        } else {
+            // one at a time: it waits for its turn, not for positions
+            assert!(second.is_ok(), "{config}: {second:?}");
+        }
         assert!(hanging.await.is_ok(), "{config}: asked for again, it happens");
     }
 }

@@ -53,9 +53,9 @@ impl Floor {
     }
 
     pub(crate) async fn strategy_with(&self, config: &StrategyConfig, options: StrategyOptions) -> Arc<dyn Strategy> {
-        let co_signer: Arc<dyn CoSigner> = Arc::new(Signs(self.other.clone()));
+        let co_signer: Arc<dyn CoSigner> = Arc::new(Signs(self.other));
         let options = StrategyOptions { co_signer: Some(co_signer), ..options };
-        open(&self.client, self.hot.clone(), config, &options).await.unwrap()
+        open(&self.client, self.hot, config, &options).await.unwrap()
     }
 
     /// The hot party sells `quantity` of stock for one of cash.
@@ -86,7 +86,7 @@ impl Floor {
     /// Proposals of sales of these quantities, committed.
     pub(crate) async fn proposals(&self, quantities: &[i128]) -> Vec<Proposal> {
         let config = StrategyConfig::PerPosition { batch: PROPOSALS, linger: Duration::from_millis(1) };
-        let proposer = open(&self.client, self.other.clone(), &config, &StrategyOptions::default()).await.unwrap();
+        let proposer = open(&self.client, self.other, &config, &StrategyOptions::default()).await.unwrap();
         let expires_at = self.client.now().plus_millis(3_600_000);
         let pending = quantities
             .iter()
@@ -113,7 +113,7 @@ impl Floor {
                 ledger::Contract::Position(position) if position.asset == asset => {
                     Some(position.quantity.minor_units())
                 }
-                _ => None,
+                ledger::Contract::Position(_) | ledger::Contract::Grant(_) | ledger::Contract::Allocation(_) => None,
             }));
             after = page.next;
             if after.is_none() {

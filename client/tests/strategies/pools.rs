@@ -114,11 +114,40 @@ async fn all_of_a_holding_settles_at_once_and_then_there_is_nothing() {
         let strategy = floor.strategy(config).await;
         let small = paced(&floor, &*strategy, &[10; 40], Duration::from_millis(300)).await;
         assert!(small.iter().all(Result::is_ok));
-        let proposals = floor.proposals(&[HOLDING - 400, 1]).await;
-        let (done, _) = all_at_once(&*strategy, proposals).await;
+        let (done, _) = all_at_once(&*strategy, floor.proposals(&[HOLDING - 400]).await).await;
         assert!(done[0].is_ok(), "{config}: {done:?}");
-        assert!(matches!(done[1], Err(Unsettled::Shortage(Shortage::Insufficient { .. }))), "{config}: {done:?}");
+        let (done, _) = all_at_once(&*strategy, floor.proposals(&[1]).await).await;
+        assert!(matches!(done[0], Err(Unsettled::Shortage(Shortage::Insufficient { .. }))), "{config}: {done:?}");
         assert_eq!(floor.held(floor.hot.party(), floor.stock).await, (0, 0), "{config}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_needs_the_whole_pool_is_not_starved_by_small_ones() {
+    for config in ["shards:30:1", "p99:100:1"] {
+        let floor = Floor::open(Some(DOCUMENT)).await;
+        let strategy = floor.strategy(config).await;
+        let small = 4_000;
+        let proposals = floor.proposals(&vec![1_000; small]).await;
+        // all but what the small ones take: every position of the pool has to be gathered
+        let large = floor.proposals(&[HOLDING - 1_000 * i128::try_from(small).unwrap()]).await.remove(0);
+        let mut large = Some(large);
+        let mut pending = Vec::new();
+        let mut waited = None;
+        for (number, proposal) in proposals.into_iter().enumerate() {
+            pending.push(strategy.settle(Request::Settle(proposal)));
+            if let Some(large) = if number == small / 4 { large.take() } else { None } {
+                let (begun, settlement) = (Instant::now(), strategy.settle(Request::Settle(large)));
+                waited = Some(tokio::spawn(async move { (settlement.await, begun.elapsed()) }));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        let (outcome, took) = waited.unwrap().await.unwrap();
+        assert!(outcome.is_ok(), "{config}: {outcome:?}");
+        assert!(took < Duration::from_secs(3), "{config}: {took:?}");
+        let done = join_all(pending).await;
+        assert!(done.iter().all(Result::is_ok), "{config}: {:?}", done.iter().find(|outcome| outcome.is_err()));
+        assert_eq!(floor.held(floor.hot.party(), floor.stock).await.0, 0, "{config}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `seriatim bench strategies`: the client's contention strategies, by the document's model and on this ledger.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -101,33 +101,70 @@ fn part(text: &str) -> Result<Part, String> {
     })
 }
 
-/// What the runs on one cluster leave for its audit.
-#[derive(Default)]
-struct Left {
-    acknowledged: Vec<TransactionId>,
-    supply: Vec<(AssetType, Quantity)>,
-}
-
 pub(super) async fn run(arguments: StrategiesArguments) -> anyhow::Result<ExitCode> {
     let mut report = match arguments.mode {
         Mode::Calibrated => arguments.calibrated().await?,
         Mode::Native => arguments.native().await?,
     };
     report.settings = arguments.settings();
-    let page = arguments.html.clone().or_else(|| arguments.report.as_ref().map(|file| file.with_extension("html")));
-    if let Some(file) = &page {
-        output::page(file, &strategies_page(&report))?;
+    finish(&report, arguments.report.as_deref(), arguments.html.as_deref(), arguments.json)
+}
+
+/// Writes and shows a report.
+pub(super) fn finish(
+    report: &StrategiesReport,
+    file: Option<&Path>,
+    html: Option<&Path>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let page = html.map(Path::to_path_buf).or_else(|| file.map(|file| file.with_extension("html")));
+    if let Some(page) = &page {
+        output::page(page, &strategies_page(report))?;
     }
-    if let Some(file) = &arguments.report {
+    if let Some(file) = file {
         output::write(file, &report.to_json())?;
         eprintln!("Wrote {}", file.display());
     }
-    if arguments.json {
+    if json {
         println!("{}", report.to_json());
     } else {
-        print(&report);
+        print(report);
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the audits of several clusters found together: what one of them found wrong stays wrong.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    lost: u64,
+    unsound: bool,
+    unconserved: bool,
+}
+
+impl Findings {
+    /// Audits a cluster for the runs of the report from `first` on, and fills in what all audits found so far.
+    pub(super) async fn audit(
+        &mut self,
+        cluster: &LocalCluster,
+        report: &mut StrategiesReport,
+        first: usize,
+    ) -> anyhow::Result<()> {
+        let runs = || report.runs.get(first..).unwrap_or_default().iter();
+        let acknowledged: Vec<TransactionId> = runs().flat_map(|run| run.acknowledged.iter().copied()).collect();
+        let supply: Vec<(AssetType, Quantity)> = runs().flat_map(|run| run.supply.iter().copied()).collect();
+        let nodes = single_clients(&cluster.endpoints())?;
+        let expected = Expected { acknowledged: &acknowledged, supply: &supply };
+        report.audit.audit_skipped = false;
+        report.audit.lost = 0;
+        audit(&nodes, &expected, &progress::audit(), &mut report.audit).await;
+        self.lost += report.audit.lost;
+        self.unsound |= !report.audit.heads_agree;
+        self.unconserved |= !report.audit.conserved;
+        report.audit.lost = self.lost;
+        report.audit.heads_agree = !self.unsound;
+        report.audit.conserved = !self.unconserved;
+        Ok(())
+    }
 }
 
 impl StrategiesArguments {
@@ -136,6 +173,7 @@ impl StrategiesArguments {
             bail!("--strategy belongs to --mode native; the calibrated table is narrowed with --part");
         }
         let parts = if self.part.is_empty() { Part::ALL.to_vec() } else { self.part.clone() };
+        let mut findings = Findings::default();
         let mut report = StrategiesReport::new("calibrated");
         let cluster = self.start(Some(10)).await?;
         let place = self.place(&cluster, Some(10))?;
@@ -143,7 +181,7 @@ impl StrategiesArguments {
             eprintln!("[{number}/{}] {}", parts.len(), part.name());
             run_part(&place, *part, &mut report).await?;
         }
-        self.audit(&cluster, &mut report, 0).await?;
+        self.audit(&mut findings, &cluster, &mut report, 0).await?;
         cluster.stop().await?;
         if parts.contains(&Part::Command) {
             for processors in COMMAND_PROCESSORS.into_iter().filter(|processors| *processors != 10) {
@@ -151,7 +189,7 @@ impl StrategiesArguments {
                 let runs_before = report.runs.len();
                 let cluster = self.start(Some(processors)).await?;
                 run_command(&self.place(&cluster, Some(processors))?, processors, &mut report).await?;
-                self.audit(&cluster, &mut report, runs_before).await?;
+                self.audit(&mut findings, &cluster, &mut report, runs_before).await?;
                 cluster.stop().await?;
             }
         }
@@ -175,10 +213,11 @@ impl StrategiesArguments {
             warm_up: Duration::from_secs(self.warm_up),
             strategies,
         };
+        let mut findings = Findings::default();
         let mut report = StrategiesReport::new("native");
         let cluster = self.start(None).await?;
         native::run_all(&self.place(&cluster, None)?, &options, &Told, &mut report).await?;
-        self.audit(&cluster, &mut report, 0).await?;
+        self.audit(&mut findings, &cluster, &mut report, 0).await?;
         cluster.stop().await?;
         Ok(report)
     }
@@ -212,25 +251,14 @@ impl StrategiesArguments {
         })
     }
 
-    /// Audits a cluster for the runs from `first` on.
-    async fn audit(&self, cluster: &LocalCluster, report: &mut StrategiesReport, first: usize) -> anyhow::Result<()> {
-        let mut left = Left::default();
-        for run in report.runs.get(first..).unwrap_or_default() {
-            left.acknowledged.extend(&run.acknowledged);
-            left.supply.extend(&run.supply);
-        }
-        report.audit.audit_skipped = self.no_audit;
-        if self.no_audit {
-            return Ok(());
-        }
-        let nodes = single_clients(&cluster.endpoints())?;
-        let expected = Expected { acknowledged: &left.acknowledged, supply: &left.supply };
-        // a later cluster's findings do not hide an earlier one's
-        let (sound, lost) = (first == 0 || (report.audit.heads_agree && report.audit.conserved), report.audit.lost);
-        audit(&nodes, &expected, &progress::audit(), &mut report.audit).await;
-        report.audit.lost = report.audit.lost.max(lost);
-        report.audit.heads_agree &= sound;
-        Ok(())
+    async fn audit(
+        &self,
+        findings: &mut Findings,
+        cluster: &LocalCluster,
+        report: &mut StrategiesReport,
+        first: usize,
+    ) -> anyhow::Result<()> {
+        if self.no_audit { Ok(()) } else { findings.audit(cluster, report, first).await }
     }
 
     fn settings(&self) -> BTreeMap<String, String> {
@@ -277,7 +305,7 @@ fn print(report: &StrategiesReport) {
 }
 
 /// Reads a report's figures back.
-pub(super) fn read_rows(file: &std::path::Path) -> anyhow::Result<Vec<::bench::strategies::report::Row>> {
+pub(super) fn read_rows(file: &Path) -> anyhow::Result<Vec<::bench::strategies::report::Row>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let report: serde_json::Value =
         serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
