@@ -192,3 +192,77 @@ fn transaction(text: &mut String, node: &Node, place: &Place, on_path: bool) {
 fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more).expect("writing to memory cannot fail");
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use ledger::{OutputId, Sequence, TransactionId};
+
+    fn id(number: usize) -> TransactionId {
+        TransactionId::from_bytes([u8::try_from(number).unwrap(); 32])
+    }
+
+    /// Two chains that meet, two losers of a race, a grant's user, and two that meet nobody.
+    pub(super) fn contended() -> Graph {
+        let levels = [0, 1, 2, 0, 1, 3, 1, 1, 0, 0, 1, 0, 0];
+        let components = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3];
+        let node = |(place, (level, component)): (usize, (usize, usize))| Node {
+            transaction: id(place),
+            sequence: Sequence::new(40_210 + u64::try_from(place).unwrap()),
+            rejected: [6, 7].contains(&place).then_some("InputSpent"),
+            lost_to: [6, 7].contains(&place).then(|| id(1)),
+            level,
+            component,
+        };
+        let conflict =
+            |(earlier, later, kind)| Conflict { earlier, later, kind, output: OutputId::from_bytes([1; 32]) };
+        use ConflictKind::{ReadAfterWrite, WriteAfterRead, WriteAfterWrite};
+        let conflicts = [
+            (0, 1, ReadAfterWrite),
+            (1, 2, ReadAfterWrite),
+            (3, 4, ReadAfterWrite),
+            (4, 5, ReadAfterWrite),
+            (2, 5, ReadAfterWrite),
+            (0, 6, ReadAfterWrite),
+            (0, 7, ReadAfterWrite),
+            (1, 6, WriteAfterWrite),
+            (6, 7, WriteAfterWrite),
+            (8, 4, WriteAfterRead),
+            (9, 10, ReadAfterWrite),
+        ];
+        Graph {
+            nodes: levels.into_iter().zip(components).enumerate().map(node).collect(),
+            conflicts: conflicts.map(conflict).to_vec(),
+            critical_path: vec![0, 1, 2, 5],
+            width: 6,
+            levels: 4,
+            components: 4,
+        }
+    }
+
+    #[test]
+    fn every_transaction_that_meets_another_is_drawn_once_with_its_conflicts() {
+        let text = svg(17, &contended());
+        assert_eq!(text.matches("<title>").count(), 11);
+        assert!(text.contains("2 transactions meet nobody"));
+        assert_eq!(text.matches("InputSpent, lost to").count(), 2);
+        // a legend's three, each conflict, and three marked as the critical path
+        assert_eq!(text.matches("<path").count(), 3 + 11 + 3);
+        if let Ok(file) = std::env::var("SERIATIM_DRAWING") {
+            std::fs::write(file, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_large_batch_is_drawn_within_bounds() {
+        let mut graph = contended();
+        for number in 0..2_000 {
+            let node = graph.nodes[9].clone();
+            graph.nodes.push(Node { component: 10 + number / 2, ..node });
+        }
+        let text = svg(1, &graph);
+        assert!(text.contains("smaller components") && text.matches("<title>").count() <= 2 * COMPONENTS_MAX + 11);
+    }
+}
