@@ -205,7 +205,7 @@ mod tests {
     }
 
     /// Two chains that meet, two losers of a race, a grant's user, and two that meet nobody.
-    pub(super) fn contended() -> Graph {
+    fn contended() -> Graph {
         let levels = [0, 1, 2, 0, 1, 3, 1, 1, 0, 0, 1, 0, 0];
         let components = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3];
         let node = |(place, (level, component)): (usize, (usize, usize))| Node {
@@ -250,9 +250,6 @@ mod tests {
         assert_eq!(text.matches("InputSpent, lost to").count(), 2);
         // a legend's three, each conflict, and three marked as the critical path
         assert_eq!(text.matches("<path").count(), 3 + 11 + 3);
-        if let Ok(file) = std::env::var("SERIATIM_DRAWING") {
-            std::fs::write(file, text).unwrap();
-        }
     }
 
     #[test]
