@@ -12,6 +12,8 @@ const ROW: usize = 34;
 const MARGIN: usize = 24;
 const HEADER: usize = 92;
 const RADIUS: usize = 11;
+/// What the legend takes.
+const LEGEND_WIDTH: usize = 760;
 /// Components that are drawn; what is more is counted.
 const COMPONENTS_MAX: usize = 60;
 /// Components of up to so many levels stand side by side.
@@ -40,7 +42,7 @@ pub(super) fn svg(batch: u64, graph: &Graph) -> String {
     let left_out = met.len().saturating_sub(COMPONENTS_MAX);
     met.truncate(COMPONENTS_MAX);
     let mut places: BTreeMap<usize, Place> = BTreeMap::new();
-    let (mut x, mut y, mut tallest, mut width) = (MARGIN, HEADER, 0, 460);
+    let (mut x, mut y, mut tallest, mut width) = (MARGIN, HEADER, 0, LEGEND_WIDTH);
     for members in met {
         let (columns, rows) = extent(graph, members);
         if x > MARGIN && x + columns * COLUMN > WIDTH {
@@ -57,7 +59,7 @@ pub(super) fn svg(batch: u64, graph: &Graph) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"11\" fill=\"{INK}\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"600\">Batch {batch}: {} transactions in {} levels</text>\n\
+         <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"600\">Batch {batch}: transactions {}, levels {}</text>\n\
          <text x=\"{MARGIN}\" y=\"47\">{alone} transactions meet nobody and are not drawn{}</text>\n",
         graph.nodes.len(),
         graph.levels,
