@@ -19,6 +19,9 @@ use world::World;
 const BATCH: usize = 1_000;
 /// Outputs of one issue.
 const ISSUED: usize = 50;
+/// Work is repeated until it took so long, or so often.
+const TIME_MIN: Duration = Duration::from_millis(60);
+const REPETITIONS_MAX: u32 = 5_000;
 /// Chunks that are proved with a fresh solver each, and by one solver that keeps nothing: more would take minutes and say
 /// the same.
 const FRESH_CHUNKS: usize = 10;
@@ -155,49 +158,74 @@ fn accepted(told: &Testimony, replay: &mut Replay) -> Vec<Chunk> {
 }
 
 fn measure(labels: &Labels<'_>, evidence: &Evidence, checker_only: bool, report: &mut ProveReport) {
-    let mut row = |way: Way, chunks: &[Chunk], fresh: Option<f64>, work: &mut dyn FnMut(&[Chunk]) -> Sums| {
-        let began = Processor::now();
-        let sums = work(chunks);
-        let seconds = began.elapsed().as_secs_f64();
-        let transactions: usize = chunks.iter().map(|chunk| chunk.entries.len()).sum();
-        report.transactions += u64::try_from(transactions).unwrap_or(u64::MAX);
-        report.refuted += sums.refuted;
-        report.inconclusive += sums.inconclusive;
-        let rate = of_count(transactions) / seconds.max(1e-9);
-        report.rows.push(ProveRow {
-            workload: labels.name.to_owned(),
-            contention_percent: labels.contention,
-            depth: labels.depth,
-            size: evidence.transactions,
-            way,
-            transactions,
-            seconds,
-            transactions_per_second: rate,
-            times_faster_than_fresh: fresh.map(|fresh| rate / fresh),
-            resident_mib: resident_mib(),
-            pattern_hits: sums.hits,
-            pattern_misses: sums.misses,
-            solver_checks: sums.checks,
-        });
-        rate
-    };
-    let mut replay = evidence.before.clone();
-    row(Way::Checker, &evidence.chunks, None, &mut |chunks| replayed(chunks, &mut replay));
+    let mut row =
+        |way: Way, chunks: &[Chunk], fresh: Option<f64>, work: &mut dyn FnMut(&[Chunk]) -> (Sums, Duration)| {
+            // the clock ticks every few milliseconds: short work is repeated
+            let (mut time, mut repetitions) = (Duration::ZERO, 0_u32);
+            let sums = loop {
+                let (sums, took) = work(chunks);
+                time += took;
+                repetitions += 1;
+                if time >= TIME_MIN || repetitions >= REPETITIONS_MAX {
+                    break sums;
+                }
+            };
+            let seconds = time.as_secs_f64() / f64::from(repetitions);
+            let transactions: usize = chunks.iter().map(|chunk| chunk.entries.len()).sum();
+            report.transactions += u64::try_from(transactions).unwrap_or(u64::MAX);
+            report.refuted += sums.refuted;
+            report.inconclusive += sums.inconclusive;
+            let rate = of_count(transactions) / seconds.max(1e-9);
+            report.rows.push(ProveRow {
+                workload: labels.name.to_owned(),
+                contention_percent: labels.contention,
+                depth: labels.depth,
+                size: evidence.transactions,
+                way,
+                transactions,
+                seconds,
+                transactions_per_second: rate,
+                times_faster_than_fresh: fresh.map(|fresh| rate / fresh),
+                resident_mib: resident_mib(),
+                pattern_hits: sums.hits,
+                pattern_misses: sums.misses,
+                solver_checks: sums.checks,
+            });
+            rate
+        };
+    row(Way::Checker, &evidence.chunks, None, &mut |chunks| {
+        let mut replay = evidence.before.clone();
+        timed(|| replayed(chunks, &mut replay))
+    });
     if checker_only {
         return;
     }
     let no_steps = StepBounds { inputs_max: 0, references_max: 0, outputs_max: 0 };
-    let nothing_kept = ProverSettings { patterns_max: 0, steps: no_steps, ..ProverSettings::default() };
+    let keeping = ProverSettings { steps: no_steps, ..ProverSettings::default() };
+    let nothing_kept = ProverSettings { patterns_max: 0, ..keeping };
     let some = |count: usize| evidence.chunks.get(..count).unwrap_or(&evidence.chunks);
     let fresh = row(Way::FreshSolver, some(FRESH_CHUNKS), None, &mut |chunks| {
-        let each = chunks.iter().map(|chunk| proved(std::slice::from_ref(chunk), &mut Prover::new(nothing_kept)));
-        each.fold(Sums::default(), Sums::and)
+        timed(|| {
+            let each = chunks.iter().map(|chunk| proved(std::slice::from_ref(chunk), &mut Prover::new(nothing_kept)));
+            each.fold(Sums::default(), Sums::and)
+        })
     });
     let mut one = Prover::new(nothing_kept);
-    row(Way::OneSolver, some(ONE_SOLVER_CHUNKS), Some(fresh), &mut |chunks| proved(chunks, &mut one));
-    let mut cached = Prover::new(ProverSettings { steps: no_steps, ..ProverSettings::default() });
-    row(Way::ColdCache, &evidence.chunks, Some(fresh), &mut |chunks| proved(chunks, &mut cached));
-    row(Way::WarmCache, &evidence.chunks, Some(fresh), &mut |chunks| proved(chunks, &mut cached));
+    row(Way::OneSolver, some(ONE_SOLVER_CHUNKS), Some(fresh), &mut |chunks| {
+        timed(|| proved(chunks, &mut one))
+    });
+    let mut cached = Prover::new(keeping);
+    row(Way::ColdCache, &evidence.chunks, Some(fresh), &mut |chunks| {
+        cached = Prover::new(keeping);
+        timed(|| proved(chunks, &mut cached))
+    });
+    row(Way::WarmCache, &evidence.chunks, Some(fresh), &mut |chunks| timed(|| proved(chunks, &mut cached)));
+}
+
+fn timed(work: impl FnOnce() -> Sums) -> (Sums, Duration) {
+    let began = Processor::now();
+    let sums = work();
+    (sums, began.elapsed())
 }
 
 #[derive(Debug, Clone, Copy, Default)]

@@ -87,15 +87,20 @@ fn charts(report: &ProveReport) -> [Chart; 3] {
         .logarithmic()
         .lines(by_size(&per_transaction))
         .line(Line::new("the older prover (the last was given up)", older.collect()));
+    let warm = report.rows.iter().filter(is_swept).filter(|row| row.way == Way::WarmCache);
+    let points = warm.map(|row| (size(row).log10(), row.resident_mib)).collect();
     let memory = Chart::new("Resident memory by size", "transactions, powers of ten", "MiB")
-        .lines(by_size(&|row| row.resident_mib));
+        .logarithmic()
+        .line(Line::new("evidence, replay and prover", points));
     let contention = WAYS.map(|way| {
         let rows = report.rows.iter().filter(|row| row.workload == "mixed" && row.depth == 1 && row.size == 10_000);
         let point = |row: &ProveRow| {
             let percent = crate::report::number(u64::try_from(row.contention_percent).unwrap_or(u64::MAX));
             (percent, row.transactions_per_second)
         };
-        Line::new(way.name(), rows.filter(|row| row.way == way).map(point).collect())
+        let mut points: Vec<(f64, f64)> = rows.filter(|row| row.way == way).map(point).collect();
+        points.sort_by(|one, other| one.0.total_cmp(&other.0));
+        Line::new(way.name(), points)
     });
     let contention = Chart::new(
         "Rate by contention, 10,000 transactions",

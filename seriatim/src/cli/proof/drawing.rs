@@ -12,6 +12,8 @@ const ROW: usize = 34;
 const MARGIN: usize = 24;
 const HEADER: usize = 92;
 const RADIUS: usize = 11;
+/// What the legend takes.
+const LEGEND_WIDTH: usize = 760;
 /// Components that are drawn; what is more is counted.
 const COMPONENTS_MAX: usize = 60;
 /// Components of up to so many levels stand side by side.
@@ -40,7 +42,7 @@ pub(super) fn svg(batch: u64, graph: &Graph) -> String {
     let left_out = met.len().saturating_sub(COMPONENTS_MAX);
     met.truncate(COMPONENTS_MAX);
     let mut places: BTreeMap<usize, Place> = BTreeMap::new();
-    let (mut x, mut y, mut tallest, mut width) = (MARGIN, HEADER, 0, 460);
+    let (mut x, mut y, mut tallest, mut width) = (MARGIN, HEADER, 0, LEGEND_WIDTH);
     for members in met {
         let (columns, rows) = extent(graph, members);
         if x > MARGIN && x + columns * COLUMN > WIDTH {
@@ -57,7 +59,7 @@ pub(super) fn svg(batch: u64, graph: &Graph) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"11\" fill=\"{INK}\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"600\">Batch {batch}: {} transactions in {} levels</text>\n\
+         <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"600\">Batch {batch}: transactions {}, levels {}</text>\n\
          <text x=\"{MARGIN}\" y=\"47\">{alone} transactions meet nobody and are not drawn{}</text>\n",
         graph.nodes.len(),
         graph.levels,
@@ -191,4 +193,75 @@ fn transaction(text: &mut String, node: &Node, place: &Place, on_path: bool) {
 
 fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
     text.write_fmt(more).expect("writing to memory cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use ledger::{OutputId, Sequence, TransactionId};
+
+    fn id(number: usize) -> TransactionId {
+        TransactionId::from_bytes([u8::try_from(number).unwrap(); 32])
+    }
+
+    /// Two chains that meet, two losers of a race, a grant's user, and two that meet nobody.
+    fn contended() -> Graph {
+        let levels = [0, 1, 2, 0, 1, 3, 1, 1, 0, 0, 1, 0, 0];
+        let components = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3];
+        let node = |(place, (level, component)): (usize, (usize, usize))| Node {
+            transaction: id(place),
+            sequence: Sequence::new(40_210 + u64::try_from(place).unwrap()),
+            rejected: [6, 7].contains(&place).then_some("InputSpent"),
+            lost_to: [6, 7].contains(&place).then(|| id(1)),
+            level,
+            component,
+        };
+        let conflict =
+            |(earlier, later, kind)| Conflict { earlier, later, kind, output: OutputId::from_bytes([1; 32]) };
+        use ConflictKind::{ReadAfterWrite, WriteAfterRead, WriteAfterWrite};
+        let conflicts = [
+            (0, 1, ReadAfterWrite),
+            (1, 2, ReadAfterWrite),
+            (3, 4, ReadAfterWrite),
+            (4, 5, ReadAfterWrite),
+            (2, 5, ReadAfterWrite),
+            (0, 6, ReadAfterWrite),
+            (0, 7, ReadAfterWrite),
+            (1, 6, WriteAfterWrite),
+            (6, 7, WriteAfterWrite),
+            (8, 4, WriteAfterRead),
+            (9, 10, ReadAfterWrite),
+        ];
+        Graph {
+            nodes: levels.into_iter().zip(components).enumerate().map(node).collect(),
+            conflicts: conflicts.map(conflict).to_vec(),
+            critical_path: vec![0, 1, 2, 5],
+            width: 6,
+            levels: 4,
+            components: 4,
+        }
+    }
+
+    #[test]
+    fn every_transaction_that_meets_another_is_drawn_once_with_its_conflicts() {
+        let text = svg(17, &contended());
+        assert_eq!(text.matches("<title>").count(), 11);
+        assert!(text.contains("2 transactions meet nobody"));
+        assert_eq!(text.matches("InputSpent, lost to").count(), 2);
+        // a legend's three, each conflict, and three marked as the critical path
+        assert_eq!(text.matches("<path").count(), 3 + 11 + 3);
+    }
+
+    #[test]
+    fn a_large_batch_is_drawn_within_bounds() {
+        let mut graph = contended();
+        for number in 0..2_000 {
+            let node = graph.nodes[9].clone();
+            graph.nodes.push(Node { component: 10 + number / 2, ..node });
+        }
+        let text = svg(1, &graph);
+        assert!(text.contains("smaller components") && text.matches("<title>").count() <= 2 * COMPONENTS_MAX + 11);
+    }
 }
