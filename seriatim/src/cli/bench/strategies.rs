@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::local::{LocalCluster, LocalOptions};
 use ::bench::audit::{Expected, audit};
 use ::bench::html::{row_cells, strategies_page};
 use ::bench::strategies::calibrated::{Part, run_command, run_part};
 use ::bench::strategies::load::Place;
 use ::bench::strategies::native::{self, NativeOptions};
 use ::bench::strategies::report::StrategiesReport;
-use ::node::local::{LocalCluster, LocalOptions};
 use anyhow::{Context as _, bail};
 use clap::value_parser;
 use client::Client;
@@ -226,6 +226,7 @@ impl StrategiesArguments {
         let options = LocalOptions {
             nodes: usize::from(self.nodes),
             validators: usize::from(self.validators),
+            provers: 0,
             name: "bench".to_owned(),
             directory: None,
         };

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::local::{LocalCluster, LocalOptions};
 use ::bench::strategies::load::Place;
 use ::bench::strategies::report::StrategiesReport;
 use ::bench::synchrony;
-use ::node::local::{LocalCluster, LocalOptions};
 use clap::value_parser;
 use client::Client;
 use client::strategy::CostModel;
@@ -118,7 +118,7 @@ impl SynchronyArguments {
 
     async fn start(&self, validators: usize, threads: Option<usize>) -> anyhow::Result<(LocalCluster, Place)> {
         let name = "bench".to_owned();
-        let options = LocalOptions { nodes: usize::from(self.nodes), validators, name, directory: None };
+        let options = LocalOptions { nodes: usize::from(self.nodes), validators, provers: 0, name, directory: None };
         let more = threads.map(|threads| vec!["--compute-threads".to_owned(), threads.to_string()]);
         let cluster = LocalCluster::start_with(&options, &more.unwrap_or_default()).await?;
         let connect = || Client::builder().endpoints(cluster.endpoints()).connect();
