@@ -84,7 +84,7 @@ impl RunningNode {
         };
         let channels = Channels::default();
         let transport = GrpcTransport::new(channels.clone());
-        let api = Api::new(facts.clone(), channels);
+        let api = Api::new(facts.clone(), channels, &gateway_options(&config));
         let servers = Servers::start(listeners, grpc::node_routes(&api)?, http::node_router(&api));
 
         let belonging = Belonging { node: config.id, cluster, members: config.members.clone() };
