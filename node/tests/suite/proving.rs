@@ -78,6 +78,25 @@ async fn a_prover_attests_every_batch_once_over_stops_and_crashes_and_anybody_ca
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_proved_is_attested_before_an_orderly_stop() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    configure(&cluster, &[7], 0).await;
+    let mut options = options(addresses(&cluster), 7, directory.path());
+    options.interval = std::time::Duration::from_secs(3_600);
+    let prover = Attester::start(options).unwrap();
+    // the first attestation waits for nothing, the next one for an hour
+    eventually(|| async { (prover.figures().attestations > 0).then_some(()) }).await;
+    work(&client, 3).await;
+    let newest = client.position(Consistency::Linearizable).await.unwrap().batch;
+    eventually(|| async { (prover.figures().judged_batch >= newest).then_some(()) }).await;
+    assert!(client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch < newest);
+    prover.stop().await;
+    assert_eq!(client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch, newest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_attested_once_enough_provers_have_proved_it_from_the_same_evidence() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();

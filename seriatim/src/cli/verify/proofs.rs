@@ -1,8 +1,6 @@
 //! `seriatim verify attestation` and `seriatim verify ledger`: without a solver, and without trusting a node.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,10 +14,9 @@ use ledger::{ClusterId, Party};
 use serde_json::json;
 
 use super::read;
+use crate::cli::endpoints::Endpoints;
+use crate::cli::evidence::{EvidenceFile, EvidenceWriter};
 use crate::cli::progress;
-
-/// First bytes of a file with evidence.
-const MAGIC: &[u8; 20] = b"seriatim evidence 1\n";
 
 /// Check a prover's word on a run of batches. With the evidence the batches are replayed, and what the prover says of them
 /// compared; without it, only who said it is checked. Needs no network.
@@ -121,15 +118,8 @@ The replay always begins with the first batch: what it finds needs nobody's word
 not possible any more.
 Exit code 0: everything holds. 1: something does not, or could not be looked at.")]
 pub(crate) struct LedgerArguments {
-    /// A node; repeat for several
-    #[arg(
-        long = "endpoint",
-        env = "SERIATIM_ENDPOINTS",
-        value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:7400"
-    )]
-    endpoints: Vec<String>,
+    #[command(flatten)]
+    endpoints: Endpoints,
     /// The ledger's name
     #[arg(long, value_name = "NAME")]
     cluster: String,
@@ -161,7 +151,7 @@ pub(crate) struct LedgerArguments {
 
 pub(super) async fn ledger(arguments: LedgerArguments) -> anyhow::Result<ExitCode> {
     let cluster = ClusterId::of_name(&arguments.cluster);
-    let client = Client::builder().endpoints(arguments.endpoints.clone()).ledger(cluster).connect()?;
+    let client = Client::builder().endpoints(arguments.endpoints.addresses.clone()).ledger(cluster).connect()?;
     let to = match (arguments.to, arguments.prover_keys.is_empty()) {
         (Some(to), _) => Some(to),
         (None, true) => None,
@@ -179,18 +169,18 @@ pub(super) async fn ledger(arguments: LedgerArguments) -> anyhow::Result<ExitCod
         first_batch: arguments.from,
         last_batch: to,
     };
-    let mut file = arguments.save_evidence.as_deref().map(EvidenceFile::create).transpose()?;
+    let mut file = arguments.save_evidence.as_deref().map(EvidenceWriter::create).transpose()?;
     let mut written = Ok(());
     let (progress, mut done) = (progress::proofs(), 0);
     let seen = |record: &BatchRecord, of: u64| {
         done += 1;
         progress(done, of);
         if let (Some(file), Ok(())) = (&mut file, &written) {
-            written = write_record(file, record);
+            written = file.write(record);
         }
     };
     let audit = client.audit(&options, seen).await?;
-    written.and_then(|()| file.map_or(Ok(()), |mut file| file.flush())).context("writing the evidence")?;
+    written.and_then(|()| file.map_or(Ok(()), EvidenceWriter::finish)).context("writing the evidence")?;
     let mut problems = audit.problems.clone();
     let attested = !arguments.prover_keys.is_empty();
     if attested && audit.missing_batches > 0 {
@@ -238,43 +228,4 @@ pub(super) async fn ledger(arguments: LedgerArguments) -> anyhow::Result<ExitCod
         bail!("not everything holds: {}", problems.join("; "));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Batches in a file: each record's length in 4 bytes, little-endian, and its canonical bytes.
-struct EvidenceFile(BufReader<File>);
-
-impl EvidenceFile {
-    fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
-        let mut file = BufWriter::new(File::create(path).with_context(|| path.display().to_string())?);
-        file.write_all(MAGIC)?;
-        Ok(file)
-    }
-
-    fn open(path: &Path) -> anyhow::Result<Self> {
-        let mut file = BufReader::new(File::open(path).with_context(|| path.display().to_string())?);
-        let mut magic = [0; MAGIC.len()];
-        if file.read_exact(&mut magic).is_err() || magic != *MAGIC {
-            bail!("{} is no evidence: `seriatim verify ledger --save-evidence` writes it", path.display());
-        }
-        Ok(Self(file))
-    }
-
-    fn next(&mut self) -> anyhow::Result<Option<BatchRecord>> {
-        let mut length = [0; 4];
-        match self.0.read_exact(&mut length) {
-            Err(end) if end.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-            read => read?,
-        }
-        let mut record = Vec::new();
-        let length = u64::from(u32::from_le_bytes(length));
-        self.0.by_ref().take(length).read_to_end(&mut record)?;
-        Ok(Some(borsh::from_slice(&record).context("a record in the file cannot be read")?))
-    }
-}
-
-fn write_record(file: &mut BufWriter<File>, record: &BatchRecord) -> std::io::Result<()> {
-    let bytes = record.encode();
-    let length = u32::try_from(bytes.len()).map_err(|_long| std::io::Error::from(ErrorKind::InvalidData))?;
-    file.write_all(&length.to_le_bytes())?;
-    file.write_all(&bytes)
 }
