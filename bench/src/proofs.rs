@@ -101,8 +101,8 @@ pub async fn audit_proofs(
         done += 1;
         progress(done, of);
     };
-    let audit = match client.audit(&options, seen).await {
-        Ok(audit) => audit,
+    let audit = match client.audit(&options, None, seen).await {
+        Ok((audit, _)) => audit,
         Err(fault) => return problem(format!("the proofs do not hold: {fault}")),
     };
     audit.problems.iter().for_each(|words| problem(words.clone()));

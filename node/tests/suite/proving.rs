@@ -23,7 +23,7 @@ async fn audit(cluster: &Cluster, client: &Client, provers: &[u8], required: usi
     let nodes = TrustedNodes { cluster: ClusterId::of_name(CLUSTER), required: keys.len() / 2 + 1, keys };
     let last = client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch;
     let options = AuditOptions { nodes, provers, required, first_batch: 1, last_batch: Some(last) };
-    in_time(client.audit(&options, |_, _| {})).await.unwrap()
+    in_time(client.audit(&options, None, |_, _| {})).await.unwrap().0
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

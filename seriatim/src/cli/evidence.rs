@@ -1,10 +1,13 @@
-//! Batches in a file: each record's length in 4 bytes, little-endian, and its canonical bytes.
+//! Files of evidence, and copies of replays. Batches in a file: each record's length in 4 bytes, little-endian, and its
+//! canonical bytes.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use checker::{Replay, ReplayCopy};
+use ledger::ClusterId;
 use ledger::batch::BatchRecord;
 
 /// First bytes of such a file.
@@ -63,4 +66,17 @@ impl EvidenceWriter {
     pub(super) fn finish(mut self) -> std::io::Result<()> {
         self.0.flush()
     }
+}
+
+/// Where a replay begins: behind a copy.
+pub(super) fn replay_copy(file: &Path, cluster: ClusterId) -> anyhow::Result<Replay> {
+    let named = || format!("the copy of a replay in {}", file.display());
+    let copy = ReplayCopy::from_bytes(&std::fs::read(file).with_context(named)?).with_context(named)?;
+    copy.replay(cluster, seams::next_u64(&seams::OsEntropy)).with_context(named)
+}
+
+/// Keeps a copy of a replay, to begin with another time.
+pub(super) fn save_replay(file: &Path, replay: &Replay) -> anyhow::Result<()> {
+    let copy = ReplayCopy::of(replay).context("the replay stands inside a batch")?;
+    std::fs::write(file, copy.to_bytes()).with_context(|| file.display().to_string())
 }

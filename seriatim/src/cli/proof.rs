@@ -22,6 +22,7 @@ use prover::{Prover, ProverSettings, TimedAnswer};
 use serde_json::{Value, json};
 
 use super::endpoints::Endpoints;
+use super::evidence::replay_copy;
 use super::{output, progress};
 
 /// Places of a critical path that are printed.
@@ -59,6 +60,10 @@ pub(crate) struct ShowArguments {
     /// Draw the dependency graph into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Begin behind this copy of a replay, and not with the first batch: an own one (`verify ledger --save-replay`) or a
+    /// prover's (`curl -o FILE http://PROVER:7680/v1/replay-copy`)
+    #[arg(long, value_name = "FILE")]
+    replay_copy: Option<PathBuf>,
     /// Write each of its obligations as SMT-LIB 2 into this directory, equal ones once
     #[arg(long, value_name = "DIRECTORY")]
     smt_lib: Option<PathBuf>,
@@ -89,7 +94,11 @@ struct Shown {
 async fn show(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
     let cluster = ClusterId::of_name(&arguments.cluster);
     let client = Client::builder().endpoints(arguments.endpoints.addresses.clone()).ledger(cluster).connect()?;
-    let (record, replay) = replayed_before(&client, cluster, arguments.batch).await?;
+    let start = match &arguments.replay_copy {
+        Some(file) => replay_copy(file, cluster)?,
+        None => Replay::genesis(cluster, 0, client.nonce()),
+    };
+    let (record, replay) = replayed_before(&client, start, arguments.batch).await?;
     let attestations = client.attestations_of(arguments.batch).await?;
     let shown = prove(record, replay, attestations, arguments.smt_lib.is_some())?;
     if let Some(file) = &arguments.svg {
@@ -107,13 +116,13 @@ async fn show(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
     Ok(if shown.verdict.is_proved() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn replayed_before(client: &Client, cluster: ClusterId, batch: u64) -> anyhow::Result<(BatchRecord, Replay)> {
+async fn replayed_before(client: &Client, mut replay: Replay, batch: u64) -> anyhow::Result<(BatchRecord, Replay)> {
     let newest = client.position(client::Consistency::Linearizable).await?.batch;
-    if batch > newest {
-        bail!("the ledger has batches 1 to {newest}");
+    let first = replay.frontier().batch + 1;
+    if !(first..=newest).contains(&batch) {
+        bail!("what can be shown are batches {first} to {newest}");
     }
-    let mut replay = Replay::genesis(cluster, 0, client.nonce());
-    let mut evidence = client.evidence(1).await?;
+    let mut evidence = client.evidence(first).await?;
     let progress = progress::proofs();
     loop {
         let record = evidence.next().await.context("the evidence ended")??;
