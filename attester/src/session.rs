@@ -256,11 +256,7 @@ impl Following {
     }
 
     /// Gives the judge a batch of the evidence.
-    async fn pass_on(
-        &self,
-        record: Option<Result<BatchRecord, Problem>>,
-        session: &mut Session,
-    ) -> Result<(), End> {
+    async fn pass_on(&self, record: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
         let record = Box::new(record.ok_or_else(|| End::Again("the evidence ended".to_owned()))??);
         let replayed = record.head.batch <= session.attested;
         self.shared.change(|it| it.newest_batch = it.newest_batch.max(record.head.batch));

@@ -340,13 +340,7 @@ impl Prover {
         }
     }
 
-    fn ask(
-        &mut self,
-        pattern: &Pattern,
-        amounts: Option<&Amounts>,
-        digest: Hash,
-        report: &mut SolverReport,
-    ) -> Answer {
+    fn ask(&mut self, pattern: &Pattern, amounts: Option<&Amounts>, digest: Hash, report: &mut SolverReport) -> Answer {
         let began = Instant::now();
         let answer = self.solver.decide(&encode(pattern, amounts));
         report.answers.push(TimedAnswer {
@@ -397,7 +391,8 @@ impl Prover {
                 break;
             }
         }
-        let versions = Versions { checker: CHECKER_VERSION, encoder: ENCODER_VERSION, solver: solver_version().to_owned() };
+        let versions =
+            Versions { checker: CHECKER_VERSION, encoder: ENCODER_VERSION, solver: solver_version().to_owned() };
         let patterns = patterns.into_iter().collect();
         let findings = Findings { statement, verdict, versions, patterns, statistics, predecessor };
         Ok((findings.sign(key), reports))

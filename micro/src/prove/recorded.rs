@@ -22,10 +22,8 @@ pub(super) fn measure(batches: &[Vec<u8>], sums: &mut Sums) -> anyhow::Result<Re
     }
     let transactions = cold.transactions;
     let micros = |seconds: f64, rounds: u32| seconds * 1e6 / of_count(transactions.max(1)) / f64::from(rounds);
-    let step = |(name, seconds): (&&'static str, &f64)| Step {
-        name,
-        micros_per_transaction: micros(*seconds, WARM_ROUNDS),
-    };
+    let step =
+        |(name, seconds): (&&'static str, &f64)| Step { name, micros_per_transaction: micros(*seconds, WARM_ROUNDS) };
     Ok(RecordedFigures {
         batches: batches.len(),
         transactions,

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ::node::config::{ProverConfig, ProverConfigSettings, read_file};
-use ::node::metrics::ProverMetrics;
 use ::node::http::ProverSource;
+use ::node::metrics::ProverMetrics;
 use ::node::roles::ProverFront;
 use ::node::roles::prover::prover_key;
 use ::node::telemetry;

@@ -101,7 +101,10 @@ fn replay(file: &Path, copy: Option<&Path>, attestation: &Attestation) -> anyhow
         None => Replay::genesis(statement.cluster, statement.group, seams::next_u64(&seams::OsEntropy)),
     };
     if replay.frontier().batch >= statement.first_batch {
-        bail!("the copy of the replay stands behind batch {}; the attestation begins before", replay.frontier().batch);
+        bail!(
+            "the copy of the replay stands behind batch {}; the attestation begins before",
+            replay.frontier().batch
+        );
     }
     let mut replayed = BTreeMap::new();
     while replay.frontier().batch < statement.last_batch {
