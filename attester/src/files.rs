@@ -7,11 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use borsh::{BorshDeserialize, BorshSerialize};
-use checker::Replay;
-use checker::state::Snapshot;
+use checker::{CopyFault, Replay, ReplayCopy};
 use ledger::batch::BatchRecord;
-use ledger::identifier::{canonical_bytes, tagged_hash};
+use ledger::identifier::tagged_hash;
 use ledger::{ClusterId, Hash};
 
 /// Copies of the replay that are kept: the newest may be ahead of the last attestation that was ordered.
@@ -27,13 +25,6 @@ pub(crate) struct Files {
     cluster: ClusterId,
 }
 
-#[derive(BorshSerialize, BorshDeserialize)]
-struct Copy {
-    cluster: ClusterId,
-    group: u16,
-    snapshot: Snapshot,
-}
-
 impl Files {
     pub(crate) fn new(directory: PathBuf, cluster: ClusterId) -> Self {
         Self { directory, cluster }
@@ -41,17 +32,34 @@ impl Files {
 
     /// Keeps a copy of the replay, where it stands between two batches.
     pub(crate) fn keep_replay(&self, replay: &Replay) -> io::Result<()> {
-        let Some(snapshot) = replay.snapshot() else { return Ok(()) };
-        let batch = snapshot.frontier.batch;
-        let (cluster, group) = replay.identity();
-        let content = canonical_bytes(&Copy { cluster, group, snapshot });
-        let check = tagged_hash(b"seriatim replay.", &[&content]);
-        write(&self.directory.join(format!("{COPY}{batch:020}.{COPY_EXTENSION}")), &[&check, &content])?;
+        let Some(copy) = ReplayCopy::of(replay) else { return Ok(()) };
+        self.keep_copy(&copy)?;
         let copies = self.copies()?;
         for (_, old) in copies.iter().rev().skip(COPIES) {
             fs::remove_file(old)?;
         }
         Ok(())
+    }
+
+    fn keep_copy(&self, copy: &ReplayCopy) -> io::Result<()> {
+        let name = format!("{COPY}{:020}.{COPY_EXTENSION}", copy.batch());
+        write(&self.directory.join(name), &[&copy.to_bytes()])
+    }
+
+    /// Takes over a copy from elsewhere, where the directory has none that can be used; whether it has taken it.
+    pub(crate) fn take_over(&self, file: &Path) -> io::Result<bool> {
+        if self.newest_replay(u64::MAX, 0)?.is_some() {
+            return Ok(false);
+        }
+        let copy = ReplayCopy::from_bytes(&fs::read(file)?).map_err(invalid)?;
+        copy.replay(self.cluster, 0).map_err(invalid)?;
+        self.keep_copy(&copy)?;
+        Ok(true)
+    }
+
+    /// The bytes of the newest copy.
+    pub(crate) fn newest_copy(&self) -> io::Result<Option<Vec<u8>>> {
+        self.copies()?.pop().map(|(_, path)| fs::read(path)).transpose()
     }
 
     /// The newest copy of the replay that is behind no later batch than that.
@@ -68,17 +76,8 @@ impl Files {
     }
 
     fn read_replay(&self, path: &Path, seed: u64) -> io::Result<Replay> {
-        let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let bytes = fs::read(path)?;
-        let (check, content) = bytes.split_first_chunk::<32>().ok_or_else(|| wrong("it is cut off".to_owned()))?;
-        if tagged_hash(b"seriatim replay.", &[content]) != *check {
-            return Err(wrong("its content is not what was written".to_owned()));
-        }
-        let Copy { cluster, group, snapshot } = Copy::try_from_slice(content)?;
-        if cluster != self.cluster {
-            return Err(wrong(format!("it is of ledger {cluster}")));
-        }
-        Replay::from_snapshot(cluster, group, &snapshot, seed).map_err(|fault| wrong(fault.to_string()))
+        let copy = ReplayCopy::from_bytes(&fs::read(path)?).map_err(invalid)?;
+        copy.replay(self.cluster, seed).map_err(invalid)
     }
 
     /// The copies with the batches that they are behind, ascending.
@@ -123,6 +122,10 @@ impl Files {
     }
 }
 
+fn invalid(fault: CopyFault) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, fault)
+}
+
 /// Replaces a file so that a crash leaves the old one or the new one.
 fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let unfinished = path.with_extension("unfinished");
@@ -151,6 +154,15 @@ mod tests {
         assert_eq!((read.frontier(), read.log()), (replay.frontier(), replay.log()));
         let other = Files::new(directory.path().to_owned(), ClusterId::of_name("other"));
         assert!(other.newest_replay(u64::MAX, 1).unwrap().is_none());
+        // a copy from elsewhere is taken over where it is of this ledger, and none is here
+        let elsewhere = tempfile::tempdir().unwrap();
+        let taken = elsewhere.path().join("taken");
+        fs::write(&taken, files.newest_copy().unwrap().unwrap()).unwrap();
+        assert!(!files.take_over(&taken).unwrap());
+        assert!(Files::new(elsewhere.path().to_owned(), ClusterId::of_name("other")).take_over(&taken).is_err());
+        let empty = Files::new(elsewhere.path().to_owned(), cluster);
+        assert!(empty.take_over(&taken).unwrap());
+        assert_eq!(empty.newest_replay(0, 3).unwrap().unwrap().frontier(), replay.frontier());
         let (_, path) = files.copies().unwrap().remove(0);
         let mut bytes = fs::read(&path).unwrap();
         bytes[40] ^= 1;

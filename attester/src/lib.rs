@@ -18,6 +18,7 @@ mod figures;
 mod files;
 mod heads;
 mod judge;
+mod run;
 mod session;
 
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ use tokio::task::JoinHandle;
 
 pub use figures::Figures;
 use figures::Shared;
+use files::Files;
 
 /// How long one node may take to answer before another one is asked.
 const NODE_PATIENCE: Duration = Duration::from_secs(5);
@@ -48,6 +50,9 @@ pub struct Options {
     pub key: SigningKey,
     /// Where it keeps copies of the replay, patterns, and refuted evidence.
     pub data_dir: PathBuf,
+    /// A copy of another replay of this ledger, to begin with where the directory has none: history before it is not
+    /// needed then.
+    pub copy: Option<PathBuf>,
     /// How it proves.
     pub proving: ProverSettings,
     /// Between two attestations at least: each is an entry of the log.
@@ -58,7 +63,8 @@ impl Options {
     /// The usual bounds.
     #[must_use]
     pub fn new(cluster: ClusterId, nodes: Vec<String>, key: SigningKey, data_dir: PathBuf) -> Self {
-        Self { cluster, nodes, key, data_dir, proving: ProverSettings::default(), interval: Duration::from_millis(250) }
+        let (proving, interval) = (ProverSettings::default(), Duration::from_millis(250));
+        Self { cluster, nodes, key, data_dir, copy: None, proving, interval }
     }
 }
 
@@ -82,6 +88,7 @@ pub enum AttesterFault {
 #[derive(Debug)]
 pub struct Attester {
     shared: Arc<Shared>,
+    files: Files,
     stop: watch::Sender<bool>,
     following: JoinHandle<()>,
     comparing: JoinHandle<()>,
@@ -102,6 +109,11 @@ impl Attester {
     pub fn start(options: Options) -> Result<Self, AttesterFault> {
         let io = |what| move |source| AttesterFault::Io { what, source };
         std::fs::create_dir_all(&options.data_dir).map_err(io("making the prover's directory"))?;
+        let files = Files::new(options.data_dir.clone(), options.cluster);
+        if let Some(copy) = &options.copy {
+            let taken = files.take_over(copy).map_err(io("taking over the copy of a replay"))?;
+            tracing::info!(taken, copy = %copy.display(), "a copy of a replay is given");
+        }
         let node = |address: &String| {
             let client = Client::builder().endpoint(address.clone()).ledger(options.cluster).deadline(NODE_PATIENCE);
             let client = client.connect()?;
@@ -114,7 +126,15 @@ impl Attester {
         let (stop, stopped) = watch::channel(false);
         let following = session::follow(options, all, nodes.clone(), jobs, Arc::clone(&shared), stopped);
         let comparing = tokio::spawn(heads::compare(nodes, Arc::clone(&shared)));
-        Ok(Self { following: tokio::spawn(following), comparing, shared, stop })
+        Ok(Self { following: tokio::spawn(following), comparing, shared, files, stop })
+    }
+
+    /// The newest copy of the replay, for whoever cannot begin at the first batch; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn newest_copy(&self) -> std::io::Result<Option<Vec<u8>>> {
+        self.files.newest_copy()
     }
 
     /// What it did so far, and how far behind it is.
@@ -123,7 +143,7 @@ impl Attester {
         self.shared.figures()
     }
 
-    /// Stops, and keeps what makes the next start short.
+    /// Stops: has attested what was proved, if that can be had soon, and keeps what makes the next start short.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         // the thread writes its files before it ends

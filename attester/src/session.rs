@@ -1,18 +1,16 @@
 //! Following: from the last attestation in the ledger on, until something ends that; then again.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use checker::attestation::{ATTESTATION_VERSION, Findings, ProofStatistics, Versions};
-use checker::{Attestation, CHECKER_VERSION, Frontier, Statement, Verdict};
+use checker::{Attestation, Frontier, Verdict};
 use client::{Client, Consistency};
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
+use futures::stream::BoxStream;
 use ledger::Hash;
 use ledger::batch::BatchRecord;
 use proto::{Problem, ProblemKind};
-use prover::{ENCODER_VERSION, solver_version};
 use seams::{Clock, SystemClock};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -20,18 +18,17 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::figures::Shared;
 use crate::files::Files;
 use crate::judge::{Job, Judged, Told};
+use crate::run::Run;
 use crate::{Node, Options};
 
 /// Batches with the judge at once.
 const IN_WORK_MAX: usize = 16;
-/// Batches of one attestation: fewer than an attestation may have, also with those that are still in work.
-const RUN_BATCHES_MAX: usize = 256;
-/// Patterns of one attestation, 32 bytes each, more than the last batch's excepted.
-const RUN_PATTERNS_MAX: usize = 2_048;
 /// Before the ledger is asked again where nothing can be done.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long another node may take to tell a batch that this one told wrong.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stop waits for what was proved to be ordered: less than whoever stops a process waits for it.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a session ended.
 enum End {
@@ -39,6 +36,8 @@ enum End {
     Again(String),
     /// Nothing can be done before something changes outside.
     Stuck(String),
+    /// It was told to stop, and what was proved is attested.
+    Stopped,
 }
 
 impl From<Problem> for End {
@@ -47,8 +46,8 @@ impl From<Problem> for End {
             return Self::Again(problem.to_string());
         }
         Self::Stuck(format!(
-            "{problem}. A prover that begins later needs a copy of the replay: put the newest `replay-*.copy` of another \
-             prover of this ledger into the data directory, and start again"
+            "{problem}. A prover that begins later needs a copy of the replay: get it from another prover of this ledger \
+             (GET /v1/replay-copy at its HTTP address), and start again with --replay-copy FILE"
         ))
     }
 }
@@ -75,10 +74,15 @@ pub(crate) async fn follow(
 ) {
     let files = Files::new(options.data_dir.clone(), options.cluster);
     let mut following = Following { options, all, nodes, current: 0, jobs, files, shared };
+    let in_order = stopped.clone();
+    let out_of_patience = async {
+        told_to_stop(&mut stopped).await;
+        sleep(STOP_PATIENCE).await;
+    };
     tokio::select! {
+        () = following.run(in_order) => {}
         // what was not ordered yet is proved again after the next start
-        () = following.run() => {}
-        _ = stopped.wait_for(|stopped| *stopped) => {}
+        () = out_of_patience => {}
     }
     // the thread ends when it has nothing left to do, and nobody to ask it
     let Following { jobs, .. } = following;
@@ -88,26 +92,9 @@ pub(crate) async fn follow(
     while answers.recv().await.is_some() {}
 }
 
-/// Batches that were proved and are not attested yet.
-#[derive(Default)]
-struct Run {
-    batches: Vec<Judged>,
-    patterns: BTreeSet<Hash>,
-}
-
-impl Run {
-    fn add(&mut self, mut judged: Judged) {
-        self.patterns.append(&mut judged.patterns);
-        self.batches.push(judged);
-    }
-
-    fn is_full(&self) -> bool {
-        self.batches.len() >= RUN_BATCHES_MAX || self.patterns.len() >= RUN_PATTERNS_MAX
-    }
-
-    fn take(&mut self) -> Self {
-        std::mem::take(self)
-    }
+/// Whoever could tell it to stop is gone: that is no reason to go on.
+async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
+    drop(stopped.wait_for(|stopped| *stopped).await);
 }
 
 /// The prover's chain as the ledger has it.
@@ -117,28 +104,51 @@ struct Chain {
     after: Option<Frontier>,
 }
 
+/// One node followed from the last attestation on.
+struct Session {
+    node: Node,
+    /// Up to this batch the ledger has this prover's word, which ended at that frontier.
+    attested: u64,
+    attested_after: Option<Frontier>,
+    evidence: BoxStream<'static, Result<BatchRecord, Problem>>,
+    told: mpsc::Receiver<Told>,
+    /// Batches that the judge has and did not answer yet.
+    in_work: usize,
+    run: Run,
+    /// The attestation that the next one names.
+    last: Hash,
+    submission: Option<BoxFuture<'static, Result<Attestation, Problem>>>,
+    /// When the next attestation may be submitted.
+    due: Instant,
+}
+
 impl Following {
-    async fn run(&mut self) {
+    async fn run(&mut self, mut stopped: watch::Receiver<bool>) {
         loop {
-            match self.session().await {
+            let begun = tokio::select! {
+                begun = self.begin() => begun,
+                () = told_to_stop(&mut stopped) => return,
+            };
+            let end = match begun {
+                Ok(session) => self.attend(session, &mut stopped).await,
+                Err(end) => end,
+            };
+            match end {
+                End::Stopped => return,
                 End::Again(why) => {
                     tracing::info!(why, "asking the ledger where it stands");
                     self.turn_to_next_node();
-                    sleep(PAUSE).await;
+                    tokio::select! {
+                        () = sleep(PAUSE) => {}
+                        () = told_to_stop(&mut stopped) => return,
+                    }
                 }
                 End::Stuck(why) => {
                     tracing::error!(why, "the prover does not go on");
                     self.shared.change(|figures| figures.stuck = Some(why));
-                    std::future::pending::<()>().await;
+                    return told_to_stop(&mut stopped).await;
                 }
             }
-        }
-    }
-
-    async fn session(&mut self) -> End {
-        match self.try_session().await {
-            Ok(never) => match never {},
-            Err(end) => end,
         }
     }
 
@@ -163,7 +173,7 @@ impl Following {
         Ok(Chain { last, last_batch: Some(own.last_batch), after })
     }
 
-    async fn try_session(&mut self) -> Result<std::convert::Infallible, End> {
+    async fn begin(&self) -> Result<Session, End> {
         let chain = self.chain().await?;
         let (sender, mut told) = mpsc::channel(2 * IN_WORK_MAX);
         self.ask(Job::Restore { at_most: chain.last_batch.unwrap_or(u64::MAX), told: sender }).await?;
@@ -175,94 +185,125 @@ impl Following {
         let attested = chain.last_batch.unwrap_or(start.batch);
         let node = self.nodes.get(self.current).cloned().ok_or_else(|| End::Stuck("no node is given".to_owned()))?;
         tracing::info!(node = node.address, replay = start.batch, attested, "following");
-        let mut evidence = node.client.evidence(start.batch + 1).await?;
-        let (mut last, mut run, mut in_work) = (chain.last, Run::default(), 0_usize);
-        let mut submission: Option<BoxFuture<'static, Result<Attestation, Problem>>> = None;
-        let mut due = Instant::now();
+        let evidence = node.client.evidence(start.batch + 1).await?;
+        Ok(Session {
+            node,
+            attested,
+            attested_after: chain.after,
+            evidence,
+            told,
+            in_work: 0,
+            run: Run::default(),
+            last: chain.last,
+            submission: None,
+            due: Instant::now(),
+        })
+    }
+
+    async fn attend(&mut self, mut session: Session, stopped: &mut watch::Receiver<bool>) -> End {
         loop {
-            tokio::select! {
+            let Session { evidence, told, in_work, run, submission, due, .. } = &mut session;
+            let stepped = tokio::select! {
+                () = told_to_stop(stopped) => {
+                    return self.finish(session).await.err().unwrap_or(End::Stopped);
+                }
                 // a record that is lost with the session is told again in the next one
-                record = evidence.next(), if in_work < IN_WORK_MAX && !run.is_full() => {
-                    let record = Box::new(record.ok_or_else(|| End::Again("the evidence ended".to_owned()))??);
-                    let replayed = record.head.batch <= attested;
-                    self.shared.change(|it| it.newest_batch = it.newest_batch.max(record.head.batch));
-                    self.ask(if replayed { Job::Replay(record) } else { Job::Judge(record) }).await?;
-                    in_work += 1;
+                record = evidence.next(), if *in_work < IN_WORK_MAX && !run.is_full() => {
+                    self.pass_on(record, &mut session).await
                 }
-                answer = told.recv() => {
-                    in_work = in_work.saturating_sub(1);
-                    match answer {
-                        Some(Told::Replayed(Ok(frontier))) => {
-                            let other = chain.after.filter(|after| after.batch == frontier.batch && *after != frontier);
-                            if other.is_some() {
-                                let words = "its history is not the one that this prover attested before";
-                                self.shared.blame(&node.address, words.to_owned());
-                                return Err(self.distrusted(words));
-                            }
-                        }
-                        Some(Told::Replayed(Err((verdict, record)))) => {
-                            return Err(self.doubt(&node, &verdict, &record).await);
-                        }
-                        Some(Told::Judged(judged)) => {
-                            if let Some(end) = self.judged(&node, *judged, &mut run, &mut last, &mut submission).await? {
-                                return Err(end);
-                            }
-                        }
-                        Some(Told::Restored(_) | Told::Failed(_)) | None => return Err(gone()),
-                    }
-                }
+                answer = told.recv() => self.take_in(answer, &mut session).await,
                 ordered = OptionFuture::from(submission.as_mut()), if submission.is_some() => {
-                    submission = None;
-                    last = self.ordered(&ordered.ok_or_else(gone)??);
+                    session.submission = None;
+                    ordered.ok_or_else(gone).and_then(|ordered| {
+                        session.last = self.ordered(&ordered?);
+                        Ok(())
+                    })
                 }
-                () = sleep_until(due), if submission.is_none() && !run.batches.is_empty() => {
-                    due = Instant::now() + self.options.interval;
-                    submission = Some(self.submit(run.take(), last));
+                () = sleep_until(*due), if submission.is_none() && !run.is_empty() => {
+                    session.due = Instant::now() + self.options.interval;
+                    session.submission = Some(self.submit(session.run.take(), session.last));
+                    Ok(())
                 }
+            };
+            if let Err(end) = stepped {
+                return end;
             }
         }
+    }
+
+    /// Has everything attested that the judge was given.
+    async fn finish(&mut self, mut session: Session) -> Result<(), End> {
+        while session.in_work > 0 {
+            let answer = session.told.recv().await;
+            self.take_in(answer, &mut session).await?;
+        }
+        self.submit_all(&mut session).await
+    }
+
+    /// Submits, one after another, what is under way and what was proved since.
+    async fn submit_all(&self, session: &mut Session) -> Result<(), End> {
+        if let Some(under_way) = session.submission.take() {
+            session.last = self.ordered(&under_way.await?);
+        }
+        if !session.run.is_empty() {
+            session.last = self.ordered(&self.submit(session.run.take(), session.last).await?);
+        }
+        Ok(())
     }
 
     async fn ask(&self, job: Job) -> Result<(), End> {
         self.jobs.send(job).await.map_err(|_closed| gone())
     }
 
+    /// Gives the judge a batch of the evidence.
+    async fn pass_on(&self, record: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
+        let record = Box::new(record.ok_or_else(|| End::Again("the evidence ended".to_owned()))??);
+        let replayed = record.head.batch <= session.attested;
+        self.shared.change(|it| it.newest_batch = it.newest_batch.max(record.head.batch));
+        session.in_work += 1;
+        self.ask(if replayed { Job::Replay(record) } else { Job::Judge(record) }).await
+    }
+
+    /// Takes in what the judge says.
+    async fn take_in(&mut self, answer: Option<Told>, session: &mut Session) -> Result<(), End> {
+        session.in_work = session.in_work.saturating_sub(1);
+        match answer {
+            Some(Told::Replayed(Ok(frontier))) => {
+                let attested = session.attested_after.filter(|after| after.batch == frontier.batch);
+                if attested.is_none_or(|after| after == frontier) {
+                    return Ok(());
+                }
+                let words = "its history is not the one that this prover attested before";
+                self.shared.blame(&session.node.address, words.to_owned());
+                Err(self.distrusted(words))
+            }
+            Some(Told::Replayed(Err((verdict, record)))) => Err(self.doubt(&session.node, &verdict, &record).await),
+            Some(Told::Judged(judged)) => self.judged(*judged, session).await,
+            Some(Told::Restored(_) | Told::Failed(_)) | None => Err(gone()),
+        }
+    }
+
     /// Takes a verdict in. What is not proved is attested by itself, after everything before it.
-    async fn judged(
-        &mut self,
-        node: &Node,
-        judged: Judged,
-        run: &mut Run,
-        last: &mut Hash,
-        submission: &mut Option<BoxFuture<'static, Result<Attestation, Problem>>>,
-    ) -> Result<Option<End>, End> {
+    async fn judged(&mut self, judged: Judged, session: &mut Session) -> Result<(), End> {
         self.count(&judged);
         if judged.verdict.is_proved() {
             self.shared.proved(judged.head);
-            run.add(judged);
-            return Ok(None);
+            session.run.add(judged);
+            return Ok(());
         }
         if !judged.moved {
-            let doubt = self.doubt(node, &judged.verdict, &judged.record).await;
+            let doubt = self.doubt(&session.node, &judged.verdict, &judged.record).await;
             if matches!(doubt, End::Again(_)) {
-                return Ok(Some(doubt));
+                return Err(doubt);
             }
         }
-        // in order: what is under way, what was proved, and this
-        if let Some(under_way) = submission.take() {
-            *last = self.ordered(&under_way.await?);
-        }
-        if !run.batches.is_empty() {
-            *last = self.ordered(&self.submit(run.take(), *last).await?);
-        }
+        self.submit_all(session).await?;
         let (moved, words) = (judged.moved, judged.verdict.to_string());
         if judged.evidence.is_some() {
-            let mut alone = Run::default();
-            alone.add(judged);
-            *last = self.ordered(&self.submit(alone, *last).await?);
+            session.last = self.ordered(&self.submit(Run::of(judged), session.last).await?);
         }
         tracing::error!(words, "ALARM: a batch is not proved");
-        Ok((!moved).then_some(End::Stuck(words)))
+        if moved { Ok(()) } else { Err(End::Stuck(words)) }
     }
 
     /// An attestation is in the ledger: what the next one names.
@@ -330,8 +371,9 @@ impl Following {
 
     /// Signs a run, and has it ordered.
     fn submit(&self, run: Run, predecessor: Hash) -> BoxFuture<'static, Result<Attestation, Problem>> {
-        let log_times: Vec<u64> = run.batches.iter().map(|judged| judged.head.log_time.unix_millis()).collect();
-        let attestation = self.findings(run, predecessor).map(|findings| findings.sign(&self.options.key));
+        let log_times = run.log_times_ms();
+        let findings = run.findings(self.options.cluster, predecessor);
+        let attestation = findings.map(|findings| findings.sign(&self.options.key));
         let (client, shared) = (self.all.clone(), Arc::clone(&self.shared));
         async move {
             let attestation =
@@ -341,32 +383,6 @@ impl Following {
             Ok(attestation)
         }
         .boxed()
-    }
-
-    fn findings(&self, run: Run, predecessor: Hash) -> Option<Findings> {
-        let (first, last) = (run.batches.first()?, run.batches.last()?);
-        let statement = Statement {
-            version: ATTESTATION_VERSION,
-            cluster: self.options.cluster,
-            group: last.head.group,
-            first_batch: first.head.batch,
-            last_batch: last.head.batch,
-            before: first.before,
-            after: last.after,
-            evidence: run.batches.iter().map(|judged| judged.evidence).collect::<Option<_>>()?,
-        };
-        let mut statistics = ProofStatistics::default();
-        run.batches.iter().for_each(|judged| statistics.add(&judged.statistics));
-        let verdict = run.batches.iter().map(|judged| &judged.verdict).find(|verdict| !verdict.is_proved());
-        let versions = Versions { checker: CHECKER_VERSION, encoder: ENCODER_VERSION, solver: solver_version() };
-        Some(Findings {
-            statement,
-            verdict: verdict.cloned().unwrap_or(Verdict::Proved),
-            versions,
-            patterns: run.patterns.into_iter().collect(),
-            statistics,
-            predecessor,
-        })
     }
 }
 

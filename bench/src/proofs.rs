@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client::{AuditOptions, Client, Consistency, TrustedNodes};
 use futures::StreamExt;
-use ledger::Party;
+use ledger::{LogTime, Party};
 use seams::{Clock, SystemClock};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -30,6 +30,8 @@ pub struct ProofFigures {
     pub inconclusive: u64,
     /// From a batch's log time to the arrival of its attestation.
     pub attestation_lag_ms: Latency,
+    /// At that arrival: how many batches later the ledger was.
+    pub attestation_lag_batches: Latency,
     /// Windows whose pattern was known.
     pub pattern_hits: u64,
     /// Windows whose pattern was proved for them.
@@ -99,8 +101,8 @@ pub async fn audit_proofs(
         done += 1;
         progress(done, of);
     };
-    let audit = match client.audit(&options, seen).await {
-        Ok(audit) => audit,
+    let audit = match client.audit(&options, None, seen).await {
+        Ok((audit, _)) => audit,
         Err(fault) => return problem(format!("the proofs do not hold: {fault}")),
     };
     audit.problems.iter().for_each(|words| problem(words.clone()));
@@ -113,12 +115,14 @@ pub async fn audit_proofs(
     let statistics = &audit.statistics;
     let seconds = number(statistics.total_us) / 1e6;
     let rate = if seconds > 0.0 { number(statistics.transactions) / seconds } else { 0.0 };
+    let [attestation_lag_ms, attestation_lag_batches] = lags(&arrivals.lock(), &audit.log_times);
     report.proofs = Some(ProofFigures {
         attested_batches: audit.attested_batches,
         attested_transactions: audit.attested_transactions,
         refuted: audit.refuted,
         inconclusive: audit.inconclusive,
-        attestation_lag_ms: lag(&arrivals.lock(), &audit.log_times),
+        attestation_lag_ms,
+        attestation_lag_batches,
         pattern_hits: statistics.pattern_hits,
         pattern_misses: statistics.pattern_misses,
         proved_transactions_per_second: rate,
@@ -144,15 +148,24 @@ async fn caught_up(client: &Client) -> Result<(), String> {
     }
 }
 
-/// A batch is attested when the first attestation arrives that reaches it.
-fn lag(arrivals: &BTreeMap<u64, u64>, log_times: &BTreeMap<u64, ledger::LogTime>) -> Latency {
-    let of = |(batch, log_time): (&u64, &ledger::LogTime)| {
-        let (_, arrived) = arrivals.range(batch..).next()?;
-        Some(arrived.saturating_sub(log_time.unix_millis()))
-    };
-    let mut lags: Vec<u64> = log_times.iter().filter_map(of).collect();
-    lags.sort_unstable();
-    let at = |percent: usize| lags.get(lags.len().saturating_sub(1) * percent / 100).map_or(0.0, |lag| number(*lag));
+/// A batch is attested when the first attestation arrives that reaches it: so many milliseconds after its log time, and so
+/// many batches later.
+fn lags(arrivals: &BTreeMap<u64, u64>, log_times: &BTreeMap<u64, LogTime>) -> [Latency; 2] {
+    let (mut millis, mut batches) = (Vec::new(), Vec::new());
+    // log times do not fall, so that the ledger had all batches up to this one then
+    let times: Vec<(u64, u64)> = log_times.iter().map(|(batch, time)| (time.unix_millis(), *batch)).collect();
+    for (time, batch) in &times {
+        let Some((_, arrived)) = arrivals.range(batch..).next() else { continue };
+        let newest = times.partition_point(|(time, _)| time <= arrived).checked_sub(1).and_then(|at| times.get(at));
+        millis.push(arrived.saturating_sub(*time));
+        batches.push(newest.map_or(0, |(_, newest)| newest.saturating_sub(*batch)));
+    }
+    [percentiles(millis), percentiles(batches)]
+}
+
+fn percentiles(mut values: Vec<u64>) -> Latency {
+    values.sort_unstable();
+    let at = |percent: usize| values.get(values.len().saturating_sub(1) * percent / 100).map_or(0.0, |it| number(*it));
     Latency { p50: at(50), p95: at(95), p99: at(99), max: at(100) }
 }
 
@@ -162,10 +175,11 @@ mod tests {
 
     #[test]
     fn a_batch_waits_for_the_first_attestation_that_reaches_it() {
-        let times = (1..=4).map(|batch| (batch, ledger::LogTime::from_unix_millis(batch * 100))).collect();
-        let found = lag(&[(2, 250), (4, 1_000)].into(), &times);
-        // 150, 50, 700, 600
-        assert_eq!((found.p50, found.max), (150.0, 700.0));
-        assert_eq!(lag(&BTreeMap::new(), &times), Latency::default());
+        let times = (1..=4).map(|batch| (batch, LogTime::from_unix_millis(batch * 100))).collect();
+        let [millis, batches] = lags(&[(2, 350), (4, 1_000)].into(), &times);
+        // 250, 150, 700, 600; the ledger was at batch 3, then at batch 4
+        assert_eq!((millis.p50, millis.max), (250.0, 700.0));
+        assert_eq!((batches.p50, batches.max), (1.0, 2.0));
+        assert_eq!(lags(&BTreeMap::new(), &times), [Latency::default(); 2]);
     }
 }

@@ -144,6 +144,30 @@ pub struct BlockFigures {
     pub planted_named: bool,
 }
 
+/// What a prover spends on a ledger's own evidence with a warm cache. Processor time of one thread, without the network.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RecordedFigures {
+    /// Batches in the file.
+    pub batches: usize,
+    /// Transactions in them.
+    pub transactions: usize,
+    /// All steps, with an empty cache of patterns.
+    pub cold_micros_per_transaction: f64,
+    /// All steps, with every pattern known.
+    pub warm_micros_per_transaction: f64,
+    /// Step by step, with every pattern known.
+    pub steps: Vec<Step>,
+}
+
+/// One of the things that a prover does with a batch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// What.
+    pub name: &'static str,
+    /// Processor time.
+    pub micros_per_transaction: f64,
+}
+
 /// A run of `bench prove`. The keys are stable.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProveReport {
@@ -159,6 +183,8 @@ pub struct ProveReport {
     pub older: [OlderFigure; 3],
     /// The block, where one was given.
     pub block: Option<BlockFigures>,
+    /// A ledger's own evidence, where it was given.
+    pub recorded: Option<RecordedFigures>,
     /// Transactions proved in all rows together.
     pub transactions: u64,
     /// Batches of honest evidence that were refuted: a false alarm each.

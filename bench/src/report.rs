@@ -8,7 +8,7 @@ use crate::meter::Meter;
 use crate::processes::ProcessFigures;
 use crate::proofs::ProofFigures;
 
-/// Percentiles of a latency, in milliseconds.
+/// Percentiles of a latency, in milliseconds where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Latency {
     /// Median.

@@ -30,9 +30,11 @@ pub mod verdict;
 pub mod kept;
 pub mod state;
 pub mod replay;
+pub mod copy;
 pub mod attestation;
 
 pub use attestation::{Attestation, Statement};
+pub use copy::{CopyFault, ReplayCopy};
 pub use evidence::{Chunk, Entry, Fate, Touched};
 pub use frontier::Frontier;
 pub use replay::Replay;

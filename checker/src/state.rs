@@ -142,7 +142,7 @@ impl State {
     pub(crate) fn new(history: History, seed: u64) -> Self {
         Self {
             history,
-            transactions: NameMap::with_hasher(NameHashing::seeded(seed)),
+            transactions: NameMap::with_hasher(NameHashing::with_seed(seed)),
             names: Vec::new(),
             outputs: Vec::new(),
             contracts: Vec::new(),
@@ -319,7 +319,7 @@ impl State {
     /// Lays the rows out anew without those that nobody can ask for: forgotten transactions keep their live outputs only.
     fn clear_forgotten(&mut self) {
         let (names, outputs) = (std::mem::take(&mut self.names), std::mem::take(&mut self.outputs));
-        let empty = NameMap::with_hasher(*self.transactions.hasher());
+        let empty = NameMap::with_hasher(self.transactions.hasher().clone());
         let transactions = std::mem::replace(&mut self.transactions, empty);
         let of = |row: &TransactionRow| {
             let end = row.first_output.saturating_add(row.outputs);

@@ -113,7 +113,8 @@ pub fn replay_batch(record: &BatchRecord, replay: &mut Replay) -> Result<Replaye
     Ok(Replayed { evidence: Chunk::digest(&chunks), before, after: *replay.frontier(), transactions })
 }
 
-/// Whether an attestation says proved of just these batches, which were replayed one after another.
+/// Whether an attestation says proved of just these batches, which were replayed one after another. Of an attestation that
+/// began before them, what it says of them.
 ///
 /// # Errors
 /// What it says otherwise, in words.
@@ -122,21 +123,25 @@ pub fn compare(attestation: &Attestation, replayed: &BTreeMap<u64, Replayed>) ->
     if !attestation.findings.verdict.is_proved() {
         return Err(format!("it says {}", attestation.findings.verdict));
     }
-    for batch in statement.first_batch..=statement.last_batch {
+    let begins = replayed.first_key_value().map_or(1, |(batch, _)| *batch);
+    for batch in statement.first_batch.max(begins)..=statement.last_batch {
         let Some(here) = replayed.get(&batch) else { return Err(format!("batch {batch} was not replayed")) };
         if statement.evidence_of(batch) != Some(here.evidence) {
             return Err(format!("it is about other evidence of batch {batch}"));
         }
     }
-    let ends = (replayed.get(&statement.first_batch), replayed.get(&statement.last_batch));
-    match ends {
-        (Some(first), Some(last)) if (first.before, last.after) == (statement.before, statement.after) => Ok(()),
-        _ => Err("it begins or ends at another frontier".to_owned()),
+    let begins_there = replayed.get(&statement.first_batch).is_none_or(|first| first.before == statement.before);
+    let ends_there = replayed.get(&statement.last_batch).is_some_and(|last| last.after == statement.after);
+    if begins_there && ends_there {
+        return Ok(());
     }
+    Err("it begins or ends at another frontier".to_owned())
 }
 
 impl Client {
-    /// Replays the ledger from its first batch on, and verifies the attestations of a range of batches.
+    /// Replays the ledger, and verifies the attestations of a range of batches; with the replay where it ended. It begins
+    /// with the first batch, or behind what `start` has replayed: what that takes from its past is named by the evidence of
+    /// each batch, which trusted provers attest or do not. Without provers it is taken at its word.
     /// `seen` is called with every record, and with how many batches there are.
     ///
     /// # Errors
@@ -145,8 +150,9 @@ impl Client {
     pub async fn audit(
         &self,
         options: &AuditOptions,
+        start: Option<Replay>,
         mut seen: impl FnMut(&BatchRecord, u64),
-    ) -> Result<Audit, AuditFault> {
+    ) -> Result<(Audit, Replay), AuditFault> {
         let signed = self.head(Consistency::Linearizable).await?;
         let last_batch = options.last_batch.unwrap_or(signed.head.batch);
         if last_batch > signed.head.batch || options.first_batch == 0 || options.first_batch > last_batch {
@@ -154,7 +160,13 @@ impl Client {
             return Err(Problem::bad_request("batches", message).into());
         }
         let mut audit = Audit::default();
-        let mut replay = Replay::genesis(signed.head.cluster, signed.head.group, self.nonce());
+        let genesis = || Replay::genesis(signed.head.cluster, signed.head.group, self.nonce());
+        let mut replay = start.unwrap_or_else(genesis);
+        let begins_behind = replay.frontier().batch;
+        if options.first_batch <= begins_behind || last_batch <= begins_behind {
+            let message = format!("the replay begins behind batch {begins_behind}, and with it what can be verified");
+            return Err(Problem::bad_request("batches", message).into());
+        }
         let mut replayed: BTreeMap<u64, Replayed> = BTreeMap::new();
         while replay.frontier().batch < last_batch {
             let mut evidence = self.evidence(replay.frontier().batch + 1).await?;
@@ -176,7 +188,7 @@ impl Client {
         audit.signed = self.is_signed(options, replay.frontier(), &mut audit.problems).await?;
         let attestations = self.attestations(1).await?;
         judge(options, last_batch, &attestations, &replayed, &mut audit);
-        Ok(audit)
+        Ok((audit, replay))
     }
 
     /// True where a head that enough trusted nodes signed continues this frontier.
@@ -256,7 +268,8 @@ fn judge(
             Verdict::Inconclusive(_) => audit.inconclusive += 1,
         }
         audit.statistics.add(&attestation.findings.statistics);
-        if attestation.findings.statement.last_batch <= last_batch
+        let begins = replayed.first_key_value().map_or(1, |(batch, _)| *batch);
+        if (begins..=last_batch).contains(&attestation.findings.statement.last_batch)
             && let Err(words) = compare(attestation, replayed)
         {
             audit.problems.push(format!("attestation {number} does not hold: {words}"));

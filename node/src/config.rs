@@ -184,6 +184,9 @@ settings! {
         /// File with this prover's private key, made on the first start [default: <DATA_DIR>/prover.key]
         #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
         key_file: PathBuf,
+        /// A copy of another prover's replay, to begin with where there is none yet: history before it is not needed then
+        #[arg(long, env = "SERIATIM_REPLAY_COPY", value_name = "FILE")]
+        replay_copy: PathBuf,
         /// Between two attestations at least; each is an entry of the log [default: 250]
         #[arg(long, env = "SERIATIM_ATTEST_INTERVAL_MS", value_name = "MILLISECONDS")]
         attest_interval_ms: u64,
@@ -280,6 +283,8 @@ pub struct ProverConfig {
     pub data_dir: PathBuf,
     /// Its private key.
     pub key_file: PathBuf,
+    /// A copy of a replay to begin with.
+    pub replay_copy: Option<PathBuf>,
     /// Between two attestations at least.
     pub attest_interval: Duration,
     /// How log lines look.
@@ -367,6 +372,7 @@ impl TryFrom<ProverConfigSettings> for ProverConfig {
             nodes: nodes.map_or_else(local_node, Ok)?,
             key_file: settings.key_file.unwrap_or_else(|| data_dir.join("prover.key")),
             data_dir,
+            replay_copy: settings.replay_copy,
             attest_interval: Duration::from_millis(settings.attest_interval_ms.unwrap_or(250)),
             log_format: settings.log_format.unwrap_or_default(),
         })

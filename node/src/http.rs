@@ -18,7 +18,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -36,6 +36,23 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a prover's metrics come from.
 pub type ProverFigures = Arc<dyn Fn() -> ProverMetrics + Send + Sync>;
+/// Where the newest copy of a prover's replay comes from.
+pub type ReplayCopies = Arc<dyn Fn() -> std::io::Result<Option<Vec<u8>>> + Send + Sync>;
+
+/// What a prover's server asks of the role.
+#[derive(Clone)]
+pub struct ProverSource {
+    /// Its metrics.
+    pub figures: ProverFigures,
+    /// Its newest copy.
+    pub copies: ReplayCopies,
+}
+
+impl std::fmt::Debug for ProverSource {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ProverSource")
+    }
+}
 
 /// What a node serves.
 pub fn node_router(api: &Api) -> Router {
@@ -74,17 +91,28 @@ pub fn validator_router(service: &ValidatorService) -> Router {
         .with_state(service.clone())
 }
 
-/// What a prover shows: that it is alive, and its metrics.
-pub fn prover_router(figures: ProverFigures) -> Router {
+/// What a prover shows: that it is alive, its metrics, and where others can begin.
+pub fn prover_router(source: ProverSource) -> Router {
     Router::new()
         .merge(health::validator_router())
         .route("/metrics", get(prover_metrics))
+        .route("/v1/replay-copy", get(replay_copy))
         .fallback(failure::no_such_path)
-        .with_state(figures)
+        .with_state(source)
 }
 
-async fn prover_metrics(State(figures): State<ProverFigures>) -> impl IntoResponse {
-    exposition(metrics::of_prover(figures()))
+async fn prover_metrics(State(source): State<ProverSource>) -> impl IntoResponse {
+    exposition(metrics::of_prover((source.figures)()))
+}
+
+async fn replay_copy(State(source): State<ProverSource>) -> Response {
+    let missing = |words: &str| (StatusCode::NOT_FOUND, words.to_owned()).into_response();
+    // copies are files of any size
+    match tokio::task::spawn_blocking(move || (source.copies)()).await {
+        Ok(Ok(Some(copy))) => ([(header::CONTENT_TYPE, "application/octet-stream")], copy).into_response(),
+        Ok(Ok(None)) => missing("this prover has kept no copy yet: it keeps one when it stops, and once in a while"),
+        Ok(Err(_)) | Err(_) => missing("this prover's copies cannot be read; its log says why"),
+    }
 }
 
 async fn node_metrics(State(api): State<Api>) -> impl IntoResponse {

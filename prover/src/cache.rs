@@ -6,14 +6,13 @@
 use std::collections::HashMap;
 use std::io;
 
-use borsh::{BorshDeserialize, BorshSerialize};
 use foldhash::fast::RandomState;
 use ledger::Hash;
 use ledger::identifier::canonical_bytes;
 
 use crate::encode::encode;
-use crate::pattern::{ENCODER_VERSION, Pattern, PatternKey};
-use crate::solver::{Answer, ObligationSolver, solver_version};
+use crate::pattern::{Pattern, PatternKey};
+use crate::solver::{Answer, ObligationSolver};
 
 /// Patterns kept at most. Real traffic has hundreds; one key is some hundred bytes.
 pub const PATTERNS_MAX: usize = 1 << 16;
@@ -31,15 +30,8 @@ pub struct PatternCache {
 pub struct Loaded {
     /// Proved again.
     pub proved: usize,
-    /// Not a key of this version, or not provable: dropped.
+    /// Not keys of these versions, or not provable: dropped.
     pub dropped: usize,
-}
-
-#[derive(BorshSerialize, BorshDeserialize)]
-struct Kept {
-    encoder: u16,
-    solver: String,
-    keys: Vec<Vec<u8>>,
 }
 
 impl Default for PatternCache {
@@ -94,28 +86,24 @@ impl PatternCache {
         self.young.insert(key, digest);
     }
 
-    /// The patterns as bytes to be kept, with the versions of encoder and solver. Equal caches have equal bytes.
+    /// The patterns as bytes to be kept: their keys. Equal caches have equal bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         // sorted: the maps have no order
         let mut keys: Vec<&PatternKey> = self.young.keys().chain(self.old.keys()).collect();
         keys.sort_unstable();
-        let keys = keys.into_iter().map(|key| key.as_bytes().to_vec()).collect();
-        canonical_bytes(&Kept { encoder: ENCODER_VERSION, solver: solver_version(), keys })
+        let keys: Vec<&[u8]> = keys.into_iter().map(PatternKey::as_bytes).collect();
+        canonical_bytes(&keys)
     }
 
-    /// Reads kept patterns, and proves each again before it counts. Those of other versions are dropped unread.
+    /// Reads kept patterns, and proves each again before it counts. Those of other versions are dropped.
     ///
     /// # Errors
     /// Where the bytes are not a kept cache.
     pub fn load(&mut self, bytes: &[u8], solver: &mut ObligationSolver) -> io::Result<Loaded> {
-        let kept: Kept = borsh::from_slice(bytes)?;
+        let kept: Vec<Vec<u8>> = borsh::from_slice(bytes)?;
         let mut loaded = Loaded::default();
-        if (kept.encoder, kept.solver) != (ENCODER_VERSION, solver_version()) {
-            loaded.dropped = kept.keys.len();
-            return Ok(loaded);
-        }
-        for bytes in &kept.keys {
+        for bytes in &kept {
             match PatternKey::from_bytes(bytes).filter(|key| is_lemma(key, solver)) {
                 Some(key) => {
                     let digest = key.digest();

@@ -31,7 +31,7 @@ pub mod graph;
 pub mod diagnosis;
 
 pub use pattern::{ENCODER_VERSION, Pattern, PatternKey};
-pub use prove::{Prover, ProverSettings, Report};
+pub use prove::{Obligation, Prover, ProverSettings, Report, TimedAnswer};
 pub use solver::solver_version;
 
 // evidence of the real ledger, shared with the integration tests

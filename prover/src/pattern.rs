@@ -9,7 +9,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::Hash;
 use ledger::identifier::{canonical_bytes, tagged_hash};
 
-/// The version of patterns and of their encoding as formulas. It is part of every key.
+use crate::solver::solver_version;
+
+/// The version of patterns and of their encoding as formulas. It is part of every key, as the solver's is.
 pub const ENCODER_VERSION: u16 = 2;
 
 /// Who consumed an output.
@@ -203,7 +205,8 @@ pub struct Pattern {
     pub units: Vec<UnitPattern>,
 }
 
-/// The canonical bytes of a pattern, with the encoder's version: by these, and only by all of them, lemmas are found.
+/// The canonical bytes of a pattern, with the versions of encoder and solver: by these, and only by all of them, lemmas
+/// are found. What another version proved is another key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PatternKey(Box<[u8]>);
 
@@ -214,7 +217,7 @@ impl PatternKey {
         &self.0
     }
 
-    /// A key from bytes that were kept; `None` where they are not the key of a pattern of this version.
+    /// A key from bytes that were kept; `None` where they are not the key of a pattern of these versions.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let key = Self(bytes.into());
@@ -231,8 +234,8 @@ impl PatternKey {
     /// The pattern that the bytes encode.
     #[must_use]
     pub fn pattern(&self) -> Option<Pattern> {
-        let (version, pattern) = borsh::from_slice::<(u16, Pattern)>(&self.0).ok()?;
-        (version == ENCODER_VERSION).then_some(pattern)
+        let (encoder, solver, pattern) = borsh::from_slice::<(u16, String, Pattern)>(&self.0).ok()?;
+        (encoder == ENCODER_VERSION && solver == solver_version()).then_some(pattern)
     }
 }
 
@@ -240,7 +243,7 @@ impl Pattern {
     /// The pattern's key.
     #[must_use]
     pub fn key(&self) -> PatternKey {
-        PatternKey(canonical_bytes(&(ENCODER_VERSION, self)).into())
+        PatternKey(canonical_bytes(&(ENCODER_VERSION, solver_version(), self)).into())
     }
 
     /// The transactions in order, whatever their units.

@@ -13,8 +13,8 @@ use ledger::signature::SigningKey;
 
 use crate::abstraction::{Abstraction, Window};
 use crate::cache::PatternCache;
-use crate::encode::{Label, encode};
-use crate::pattern::{ENCODER_VERSION, FatePattern, OutcomePattern, Spender};
+use crate::encode::{Amounts, Label, encode};
+use crate::pattern::{ENCODER_VERSION, FatePattern, OutcomePattern, Pattern, Spender};
 use crate::solver::{Answer, ObligationSolver, SolverSettings, SolverStatistics, solver_version};
 use crate::step::{StepBounds, StepLemmas};
 
@@ -60,6 +60,34 @@ pub struct SolverReport {
     pub patterns: BTreeSet<Hash>,
     /// At what cost.
     pub statistics: ProofStatistics,
+    /// What the solver was asked for it, in order.
+    pub answers: Vec<TimedAnswer>,
+}
+
+/// An answer of the solver, with what it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimedAnswer {
+    /// The pattern that was asked about.
+    pub pattern: Hash,
+    /// Its transactions.
+    pub transactions: usize,
+    /// True where it was proved with the real amounts because a known pattern was audited.
+    pub audit: bool,
+    /// True for a proof.
+    pub proved: bool,
+    /// Time for making the formula and for the answer, repetitions included.
+    pub took: Duration,
+}
+
+/// An obligation for any solver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obligation {
+    /// The pattern.
+    pub pattern: Hash,
+    /// The transactions of the chunk that it was made of, by their places in it.
+    pub entries: Vec<usize>,
+    /// Its negation as SMT-LIB 2: it is proved where a solver answers `unsat`.
+    pub smt_lib: String,
 }
 
 /// What both halves found.
@@ -75,6 +103,8 @@ pub struct Report {
     pub patterns: BTreeSet<Hash>,
     /// At what cost.
     pub statistics: ProofStatistics,
+    /// What the solver was asked for it, in order.
+    pub answers: Vec<TimedAnswer>,
 }
 
 /// A prover for the calling thread: solver, lemmas, step lemmas.
@@ -88,7 +118,7 @@ pub struct Prover {
 }
 
 /// What became of a window.
-enum Obligation {
+enum Decided {
     Proved(Hash),
     Refuted(Box<Counterexample>),
     Open(String),
@@ -146,7 +176,8 @@ impl Prover {
             (by_replay, _) => by_replay.clone(),
         };
         let statistics = ProofStatistics { total_us: micros(began.elapsed()), ..solver.statistics };
-        Report { verdict, by_replay, by_solver: solver.verdict, patterns: solver.patterns, statistics }
+        let SolverReport { verdict: by_solver, patterns, answers, .. } = solver;
+        Report { verdict, by_replay, by_solver, patterns, statistics, answers }
     }
 
     /// Judges a chunk by real time and the solver alone. Where the solver finds no answer for a transaction, its step
@@ -162,6 +193,7 @@ impl Prover {
                 chunks: 1,
                 ..ProofStatistics::default()
             },
+            answers: Vec::new(),
         };
         if let Err(finding) = self.prove(chunk, replay_accepts, &mut report) {
             report.verdict = finding.into();
@@ -183,23 +215,17 @@ impl Prover {
         });
         realtime::scan(chunk.before.real_time, stamps).map_err(Finding::Refuted)?;
         let abstraction = Abstraction::of(chunk)?;
-        let longest = abstraction.longest();
-        let units_max = if longest > self.settings.chain_units {
-            self.settings.chain_window_units
-        } else {
-            self.settings.window_units
-        };
-        let windows = abstraction.windows(units_max);
+        let windows = self.windows(&abstraction);
         report.statistics.components = count(abstraction.components());
         report.statistics.windows = count(windows.len());
         let mut open = None;
         for window in &windows {
             match self.window(&abstraction, window, replay_accepts, report) {
-                Obligation::Proved(digest) => {
+                Decided::Proved(digest) => {
                     report.patterns.insert(digest);
                 }
-                Obligation::Refuted(counterexample) => return Err(Finding::Refuted(counterexample)),
-                Obligation::Open(reason) => {
+                Decided::Refuted(counterexample) => return Err(Finding::Refuted(counterexample)),
+                Decided::Open(reason) => {
                     report.statistics.undecided += 1;
                     open.get_or_insert(reason);
                 }
@@ -208,30 +234,36 @@ impl Prover {
         open.map_or(Ok(()), |reason| Err(Finding::Inconclusive(reason)))
     }
 
+    /// Components in windows, shorter ones where there is a long chain.
+    fn windows(&self, abstraction: &Abstraction<'_>) -> Vec<Window> {
+        let ProverSettings { window_units, chain_window_units, chain_units, .. } = self.settings;
+        abstraction.windows(if abstraction.longest() > chain_units { chain_window_units } else { window_units })
+    }
+
     fn window(
         &mut self,
         abstraction: &Abstraction<'_>,
         window: &Window,
         replay_accepts: bool,
         report: &mut SolverReport,
-    ) -> Obligation {
+    ) -> Decided {
         match self.lemma(abstraction, window, report) {
-            Obligation::Open(_) if window.entries.len() > 1 && window.pattern.units.len() > 1 => {
+            Decided::Open(_) if window.entries.len() > 1 && window.pattern.units.len() > 1 => {
                 let mut last = None;
                 for single in abstraction.singles(window) {
                     let decided = match self.lemma(abstraction, &single, report) {
-                        Obligation::Open(reason) => self.by_steps(abstraction, &single, replay_accepts, reason),
-                        decided @ (Obligation::Proved(_) | Obligation::Refuted(_)) => decided,
+                        Decided::Open(reason) => self.by_steps(abstraction, &single, replay_accepts, reason),
+                        decided @ (Decided::Proved(_) | Decided::Refuted(_)) => decided,
                     };
                     match decided {
-                        Obligation::Proved(digest) => last = Some(digest),
-                        Obligation::Refuted(_) | Obligation::Open(_) => return decided,
+                        Decided::Proved(digest) => last = Some(digest),
+                        Decided::Refuted(_) | Decided::Open(_) => return decided,
                     }
                 }
-                last.map_or_else(|| Obligation::Open("a window without transactions".to_owned()), Obligation::Proved)
+                last.map_or_else(|| Decided::Open("a window without transactions".to_owned()), Decided::Proved)
             }
-            Obligation::Open(reason) => self.by_steps(abstraction, window, replay_accepts, reason),
-            decided @ (Obligation::Proved(_) | Obligation::Refuted(_)) => decided,
+            Decided::Open(reason) => self.by_steps(abstraction, window, replay_accepts, reason),
+            decided @ (Decided::Proved(_) | Decided::Refuted(_)) => decided,
         }
     }
 
@@ -243,7 +275,7 @@ impl Prover {
         window: &Window,
         replay_accepts: bool,
         reason: String,
-    ) -> Obligation {
+    ) -> Decided {
         let covered = |member: &crate::pattern::MemberPattern| {
             self.steps.covers(member.inputs.len(), member.references.len(), member.outputs.len())
         };
@@ -252,34 +284,34 @@ impl Prover {
             && window.pattern.members().count() == 1
             && window.pattern.members().all(covered)
         {
-            return Obligation::Proved(self.steps.digest());
+            return Decided::Proved(self.steps.digest());
         }
         let entries = window.entries.iter().filter_map(|place| abstraction.chunk().entries.get(*place));
         let named: Vec<String> = entries.map(|entry| format!("{} = {}", entry.sequence, entry.id())).collect();
-        Obligation::Open(format!("{reason}; undecided: transactions {}", named.join(", ")))
+        Decided::Open(format!("{reason}; undecided: transactions {}", named.join(", ")))
     }
 
-    fn lemma(&mut self, abstraction: &Abstraction<'_>, window: &Window, report: &mut SolverReport) -> Obligation {
+    fn lemma(&mut self, abstraction: &Abstraction<'_>, window: &Window, report: &mut SolverReport) -> Decided {
         let key = window.pattern.key();
         if let Some(digest) = self.cache.find(&key) {
             report.statistics.pattern_hits += 1;
             self.uses += 1;
             let due = self.settings.audit_every > 0 && self.uses.is_multiple_of(self.settings.audit_every);
-            return if due { self.audit(abstraction, window, digest, report) } else { Obligation::Proved(digest) };
+            return if due { self.audit(abstraction, window, digest, report) } else { Decided::Proved(digest) };
         }
         report.statistics.pattern_misses += 1;
         // the formula is made from the key, so that what is proved is what will be found by it
         let Some(pattern) = key.pattern() else {
-            return Obligation::Open("a pattern that its key does not give back".to_owned());
+            return Decided::Open("a pattern that its key does not give back".to_owned());
         };
-        match self.solver.decide(&encode(&pattern, None)) {
+        let digest = key.digest();
+        match self.ask(&pattern, None, digest, report) {
             Answer::Proved => {
-                let digest = key.digest();
                 self.cache.insert(key, digest);
-                Obligation::Proved(digest)
+                Decided::Proved(digest)
             }
-            Answer::Refuted(labels) => Obligation::Refuted(Box::new(explain(abstraction, window, &labels))),
-            Answer::Unknown(reason) => Obligation::Open(reason),
+            Answer::Refuted(labels) => Decided::Refuted(Box::new(explain(abstraction, window, &labels))),
+            Answer::Unknown(reason) => Decided::Open(reason),
         }
     }
 
@@ -291,30 +323,48 @@ impl Prover {
         window: &Window,
         digest: Hash,
         report: &mut SolverReport,
-    ) -> Obligation {
+    ) -> Decided {
         report.statistics.audits += 1;
-        let formula = encode(&window.pattern, Some(&abstraction.amounts(window)));
-        if self.solver.can_hold(&formula) == Some(false) {
+        let amounts = abstraction.amounts(window);
+        if self.solver.can_hold(&encode(&window.pattern, Some(&amounts))) == Some(false) {
             self.cache.clear();
-            return Obligation::Open("the amounts do not satisfy the hypotheses of their pattern".to_owned());
+            return Decided::Open("the amounts do not satisfy the hypotheses of their pattern".to_owned());
         }
-        match self.solver.decide(&formula) {
-            Answer::Proved => Obligation::Proved(digest),
+        match self.ask(&window.pattern, Some(&amounts), digest, report) {
+            Answer::Proved => Decided::Proved(digest),
             Answer::Refuted(labels) => {
                 self.cache.clear();
-                Obligation::Refuted(Box::new(explain(abstraction, window, &labels)))
+                Decided::Refuted(Box::new(explain(abstraction, window, &labels)))
             }
-            Answer::Unknown(reason) => Obligation::Open(reason),
+            Answer::Unknown(reason) => Decided::Open(reason),
         }
     }
 
-    /// The obligations of a chunk as SMT-LIB 2, window by window: each is a proof where a solver answers `unsat`.
+    fn ask(&mut self, pattern: &Pattern, amounts: Option<&Amounts>, digest: Hash, report: &mut SolverReport) -> Answer {
+        let began = Instant::now();
+        let answer = self.solver.decide(&encode(pattern, amounts));
+        report.answers.push(TimedAnswer {
+            pattern: digest,
+            transactions: pattern.members().count(),
+            audit: amounts.is_some(),
+            proved: answer == Answer::Proved,
+            took: began.elapsed(),
+        });
+        answer
+    }
+
+    /// The obligations of a chunk, window by window.
     ///
     /// # Errors
     /// Where the evidence is not even well formed.
-    pub fn export(&mut self, chunk: &Chunk) -> Result<Vec<String>, Finding> {
-        let windows = Abstraction::of(chunk)?.windows(self.settings.window_units);
-        Ok(windows.iter().map(|window| self.solver.export(&encode(&window.pattern, None))).collect())
+    pub fn export(&self, chunk: &Chunk) -> Result<Vec<Obligation>, Finding> {
+        let windows = self.windows(&Abstraction::of(chunk)?);
+        let obligation = |window: Window| Obligation {
+            pattern: window.pattern.key().digest(),
+            smt_lib: self.solver.export(&encode(&window.pattern, None)),
+            entries: window.entries,
+        };
+        Ok(windows.into_iter().map(obligation).collect())
     }
 
     /// Judges a run of whole batches and signs what was found. Stops at the first chunk that is not proved.
@@ -341,7 +391,8 @@ impl Prover {
                 break;
             }
         }
-        let versions = Versions { checker: CHECKER_VERSION, encoder: ENCODER_VERSION, solver: solver_version() };
+        let versions =
+            Versions { checker: CHECKER_VERSION, encoder: ENCODER_VERSION, solver: solver_version().to_owned() };
         let patterns = patterns.into_iter().collect();
         let findings = Findings { statement, verdict, versions, patterns, statistics, predecessor };
         Ok((findings.sign(key), reports))

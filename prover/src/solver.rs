@@ -4,11 +4,15 @@
 //! timeout, which holds where a machine is too slow for that. What is not answered is asked again with other seeds, and
 //! then is unknown, which is never a proof.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use z3::{Params, SatResult, Solver};
 
 use crate::encode::{Formula, Label};
+
+/// The logic of obligations: propositions over sums of integers.
+const LOGIC: &str = "QF_LIA";
 
 /// How a solver is bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +66,11 @@ pub struct ObligationSolver {
     statistics: SolverStatistics,
 }
 
-/// The name and version of the library, as attestations and kept caches name it.
+/// The name and version of the library, as attestations and the keys of patterns name it.
 #[must_use]
-pub fn solver_version() -> String {
-    format!("z3 {}", z3::full_version())
+pub fn solver_version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| format!("z3 {}", z3::full_version()));
+    &VERSION
 }
 
 impl ObligationSolver {
@@ -156,11 +161,13 @@ impl ObligationSolver {
         Answer::Refuted(formula.violations.iter().filter_map(differs).collect())
     }
 
-    /// The obligation as SMT-LIB 2, for any other solver: `unsat` is a proof.
-    pub fn export(&mut self, formula: &Formula) -> String {
+    /// The obligation as SMT-LIB 2, for any solver: `unsat` is a proof.
+    #[must_use]
+    pub fn export(&self, formula: &Formula) -> String {
         let solver = Solver::new();
         formula.assertions.iter().for_each(|assertion| solver.assert(assertion));
         solver.assert(formula.goal());
-        solver.to_smt2()
+        // Z3 leaves the logic out, which others want to be told first
+        format!("(set-logic {LOGIC})\n{}", solver.to_smt2())
     }
 }

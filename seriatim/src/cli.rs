@@ -15,6 +15,7 @@ mod proof;
 mod chaos;
 mod completions;
 mod endpoints;
+mod evidence;
 mod view;
 mod progress;
 mod output;

@@ -417,24 +417,29 @@ impl LocalCluster {
     /// # Errors
     /// Where the directory cannot be removed.
     pub(crate) async fn stop(mut self) -> Result<(), LocalFault> {
-        let processes = self.nodes.iter_mut().chain(&mut self.validators).chain(&mut self.provers);
-        let children: Vec<Child> = processes.filter_map(|process| process.child.take()).collect();
-        let stopping = children.into_iter().map(|mut child| async move {
-            // the end of its input asks an attached process to stop
-            drop(child.stdin.take());
-            if timeout(STOP_MAX, child.wait()).await.is_err() {
-                tracing::warn!("a process did not stop in time and is killed");
-                if let Err(fault) = child.kill().await {
-                    tracing::warn!(%fault, "killing it failed");
-                }
-            }
-        });
-        futures::future::join_all(stopping).await;
+        // provers attest what they have proved, which needs nodes
+        stop_all(&mut self.provers).await;
+        stop_all(self.nodes.iter_mut().chain(&mut self.validators)).await;
         if self.temporary {
             std::fs::remove_dir_all(&self.directory).map_err(io("removing the temporary directory"))?;
         }
         Ok(())
     }
+}
+
+async fn stop_all(processes: impl IntoIterator<Item = &mut Process>) {
+    let children = processes.into_iter().filter_map(|process| process.child.take());
+    let stopping = children.map(|mut child| async move {
+        // the end of its input asks an attached process to stop
+        drop(child.stdin.take());
+        if timeout(STOP_MAX, child.wait()).await.is_err() {
+            tracing::warn!("a process did not stop in time and is killed");
+            if let Err(fault) = child.kill().await {
+                tracing::warn!(%fault, "killing it failed");
+            }
+        }
+    });
+    futures::future::join_all(stopping).await;
 }
 
 /// The status of the nodes at these addresses, numbered from 1.

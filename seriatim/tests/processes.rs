@@ -29,6 +29,7 @@ fn the_demo_kills_the_leader_and_loses_nothing() {
     assert!(report["attested_transactions"].as_u64().unwrap() >= committed);
     assert!(report["pattern_hits"].as_u64().unwrap() > 0 && report["pattern_misses"].as_u64().unwrap() > 0);
     assert!(report["attestation_lag_ms"]["p99"].as_f64().unwrap() > 0.0);
+    assert!(report["attestation_lag_batches"]["p99"].as_f64().is_some());
     assert!(report["proved_transactions_per_second"].as_f64().unwrap() > 0.0);
 }
 

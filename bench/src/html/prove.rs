@@ -33,10 +33,26 @@ pub fn prove_page(report: &ProveReport) -> String {
         let planted = format!("refuted: {}; named: {}", yes(block.planted_refuted), yes(block.planted_named));
         facts.push(("Planted double spend", planted));
     }
+    if let Some(recorded) = &report.recorded {
+        let text = format!(
+            "{} transactions in {} batches: {:.2} µs each with a cold cache, {:.2} µs with a warm one",
+            recorded.transactions,
+            recorded.batches,
+            recorded.cold_micros_per_transaction,
+            recorded.warm_micros_per_transaction
+        );
+        facts.push(("A ledger's evidence", text));
+    }
     page.facts(&facts);
     page.charts(&charts(report));
     let rows: Vec<Vec<String>> = report.rows.iter().map(|row| cells(row).to_vec()).collect();
     page.rows("Measurements", &COLUMNS, &rows);
+    if let Some(recorded) = &report.recorded {
+        let steps = recorded.steps.iter();
+        let rows: Vec<Vec<String>> =
+            steps.map(|step| vec![step.name.to_owned(), format!("{:.2}", step.micros_per_transaction)]).collect();
+        page.rows("What a prover does with that evidence, warm", &["step", "µs per transaction"], &rows);
+    }
     page.finish(report.workload)
 }
 

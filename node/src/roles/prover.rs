@@ -8,9 +8,9 @@ use seams::OsEntropy;
 
 use super::key_file;
 use super::servers::{Servers, bind};
-use crate::http::{ProverFigures, prover_router};
+use crate::http::{ProverSource, prover_router};
 
-/// The HTTP server of a prover: health and metrics.
+/// The HTTP server of a prover: health, metrics, and copies of its replay.
 #[derive(Debug)]
 pub struct ProverFront {
     address: SocketAddr,
@@ -30,10 +30,10 @@ impl ProverFront {
     ///
     /// # Errors
     /// Where it cannot be listened on; the message says what to do.
-    pub async fn start(listen: SocketAddr, figures: ProverFigures) -> anyhow::Result<Self> {
+    pub async fn start(listen: SocketAddr, source: ProverSource) -> anyhow::Result<Self> {
         let listener = bind(listen, "--http-listen").await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, servers: Servers::http_only(listener, prover_router(figures)) })
+        Ok(Self { address, servers: Servers::http_only(listener, prover_router(source)) })
     }
 
     /// Where it serves.

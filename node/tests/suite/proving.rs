@@ -23,7 +23,7 @@ async fn audit(cluster: &Cluster, client: &Client, provers: &[u8], required: usi
     let nodes = TrustedNodes { cluster: ClusterId::of_name(CLUSTER), required: keys.len() / 2 + 1, keys };
     let last = client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch;
     let options = AuditOptions { nodes, provers, required, first_batch: 1, last_batch: Some(last) };
-    in_time(client.audit(&options, |_, _| {})).await.unwrap()
+    in_time(client.audit(&options, None, |_, _| {})).await.unwrap().0
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,6 +75,25 @@ async fn a_prover_attests_every_batch_once_over_stops_and_crashes_and_anybody_ca
     // who trusts nobody of them has nothing
     let strangers = audit(&cluster, &client, &[8], 1).await;
     assert_eq!((strangers.attested_batches, strangers.missing_batches), (0, newest));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_proved_is_attested_before_an_orderly_stop() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    configure(&cluster, &[7], 0).await;
+    let mut options = options(addresses(&cluster), 7, directory.path());
+    options.interval = std::time::Duration::from_secs(3_600);
+    let prover = Attester::start(options).unwrap();
+    // the first attestation waits for nothing, the next one for an hour
+    eventually(|| async { (prover.figures().attestations > 0).then_some(()) }).await;
+    work(&client, 3).await;
+    let newest = client.position(Consistency::Linearizable).await.unwrap().batch;
+    eventually(|| async { (prover.figures().judged_batch >= newest).then_some(()) }).await;
+    assert!(client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch < newest);
+    prover.stop().await;
+    assert_eq!(client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch, newest);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

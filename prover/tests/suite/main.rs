@@ -24,6 +24,7 @@ mod model;
 mod scene;
 
 mod bounds;
+mod exported;
 mod honest;
 mod lies;
 mod pictures;

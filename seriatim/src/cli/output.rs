@@ -135,6 +135,11 @@ fn print_proofs(proofs: &ProofFigures) {
     );
     line("refuted, inconclusive", format!("{}, {}", proofs.refuted, proofs.inconclusive));
     line("attestation lag", latency(&proofs.attestation_lag_ms));
+    let batches = &proofs.attestation_lag_batches;
+    line(
+        "  in batches",
+        format!("p50 {:.0}   p95 {:.0}   p99 {:.0}   max {:.0}", batches.p50, batches.p95, batches.p99, batches.max),
+    );
     line("patterns known, new", format!("{}, {}", proofs.pattern_hits, proofs.pattern_misses));
     line("proved per prover second", format!("{:.0} transactions", proofs.proved_transactions_per_second));
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ::node::config::{ProverConfig, ProverConfigSettings, read_file};
+use ::node::http::ProverSource;
 use ::node::metrics::ProverMetrics;
 use ::node::roles::ProverFront;
 use ::node::roles::prover::prover_key;
@@ -24,6 +25,10 @@ A prover counts once its key is in the cluster's configuration; its log and --re
     seriatim prover --cluster venue --nodes a:7400,b:7400,c:7400 --data-dir /var/lib/seriatim-prover
     seriatim admin add-prover KEY --endpoint a:7400
     seriatim admin require-provers 2 --endpoint a:7400        two of the configured provers have to agree
+
+Where the ledger has forgotten its first batches, begin with a copy of another prover's replay:
+    curl -o replay.copy http://other:7680/v1/replay-copy
+    seriatim prover --cluster venue --nodes a:7400 --replay-copy replay.copy
 
 It may be stopped and started at any time: the ledger goes on without it, and it goes on behind its last attestation there.
 What it attests: docs/proofs.md. Who checks it: `seriatim verify ledger`.")]
@@ -58,9 +63,14 @@ impl ProverArgs {
         let nodes = config.nodes.as_slice().iter().map(|node| node.as_str().to_owned()).collect();
         let mut options = Options::new(ClusterId::of_name(&config.cluster), nodes, key, config.data_dir);
         options.interval = config.attest_interval;
+        options.copy = config.replay_copy;
         let prover = Arc::new(Attester::start(options)?);
-        let figures = Arc::clone(&prover);
-        let front = ProverFront::start(config.http_listen, Arc::new(move || metrics(&figures.figures()))).await?;
+        let (figures, copies) = (Arc::clone(&prover), Arc::clone(&prover));
+        let source = ProverSource {
+            figures: Arc::new(move || metrics(&figures.figures())),
+            copies: Arc::new(move || copies.newest_copy()),
+        };
+        let front = ProverFront::start(config.http_listen, source).await?;
         let (http, key) = (front.address(), key.party().to_string());
         tracing::info!(%http, %key, solver = prover::solver_version(), "proving");
         if self.ready_json {

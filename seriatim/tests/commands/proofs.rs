@@ -51,6 +51,21 @@ async fn anybody_verifies_a_ledger_and_an_attestation_from_files_and_looks_at_a_
     assert!(replayed.status.success() && text(&replayed).contains("proved: replaying"), "{}", text(&replayed));
     let untrusted = run(&["verify", "attestation", &attestation, "--prover-key", &stranger]).await;
     assert!(!untrusted.status.success(), "{}", text(&untrusted));
+    // from a copy on, only what came since is fetched; any prover has one
+    let (copy, later) = (path("replay.copy"), path("later.copy"));
+    let half = run(&[&ledger[..], &["--to", "3", "--save-replay", &copy]].concat()).await;
+    assert!(half.status.success(), "{}", text(&half));
+    let rest = [&ledger[..], &["--replay-copy", &copy, "--prover-key", prover_key, "--save-replay", &later, "--json"]];
+    let rest = run(&rest.concat()).await;
+    assert!(rest.status.success(), "{}", text(&rest));
+    let rest: serde_json::Value = serde_json::from_slice(&rest.stdout).unwrap();
+    assert_eq!((rest["begins_behind"].as_u64(), rest["missing_batches"].as_u64()), (Some(3), Some(0)));
+    assert_eq!(rest["batches"].as_u64().unwrap() + 3, found["batches"].as_u64().unwrap());
+    let nothing = run(&[&ledger[..], &["--replay-copy", &later]].concat()).await;
+    assert!(!nothing.status.success() && text(&nothing).contains("begins behind batch"), "{}", text(&nothing));
+    std::fs::write(&later, b"no copy").unwrap();
+    let damaged = run(&[&ledger[..], &["--replay-copy", &later]].concat()).await;
+    assert!(!damaged.status.success() && text(&damaged).contains("not what was written"), "{}", text(&damaged));
     // a bit of the evidence is another one
     let mut changed = std::fs::read(&evidence).unwrap();
     let last = changed.len() - 100;

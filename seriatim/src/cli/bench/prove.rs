@@ -1,6 +1,6 @@
 //! `seriatim bench prove`: what proving costs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::bench::html::{PROVE_COLUMNS, prove_cells, prove_page};
@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use micro::{Case, ProveOptions};
 
+use crate::cli::evidence::EvidenceFile;
 use crate::cli::{output, progress};
 
 const EXAMPLES: &str = "\
@@ -22,7 +23,9 @@ each contention, of each depth.
 Examples:
   seriatim bench prove --html prove.html --report prove.json
   seriatim bench prove --size 10000 --contention 50 --depth 10
-  seriatim bench prove --size 1000 --block block.raw       a block is proved whole, and a planted double spend refuted";
+  seriatim bench prove --size 1000 --block block.raw       a block is proved whole, and a planted double spend refuted
+  seriatim verify ledger --cluster venue --node-key 6ace85… --save-evidence e.bin
+  seriatim bench prove --evidence e.bin                    what a prover spends on each transaction of that ledger, step by step";
 
 /// What proving costs, without a cluster.
 #[derive(Debug, clap::Args)]
@@ -43,6 +46,9 @@ pub(crate) struct ProveArguments {
     /// Also a Bitcoin block, as raw bytes in consensus serialization
     #[arg(long, value_name = "FILE")]
     block: Option<PathBuf>,
+    /// A ledger's own batches, as `verify ledger --save-evidence` wrote them; without any of the options above only these
+    #[arg(long, value_name = "FILE")]
+    evidence: Option<PathBuf>,
     /// Only the linear checker
     #[arg(long)]
     checker: bool,
@@ -83,7 +89,12 @@ impl From<WorkloadName> for Workload {
 pub(super) async fn run(arguments: ProveArguments) -> anyhow::Result<ExitCode> {
     let block =
         arguments.block.as_ref().map(|file| std::fs::read(file).with_context(|| format!("reading {}", file.display())));
-    let options = ProveOptions { cases: cases(&arguments), block: block.transpose()?, checker_only: arguments.checker };
+    let options = ProveOptions {
+        cases: cases(&arguments),
+        block: block.transpose()?,
+        recorded: arguments.evidence.as_deref().map(recorded).transpose()?.unwrap_or_default(),
+        checker_only: arguments.checker,
+    };
     let report = tokio::task::spawn_blocking(move || {
         let bar = progress::bar("Proving", "cases");
         micro::prove(&options, &mut |done, of| {
@@ -106,6 +117,11 @@ pub(super) async fn run(arguments: ProveArguments) -> anyhow::Result<ExitCode> {
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn recorded(file: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut evidence = EvidenceFile::open(file)?;
+    std::iter::from_fn(|| evidence.next_bytes().transpose()).collect()
+}
+
 fn cases(arguments: &ProveArguments) -> Vec<Case> {
     let ProveArguments { size, contention, depth, workload, .. } = arguments;
     let case = |workload, contention: u8, depth: u16, size: u32| Case {
@@ -115,6 +131,9 @@ fn cases(arguments: &ProveArguments) -> Vec<Case> {
         size: usize::try_from(size).unwrap_or(usize::MAX),
     };
     if size.is_empty() && contention.is_empty() && depth.is_empty() && workload.is_empty() {
+        if arguments.evidence.is_some() {
+            return Vec::new();
+        }
         let sizes = [10, 100, 200, 1_000, 10_000, 100_000].map(|size| case(Workload::Mixed, 5, 1, size));
         let workloads = Workload::ALL.map(|workload| case(workload, 5, 1, 10_000));
         let contentions = [0, 50].map(|contention| case(Workload::Mixed, contention, 1, 10_000));
@@ -168,6 +187,18 @@ fn print(report: &ProveReport) {
             yes(block.planted_refuted),
             yes(block.planted_named)
         );
+    }
+    if let Some(recorded) = &report.recorded {
+        println!(
+            "  evidence: {} transactions in {} batches; {:.2} us each with a cold cache, {:.2} us with a warm one:",
+            recorded.transactions,
+            recorded.batches,
+            recorded.cold_micros_per_transaction,
+            recorded.warm_micros_per_transaction
+        );
+        for step in &recorded.steps {
+            println!("    {:<30} {:.2} us", step.name, step.micros_per_transaction);
+        }
     }
     println!(
         "  proved {} transactions, refuted {}, inconclusive {}",

@@ -1,8 +1,6 @@
 //! `seriatim verify attestation` and `seriatim verify ledger`: without a solver, and without trusting a node.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,16 +8,16 @@ use ::node::json::{self, verdict_name};
 use anyhow::{Context, bail};
 use checker::{Attestation, Replay};
 use clap::Args;
-use client::{AuditOptions, Client, TrustedNodes};
+use client::{Audit, AuditFault, AuditOptions, Client, TrustedNodes};
 use ledger::batch::BatchRecord;
 use ledger::{ClusterId, Party};
-use serde_json::json;
+use proto::ProblemKind;
+use serde_json::{Value, json};
 
 use super::read;
+use crate::cli::endpoints::Endpoints;
+use crate::cli::evidence::{EvidenceFile, EvidenceWriter, replay_copy, save_replay};
 use crate::cli::progress;
-
-/// First bytes of a file with evidence.
-const MAGIC: &[u8; 20] = b"seriatim evidence 1\n";
 
 /// Check a prover's word on a run of batches. With the evidence the batches are replayed, and what the prover says of them
 /// compared; without it, only who said it is checked. Needs no network.
@@ -42,6 +40,9 @@ pub(crate) struct AttestationArguments {
     /// The ledger's batches from the first on, as `verify ledger --save-evidence` wrote them
     #[arg(long, value_name = "FILE")]
     evidence: Option<PathBuf>,
+    /// The copy of a replay behind which that evidence begins, where it does not begin with the first batch
+    #[arg(long, value_name = "FILE", requires = "evidence")]
+    replay_copy: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -53,7 +54,7 @@ pub(super) fn attestation(arguments: &AttestationArguments) -> anyhow::Result<Ex
     let (statement, verdict) = (&attestation.findings.statement, &attestation.findings.verdict);
     let replayed = match &arguments.evidence {
         Some(file) => {
-            replay(file, &attestation)?;
+            replay(file, arguments.replay_copy.as_deref(), &attestation)?;
             true
         }
         None => false,
@@ -80,7 +81,7 @@ pub(super) fn attestation(arguments: &AttestationArguments) -> anyhow::Result<Ex
         println!(
             "{}",
             if replayed {
-                "proved: replaying the evidence from the first batch on leads to just this"
+                "proved: replaying the evidence leads to just this"
             } else {
                 "not looked at: whether it is true. Give the evidence with --evidence"
             }
@@ -92,10 +93,19 @@ pub(super) fn attestation(arguments: &AttestationArguments) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn replay(file: &Path, attestation: &Attestation) -> anyhow::Result<()> {
+fn replay(file: &Path, copy: Option<&Path>, attestation: &Attestation) -> anyhow::Result<()> {
     let statement = &attestation.findings.statement;
     let mut evidence = EvidenceFile::open(file)?;
-    let mut replay = Replay::genesis(statement.cluster, statement.group, seams::next_u64(&seams::OsEntropy));
+    let mut replay = match copy {
+        Some(copy) => replay_copy(copy, statement.cluster)?,
+        None => Replay::genesis(statement.cluster, statement.group, seams::next_u64(&seams::OsEntropy)),
+    };
+    if replay.frontier().batch >= statement.first_batch {
+        bail!(
+            "the copy of the replay stands behind batch {}; the attestation begins before",
+            replay.frontier().batch
+        );
+    }
     let mut replayed = BTreeMap::new();
     while replay.frontier().batch < statement.last_batch {
         let Some(record) = evidence.next()? else {
@@ -116,20 +126,17 @@ fn replay(file: &Path, attestation: &Attestation) -> anyhow::Result<()> {
 Examples:
   seriatim verify ledger --cluster venue --endpoint a:7400 --node-key 6ace85… --node-key da6de5… --prover-key 67dc93…
   seriatim verify ledger --cluster venue --endpoint a:7400 --node-key 6ace85… --prover-key 67dc93… --from 100 --to 200
+  seriatim verify ledger … --save-replay today.copy                              and tomorrow, only what came since:
+  seriatim verify ledger … --replay-copy today.copy --save-replay tomorrow.copy
 
-The replay always begins with the first batch: what it finds needs nobody's word. Where the ledger forgets history that is
-not possible any more.
+The replay begins with the first batch, and what it finds needs nobody's word. Or it begins behind a copy: an own one, or any
+prover's (`curl -o replay.copy http://prover:7680/v1/replay-copy`), which is the way where the ledger has forgotten its first
+batches. With --prover-key nobody has to trust where the copy came from: what the replay takes from it is part of each
+batch's evidence, and trusted provers attest just this evidence or do not. Without, the copy is taken at its word.
 Exit code 0: everything holds. 1: something does not, or could not be looked at.")]
 pub(crate) struct LedgerArguments {
-    /// A node; repeat for several
-    #[arg(
-        long = "endpoint",
-        env = "SERIATIM_ENDPOINTS",
-        value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:7400"
-    )]
-    endpoints: Vec<String>,
+    #[command(flatten)]
+    endpoints: Endpoints,
     /// The ledger's name
     #[arg(long, value_name = "NAME")]
     cluster: String,
@@ -145,12 +152,18 @@ pub(crate) struct LedgerArguments {
     /// How many of these provers have to agree on each batch
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     require_provers: usize,
-    /// The first batch whose attestations are verified
-    #[arg(long, value_name = "BATCH", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    from: u64,
+    /// The first batch whose attestations are verified [default: the first one that is replayed]
+    #[arg(long, value_name = "BATCH", value_parser = clap::value_parser!(u64).range(1..))]
+    from: Option<u64>,
     /// The last one [default: the newest, or the last attested one]
     #[arg(long, value_name = "BATCH")]
     to: Option<u64>,
+    /// Begin behind this copy of a replay, and not with the first batch
+    #[arg(long, value_name = "FILE")]
+    replay_copy: Option<PathBuf>,
+    /// Keep a copy of the replay's end in this file, to begin with another time
+    #[arg(long, value_name = "FILE")]
+    save_replay: Option<PathBuf>,
     /// Keep the evidence in this file, for `verify attestation`
     #[arg(long, value_name = "FILE")]
     save_evidence: Option<PathBuf>,
@@ -161,120 +174,129 @@ pub(crate) struct LedgerArguments {
 
 pub(super) async fn ledger(arguments: LedgerArguments) -> anyhow::Result<ExitCode> {
     let cluster = ClusterId::of_name(&arguments.cluster);
-    let client = Client::builder().endpoints(arguments.endpoints.clone()).ledger(cluster).connect()?;
-    let to = match (arguments.to, arguments.prover_keys.is_empty()) {
-        (Some(to), _) => Some(to),
-        (None, true) => None,
-        // what is newer will be attested in a moment
-        (None, false) => {
-            let status = client.proof_status(client::Consistency::Linearizable).await?;
-            Some(status.attested_batch).filter(|batch| *batch >= arguments.from)
-        }
-    };
-    let required = arguments.require_nodes.unwrap_or(arguments.node_keys.len() / 2 + 1);
-    let options = AuditOptions {
-        nodes: TrustedNodes { cluster, keys: arguments.node_keys.clone(), required },
-        provers: arguments.prover_keys.clone(),
-        required: arguments.require_provers,
-        first_batch: arguments.from,
-        last_batch: to,
-    };
-    let mut file = arguments.save_evidence.as_deref().map(EvidenceFile::create).transpose()?;
+    let client = Client::builder().endpoints(arguments.endpoints.addresses.clone()).ledger(cluster).connect()?;
+    let start = arguments.replay_copy.as_deref().map(|file| replay_copy(file, cluster)).transpose()?;
+    let begins_behind = start.as_ref().map_or(0, |replay| replay.frontier().batch);
+    let options = arguments.options(cluster, begins_behind, &client).await?;
+    let mut file = arguments.save_evidence.as_deref().map(EvidenceWriter::create).transpose()?;
     let mut written = Ok(());
     let (progress, mut done) = (progress::proofs(), 0);
     let seen = |record: &BatchRecord, of: u64| {
         done += 1;
-        progress(done, of);
+        progress(done, of.saturating_sub(begins_behind));
         if let (Some(file), Ok(())) = (&mut file, &written) {
-            written = write_record(file, record);
+            written = file.write(record);
         }
     };
-    let audit = client.audit(&options, seen).await?;
-    written.and_then(|()| file.map_or(Ok(()), |mut file| file.flush())).context("writing the evidence")?;
+    let (audit, end) = client.audit(&options, start, seen).await.map_err(explained)?;
+    written.and_then(|()| file.map_or(Ok(()), EvidenceWriter::finish)).context("writing the evidence")?;
+    let problems = problems(&audit, &options);
+    if arguments.json {
+        println!("{:#}", view(&audit, begins_behind, &problems));
+    } else {
+        print(&audit, &options, begins_behind);
+    }
+    if !problems.is_empty() {
+        bail!("not everything holds: {}", problems.join("; "));
+    }
+    if let Some(file) = &arguments.save_replay {
+        save_replay(file, &end)?;
+        eprintln!("Wrote {}: the replay behind batch {}", file.display(), end.frontier().batch);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl LedgerArguments {
+    /// What is to be verified: by default from behind the copy up to the newest batch, or the last attested one.
+    async fn options(&self, cluster: ClusterId, begins_behind: u64, client: &Client) -> anyhow::Result<AuditOptions> {
+        let first_batch = self.from.unwrap_or(begins_behind + 1);
+        let last_batch = match (self.to, self.prover_keys.is_empty()) {
+            (Some(to), _) => Some(to),
+            (None, true) => None,
+            // what is newer will be attested in a moment
+            (None, false) => {
+                let status = client.proof_status(client::Consistency::Linearizable).await?;
+                Some(status.attested_batch).filter(|batch| *batch >= first_batch)
+            }
+        };
+        let required = self.require_nodes.unwrap_or(self.node_keys.len() / 2 + 1);
+        Ok(AuditOptions {
+            nodes: TrustedNodes { cluster, keys: self.node_keys.clone(), required },
+            provers: self.prover_keys.clone(),
+            required: self.require_provers,
+            first_batch,
+            last_batch,
+        })
+    }
+}
+
+/// What to do where the first batches are not there any more.
+fn explained(fault: AuditFault) -> anyhow::Error {
+    let forgotten = matches!(&fault, AuditFault::Problem(problem) if problem.kind == ProblemKind::PositionUnavailable);
+    let fault = anyhow::Error::from(fault);
+    if !forgotten {
+        return fault;
+    }
+    fault.context(
+        "the ledger has forgotten its first batches: begin behind a copy of a replay, with --replay-copy FILE. An earlier \
+         run's --save-replay wrote one, and any prover hands one out (`curl -o FILE http://PROVER:7680/v1/replay-copy`)",
+    )
+}
+
+fn problems(audit: &Audit, options: &AuditOptions) -> Vec<String> {
     let mut problems = audit.problems.clone();
-    let attested = !arguments.prover_keys.is_empty();
-    if attested && audit.missing_batches > 0 {
+    if !options.provers.is_empty() && audit.missing_batches > 0 {
         problems.push(format!("{} batches are not attested", audit.missing_batches));
     }
     if !audit.signed {
         problems.push("the end is not signed".to_owned());
     }
-    if arguments.json {
-        let view = json!({
-            "batches": audit.batches,
-            "transactions": audit.transactions,
-            "signed": audit.signed,
-            "attestations": audit.attestations,
-            "attested_batches": audit.attested_batches,
-            "attested_transactions": audit.attested_transactions,
-            "missing_batches": audit.missing_batches,
-            "refuted": audit.refuted,
-            "inconclusive": audit.inconclusive,
-            "problems": problems,
-        });
-        println!("{view:#}");
-    } else {
+    problems
+}
+
+fn view(audit: &Audit, begins_behind: u64, problems: &[String]) -> Value {
+    json!({
+        "begins_behind": begins_behind,
+        "batches": audit.batches,
+        "transactions": audit.transactions,
+        "signed": audit.signed,
+        "attestations": audit.attestations,
+        "attested_batches": audit.attested_batches,
+        "attested_transactions": audit.attested_transactions,
+        "missing_batches": audit.missing_batches,
+        "refuted": audit.refuted,
+        "inconclusive": audit.inconclusive,
+        "problems": problems,
+    })
+}
+
+fn print(audit: &Audit, options: &AuditOptions, begins_behind: u64) {
+    if begins_behind > 0 {
+        let believed = if options.provers.is_empty() {
+            "what it says is taken at its word"
+        } else {
+            "what it says is part of the evidence that provers attest"
+        };
+        println!("begun: behind batch {begins_behind}, with a copy; {believed}");
+    }
+    println!(
+        "replayed: {} transactions in {} batches; each outcome is the right one",
+        audit.transactions, audit.batches
+    );
+    if audit.signed {
         println!(
-            "replayed: {} transactions in {} batches; each outcome is the right one",
-            audit.transactions, audit.batches
+            "signed: its end is in a head that {} or more of the {} nodes signed",
+            options.nodes.required,
+            options.nodes.keys.len()
         );
-        if audit.signed {
-            println!(
-                "signed: its end is in a head that {required} or more of the {} nodes signed",
-                arguments.node_keys.len()
-            );
-        }
-        if attested {
-            println!(
-                "attested: {} batches of the range, with {} transactions, by {} or more of the {} provers",
-                audit.attested_batches,
-                audit.attested_transactions,
-                arguments.require_provers,
-                arguments.prover_keys.len()
-            );
-        }
     }
-    if !problems.is_empty() {
-        bail!("not everything holds: {}", problems.join("; "));
+    if !options.provers.is_empty() {
+        println!(
+            "attested: {} batches of the range, with {} transactions, by {} or more of the {} provers",
+            audit.attested_batches,
+            audit.attested_transactions,
+            options.required,
+            options.provers.len()
+        );
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Batches in a file: each record's length in 4 bytes, little-endian, and its canonical bytes.
-struct EvidenceFile(BufReader<File>);
-
-impl EvidenceFile {
-    fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
-        let mut file = BufWriter::new(File::create(path).with_context(|| path.display().to_string())?);
-        file.write_all(MAGIC)?;
-        Ok(file)
-    }
-
-    fn open(path: &Path) -> anyhow::Result<Self> {
-        let mut file = BufReader::new(File::open(path).with_context(|| path.display().to_string())?);
-        let mut magic = [0; MAGIC.len()];
-        if file.read_exact(&mut magic).is_err() || magic != *MAGIC {
-            bail!("{} is no evidence: `seriatim verify ledger --save-evidence` writes it", path.display());
-        }
-        Ok(Self(file))
-    }
-
-    fn next(&mut self) -> anyhow::Result<Option<BatchRecord>> {
-        let mut length = [0; 4];
-        match self.0.read_exact(&mut length) {
-            Err(end) if end.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-            read => read?,
-        }
-        let mut record = Vec::new();
-        let length = u64::from(u32::from_le_bytes(length));
-        self.0.by_ref().take(length).read_to_end(&mut record)?;
-        Ok(Some(borsh::from_slice(&record).context("a record in the file cannot be read")?))
-    }
-}
-
-fn write_record(file: &mut BufWriter<File>, record: &BatchRecord) -> std::io::Result<()> {
-    let bytes = record.encode();
-    let length = u32::try_from(bytes.len()).map_err(|_long| std::io::Error::from(ErrorKind::InvalidData))?;
-    file.write_all(&length.to_le_bytes())?;
-    file.write_all(&bytes)
 }
