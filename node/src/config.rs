@@ -52,6 +52,13 @@ pub enum LogFormat {
     Json,
 }
 
+/// Settings of which each may be missing.
+pub trait Settings: Clone + Default + Serialize + DeserializeOwned {
+    /// These settings; where one is missing, that of `other`.
+    #[must_use]
+    fn or(self, other: Self) -> Self;
+}
+
 /// Defines settings of which each may be missing, and how two sets of them combine.
 macro_rules! settings {
     ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
@@ -62,10 +69,8 @@ macro_rules! settings {
             $($(#[$field_meta])* #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
         }
 
-        impl $name {
-            /// These settings; where one is missing, that of `other`.
-            #[must_use]
-            pub fn or(self, other: Self) -> Self {
+        impl Settings for $name {
+            fn or(self, other: Self) -> Self {
                 Self { $($field: self.$field.or(other.$field),)* }
             }
         }
