@@ -36,9 +36,9 @@ const BATCHES: usize = 10_000;
 #[test]
 fn ten_thousand_honest_batches_are_accepted() {
     let (mut runner, mut batches) = (TestRunner::deterministic(), 0);
+    let told = (prop_oneof![histories(), histories_with_commands()], 1_usize..30);
     while batches < BATCHES {
-        let (history, transactions_max) =
-            (histories_with_commands(), 1_usize..30).new_tree(&mut runner).unwrap().current();
+        let (history, transactions_max) = told.new_tree(&mut runner).unwrap().current();
         is_accepted(&history, transactions_max).unwrap();
         batches += history.len();
     }

@@ -31,7 +31,8 @@ fn ten_thousand_lies_are_refuted_and_what_only_looks_like_one_is_not() {
     let (mut lies, mut truths) = (0, 0);
     let mut runner = TestRunner::deterministic();
     let changes = prop::collection::vec(prop::collection::vec(any::<Change>(), 1..3), 40);
-    let told = (histories_with_commands(), changes, any::<usize>(), 1_usize..30);
+    let histories = prop_oneof![histories(), histories_with_commands()];
+    let told = (histories, changes, any::<usize>(), 1_usize..30);
     while lies < LIES {
         let (history, changes, victim, transactions_max) = told.new_tree(&mut runner).unwrap().current();
         let honest = Lied::not_yet(&history, victim);
