@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use ledger::batch::BatchRecord;
-use ledger::bundle::{BundleFault, BundleLayout};
+use ledger::bundle::{BundleFault, BundleParts};
 use ledger::digest::UnspentDigest;
 use ledger::entry::ConfigurationChange;
 use ledger::rejection::Rejection;
@@ -88,7 +88,7 @@ impl Testimony {
     /// Where the parts do not belong together.
     pub fn of_record(record: &BatchRecord) -> Result<Self, TestimonyFault> {
         let BatchRecord { head, bundle, records, change, .. } = record;
-        let layout = if records.is_empty() { None } else { Some(BundleLayout::read(bundle, &Limits::V1)?) };
+        let layout = if records.is_empty() { None } else { Some(BundleParts::read(bundle, &Limits::V1)?) };
         let decode = |member: usize| {
             let range = layout.as_ref()?.members().get(member)?.clone();
             ReceivedTransaction::decode(bundle.get(range)?).ok()
@@ -101,7 +101,7 @@ impl Testimony {
             lines.push(Line { record: record_of_line.clone(), received, responded: None });
         }
         // a submission of which a member does not read has no places
-        let submissions = layout.iter().flat_map(BundleLayout::submissions);
+        let submissions = layout.iter().flat_map(BundleParts::submissions);
         let groups = submissions.filter(|submission| submission.members.len() > 1).filter_map(|submission| {
             submission.members.clone().map(|member| Some(decode(member)?.id())).collect::<Option<Vec<_>>>()
         });
