@@ -320,12 +320,7 @@ impl<'a> Collector<'a> {
 
     /// Lists what a transaction consumes, references and creates by its own words, and by what it is said to have chosen.
     /// What is known of everything that movements name comes in its order.
-    fn slots(
-        &self,
-        line: &Line,
-        listing: &mut Listing,
-        known: &mut impl Iterator<Item = (OutputId, Fate)>,
-    ) -> Slots {
+    fn slots(&self, line: &Line, listing: &mut Listing, known: &mut impl Iterator<Item = (OutputId, Fate)>) -> Slots {
         let id = line.record.transaction;
         let mut slots = Slots::default();
         match (&line.received.transaction().body.intent, &line.record.outcome) {

@@ -110,7 +110,12 @@ pub fn replay_batch(record: &BatchRecord, replay: &mut Replay) -> Result<Replaye
         replay.accept_collected(chunk).map_err(|finding| AuditFault::Refuted { batch, finding: Box::new(finding) })?;
     }
     let transactions = u64::try_from(record.records.len()).unwrap_or(u64::MAX);
-    Ok(Replayed { evidence: Chunk::digest(chunks.iter().map(Collected::chunk)), before, after: *replay.frontier(), transactions })
+    Ok(Replayed {
+        evidence: Chunk::digest(chunks.iter().map(Collected::chunk)),
+        before,
+        after: *replay.frontier(),
+        transactions,
+    })
 }
 
 /// Whether an attestation says proved of just these batches, which were replayed one after another. Of an attestation that
