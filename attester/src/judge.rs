@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use checker::attestation::ProofStatistics;
-use checker::collect::{self, Testimony, TestimonyFault};
+use checker::collect::{self, Collected, Testimony, TestimonyFault};
 use checker::frontier::Standing;
 use checker::{Chunk, Frontier, Replay, Verdict};
 use ledger::batch::BatchRecord;
@@ -146,7 +146,7 @@ impl Judge {
             Err(fault) => return Err((unreadable(&fault), record)),
         };
         for chunk in &chunks {
-            if let Err(finding) = replay.accept(chunk) {
+            if let Err(finding) = replay.accept_collected(chunk) {
                 return Err((finding.into(), record));
             }
         }
@@ -176,11 +176,11 @@ impl Judge {
                 return judged;
             }
         };
-        judged.evidence = Some(Chunk::digest(&chunks));
-        judged.after = chunks.last().map_or(before, |last| last.after);
+        judged.evidence = Some(Chunk::digest(chunks.iter().map(Collected::chunk)));
+        judged.after = chunks.last().map_or(before, |last| last.chunk().after);
         judged.verdict = Verdict::Proved;
         for chunk in &chunks {
-            let report = self.prover.judge(chunk, replay);
+            let report = self.prover.judge_collected(chunk, replay);
             judged.statistics.add(&report.statistics);
             judged.patterns.extend(&report.patterns);
             if judged.verdict.is_proved() {
@@ -226,8 +226,8 @@ impl Judge {
     }
 }
 
-fn chunks(record: &BatchRecord, replay: &Replay) -> Result<Vec<Chunk>, TestimonyFault> {
-    Ok(collect::chunks(&Testimony::of_record(record)?, replay))
+fn chunks(record: &BatchRecord, replay: &Replay) -> Result<Vec<Collected>, TestimonyFault> {
+    Ok(collect::collected(&Testimony::of_record(record)?, replay))
 }
 
 fn unreadable(fault: &TestimonyFault) -> Verdict {

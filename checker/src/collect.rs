@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use ledger::batch::BatchRecord;
-use ledger::bundle::{BundleFault, BundleLayout};
+use ledger::bundle::{BundleFault, BundleParts};
 use ledger::digest::UnspentDigest;
 use ledger::entry::ConfigurationChange;
 use ledger::rejection::Rejection;
@@ -35,6 +35,23 @@ pub struct Line {
     pub responded: Option<Sequence>,
 }
 
+/// An output that a transaction consumed, as a node says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consumed {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What it held.
+    pub contract: Contract,
+    /// Where in the order it was created.
+    pub place: Place,
+}
+
+impl From<LiveOutput> for Consumed {
+    fn from(output: LiveOutput) -> Self {
+        Self { origin: output.origin, contract: output.contract, place: output.place }
+    }
+}
+
 /// What a node says of one batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Testimony {
@@ -45,7 +62,7 @@ pub struct Testimony {
     /// All members of each atomic group that was submitted in it.
     pub groups: Vec<Vec<TransactionId>>,
     /// The outputs that its transactions consumed.
-    pub consumed: Vec<LiveOutput>,
+    pub consumed: Vec<Consumed>,
     /// The change of the replicated configuration, where the batch is one.
     pub change: Option<ConfigurationChange>,
 }
@@ -71,7 +88,7 @@ impl Testimony {
     /// Where the parts do not belong together.
     pub fn of_record(record: &BatchRecord) -> Result<Self, TestimonyFault> {
         let BatchRecord { head, bundle, records, change, .. } = record;
-        let layout = if records.is_empty() { None } else { Some(BundleLayout::read(bundle, &Limits::V1)?) };
+        let layout = if records.is_empty() { None } else { Some(BundleParts::read(bundle, &Limits::V1)?) };
         let decode = |member: usize| {
             let range = layout.as_ref()?.members().get(member)?.clone();
             ReceivedTransaction::decode(bundle.get(range)?).ok()
@@ -84,7 +101,7 @@ impl Testimony {
             lines.push(Line { record: record_of_line.clone(), received, responded: None });
         }
         // a submission of which a member does not read has no places
-        let submissions = layout.iter().flat_map(BundleLayout::submissions);
+        let submissions = layout.iter().flat_map(BundleParts::submissions);
         let groups = submissions.filter(|submission| submission.members.len() > 1).filter_map(|submission| {
             submission.members.clone().map(|member| Some(decode(member)?.id())).collect::<Option<Vec<_>>>()
         });
@@ -96,7 +113,7 @@ impl Testimony {
 
 /// What committed transactions consumed: what movements name with the places that the record tells, and what commands are
 /// said to have chosen.
-fn consumed(record: &BatchRecord, lines: &[Line]) -> Result<Vec<LiveOutput>, TestimonyFault> {
+fn consumed(record: &BatchRecord, lines: &[Line]) -> Result<Vec<Consumed>, TestimonyFault> {
     let (mut chosen, mut creators) = (record.chosen(), record.creators().iter());
     let mut consumed = Vec::with_capacity(record.creators().len());
     for line in lines {
@@ -106,13 +123,12 @@ fn consumed(record: &BatchRecord, lines: &[Line]) -> Result<Vec<LiveOutput>, Tes
                 for input in &movements.inputs {
                     let sequence = *creators.next().ok_or(TestimonyFault::Consumed)?;
                     let place = Place { sequence, index: input.origin.index };
-                    let (id, origin, contract) = (input.output_id(), input.origin, input.contract);
-                    consumed.push(LiveOutput { id, origin, place, contract });
+                    consumed.push(Consumed { origin: input.origin, contract: input.contract, place });
                 }
             }
             Intent::Command(_) => {
                 for _ in names {
-                    consumed.push(chosen.next().ok_or(TestimonyFault::Consumed)?);
+                    consumed.push(chosen.next().ok_or(TestimonyFault::Consumed)?.into());
                 }
             }
         }
@@ -136,10 +152,44 @@ pub fn chunks(testimony: &Testimony, replay: &Replay) -> Vec<Chunk> {
 /// [`chunks`] with another size.
 #[must_use]
 pub fn chunks_of(testimony: &Testimony, replay: &Replay, transactions_max: usize) -> Vec<Chunk> {
+    collected_of(testimony, replay, transactions_max).into_iter().map(|collected| collected.chunk).collect()
+}
+
+/// A chunk that was made here, so that what was hashed for it need not be hashed again to be checked: the names of its
+/// outputs are those of what they name, and its log is the one that its entries make. Nothing else of it is judged.
+#[derive(Debug, Clone)]
+pub struct Collected {
+    chunk: Chunk,
+    log_after: merkle::Frontier,
+}
+
+impl Collected {
+    /// The chunk.
+    #[must_use]
+    pub const fn chunk(&self) -> &Chunk {
+        &self.chunk
+    }
+
+    /// The right edge of the log behind its entries.
+    pub(crate) const fn log_after(&self) -> &merkle::Frontier {
+        &self.log_after
+    }
+}
+
+/// [`chunks`], to be accepted by the reader's own replay.
+#[must_use]
+pub fn collected(testimony: &Testimony, replay: &Replay) -> Vec<Collected> {
+    collected_of(testimony, replay, CHUNK_TRANSACTIONS_MAX)
+}
+
+fn collected_of(testimony: &Testimony, replay: &Replay, transactions_max: usize) -> Vec<Collected> {
     let ranges = ranges(&testimony.lines, transactions_max);
     let mut collector = Collector::new(testimony, replay);
     let last = ranges.len().saturating_sub(1);
-    let chunk = |(position, range): (usize, Range<usize>)| collector.chunk(range, position == last);
+    let chunk = |(position, range): (usize, Range<usize>)| {
+        let chunk = collector.chunk(range, position == last);
+        Collected { chunk, log_after: collector.log.clone() }
+    };
     ranges.into_iter().enumerate().map(chunk).collect()
 }
 
@@ -165,7 +215,9 @@ struct Collector<'a> {
     testimony: &'a Testimony,
     state: &'a State,
     identity: (ledger::ClusterId, u16),
-    consumed: NameMap<OutputId, &'a LiveOutput>,
+    consumed: NameMap<Origin, &'a Consumed>,
+    /// The same by name, for commands: only their outcomes name what they consumed.
+    chosen: NameMap<OutputId, &'a Consumed>,
     /// What the batch's outcomes so far say of outputs.
     fates: NameMap<OutputId, Fate>,
     frontier: Frontier,
@@ -194,7 +246,12 @@ impl<'a> Collector<'a> {
             testimony,
             state: replay.state(),
             identity: replay.identity(),
-            consumed: testimony.consumed.iter().map(|output| (output.id, output)).collect(),
+            consumed: testimony.consumed.iter().map(|output| (output.origin, output)).collect(),
+            chosen: if testimony.lines.iter().any(chose) {
+                testimony.consumed.iter().map(|it| (it.origin.output_id(&it.contract), it)).collect()
+            } else {
+                NameMap::default()
+            },
             fates: NameMap::default(),
             frontier: *replay.frontier(),
             log: replay.log().clone(),
@@ -206,7 +263,8 @@ impl<'a> Collector<'a> {
         let lines: &'a [Line] = self.testimony.lines.get(range).unwrap_or_default();
         let (before, log) = (self.frontier, self.log.clone());
         let mut listing = Listing::default();
-        let entries: Vec<Entry> = lines.iter().map(|line| self.entry(line, &mut listing)).collect();
+        let mut known = self.state.look_up_all(lines.iter().flat_map(named)).into_iter();
+        let entries: Vec<Entry> = lines.iter().map(|line| self.entry(line, &mut listing, &mut known)).collect();
         self.advance(&entries, &mut listing, ends_batch.then_some(head));
         Chunk {
             cluster: self.identity.0,
@@ -224,9 +282,14 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn entry(&mut self, line: &Line, listing: &mut Listing) -> Entry {
+    fn entry(
+        &mut self,
+        line: &Line,
+        listing: &mut Listing,
+        known: &mut impl Iterator<Item = (OutputId, Fate)>,
+    ) -> Entry {
         let body = &line.received.transaction().body;
-        let Slots { named, inputs, created } = self.slots(line, listing);
+        let Slots { named, inputs, created } = self.slots(line, listing, known);
         let observations = self.observations(line, inputs, &named, listing);
         if line.record.outcome.is_committed() {
             let (sequence, by) = (line.record.sequence, line.record.transaction);
@@ -256,34 +319,31 @@ impl<'a> Collector<'a> {
     }
 
     /// Lists what a transaction consumes, references and creates by its own words, and by what it is said to have chosen.
-    fn slots(&self, line: &Line, listing: &mut Listing) -> Slots {
+    /// What is known of everything that movements name comes in its order.
+    fn slots(&self, line: &Line, listing: &mut Listing, known: &mut impl Iterator<Item = (OutputId, Fate)>) -> Slots {
         let id = line.record.transaction;
         let mut slots = Slots::default();
         match (&line.received.transaction().body.intent, &line.record.outcome) {
-            (Intent::Movements(Movements { inputs, references, outputs, .. }), _) => {
+            (Intent::Movements(Movements { inputs, outputs, .. }), _) => {
                 slots.inputs = inputs.len();
-                slots.named.reserve(inputs.len().saturating_add(references.len()));
-                for input in inputs {
-                    slots.named.push(listing.find(self, &input.origin, &input.contract));
-                }
-                for reference in references {
-                    slots.named.push(listing.find(self, &reference.origin, &reference.contract));
-                }
+                slots.named = named(line)
+                    .zip(known)
+                    .map(|((origin, contract), known)| listing.add(self, known, origin, contract))
+                    .collect();
                 let created = commands::originated(id, outputs);
-                slots.created = created.map(|(origin, contract)| listing.find(self, &origin, contract)).collect();
+                slots.created = created.map(|(origin, contract)| listing.create(self, &origin, contract)).collect();
             }
             (Intent::Command(command), Outcome::Committed { chosen }) => {
-                let consumed: Vec<&LiveOutput> =
-                    chosen.iter().filter_map(|id| self.consumed.get(id)).copied().collect();
+                let consumed: Vec<&Consumed> = chosen.iter().filter_map(|id| self.chosen.get(id)).copied().collect();
                 let positions: Vec<Position> =
                     consumed.iter().filter_map(|output| position(&output.contract)).collect();
                 slots.inputs = consumed.len();
-                for output in consumed {
-                    slots.named.push(listing.find(self, &output.origin, &output.contract));
+                for Consumed { origin, contract, .. } in consumed {
+                    slots.named.push(listing.add(self, self.state.look_up(origin, contract), origin, contract));
                 }
                 let outputs = commands::creates(command, &positions).unwrap_or_default();
                 let created = commands::originated(id, &outputs);
-                slots.created = created.map(|(origin, contract)| listing.find(self, &origin, contract)).collect();
+                slots.created = created.map(|(origin, contract)| listing.create(self, &origin, contract)).collect();
             }
             (Intent::Command(_), Outcome::Rejected(_)) => {}
         }
@@ -301,7 +361,7 @@ impl<'a> Collector<'a> {
             }
             Outcome::Committed { .. } if position < inputs => {
                 let output = listing.touched.get(*slots.get(position)?)?;
-                let consumed = self.consumed.get(&output.id)?;
+                let consumed = self.consumed.get(&output.origin).filter(|it| it.contract == output.contract)?;
                 Some(Fate::Live { created_at: consumed.place.sequence })
             }
             Outcome::Rejected(_) | Outcome::Committed { .. } => None,
@@ -363,15 +423,43 @@ impl<'a> Collector<'a> {
 }
 
 impl Listing {
-    fn find(&mut self, collector: &Collector<'_>, origin: &Origin, contract: &Contract) -> usize {
-        let (id, known) = collector.state.look_up(origin, contract);
-        let before = collector.fates.get(&id).copied().unwrap_or(known);
+    /// Lists an output of which the state before the batch knows this.
+    fn add(
+        &mut self,
+        collector: &Collector<'_>,
+        (id, known): (OutputId, Fate),
+        origin: &Origin,
+        contract: &Contract,
+    ) -> usize {
         let touched = &mut self.touched;
         *self.by_id.entry(id).or_insert_with(|| {
+            let before = collector.fates.get(&id).copied().unwrap_or(known);
             touched.push(Touched { id, origin: *origin, contract: *contract, before, after: before });
             touched.len().saturating_sub(1)
         })
     }
+
+    /// Lists an output of a transaction that has its place only here: there was none before.
+    fn create(&mut self, collector: &Collector<'_>, origin: &Origin, contract: &Contract) -> usize {
+        self.add(collector, (origin.output_id(contract), Fate::Absent), origin, contract)
+    }
+}
+
+/// What a transaction consumes and references by its own words, in order.
+fn named(line: &Line) -> impl Iterator<Item = (&Origin, &Contract)> {
+    let movements = match &line.received.transaction().body.intent {
+        Intent::Movements(movements) => Some(movements),
+        Intent::Command(_) => None,
+    };
+    movements.into_iter().flat_map(|Movements { inputs, references, .. }| {
+        let inputs = inputs.iter().map(|input| (&input.origin, &input.contract));
+        inputs.chain(references.iter().map(|reference| (&reference.origin, &reference.contract)))
+    })
+}
+
+/// Whether a command is said to have consumed what it chose.
+fn chose(line: &Line) -> bool {
+    matches!(&line.record.outcome, Outcome::Committed { chosen } if !chosen.is_empty())
 }
 
 fn position(contract: &Contract) -> Option<Position> {

@@ -107,8 +107,9 @@ impl Entry {
     }
 }
 
-/// Room for the canonical bytes of nearly every record.
+/// Room for the canonical bytes of nearly every record, and of an output that is listed.
 const RECORD_BYTES: usize = 192;
+const TOUCHED_BYTES: usize = 256;
 
 /// A run of transactions of one batch with everything that is claimed of it.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -142,13 +143,17 @@ pub struct Chunk {
 impl Chunk {
     /// The hash by which attestations name the evidence of a batch: of its chunks, in order.
     #[must_use]
-    pub fn digest(chunks: &[Self]) -> Hash {
-        let parts: Vec<Hash> = chunks.iter().map(Self::hash).collect();
+    pub fn digest<'a>(chunks: impl IntoIterator<Item = &'a Self>) -> Hash {
+        let parts: Vec<Hash> = chunks.into_iter().map(Self::hash).collect();
         Hash::from_bytes(tagged_hash(b"seriatim evidenc", &[&canonical_bytes(&parts)]))
     }
 
     fn hash(&self) -> Hash {
-        Hash::from_bytes(tagged_hash(b"seriatim chunk..", &[&canonical_bytes(self)]))
+        let transactions: usize = self.entries.iter().map(|entry| entry.received.encoded_bytes()).sum();
+        let outputs = self.touched.len().saturating_mul(TOUCHED_BYTES);
+        let mut bytes = Vec::with_capacity(transactions.saturating_add(outputs).saturating_mul(5) / 4);
+        append_canonical_bytes(&mut bytes, self);
+        Hash::from_bytes(tagged_hash(b"seriatim chunk..", &[&bytes]))
     }
 
     /// The units of the chunk: single transactions, and runs that name one atomic group.
@@ -228,7 +233,9 @@ impl<'a> TouchedIndex<'a> {
 impl BorshSerialize for Entry {
     fn serialize<W: Write>(&self, writer: &mut W) -> io::Result<()> {
         self.sequence.serialize(writer)?;
-        self.received.transaction().encode().serialize(writer)?;
+        // as a list of bytes, without making one
+        u32::try_from(self.received.encoded_bytes()).map_err(io::Error::other)?.serialize(writer)?;
+        self.received.transaction().serialize(writer)?;
         self.outcome.serialize(writer)?;
         self.observations.serialize(writer)?;
         self.observed_root.serialize(writer)?;

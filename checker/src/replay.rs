@@ -10,6 +10,7 @@ mod pass;
 use ledger::entry::{ConfigurationChange, KEEP_HISTORY_MS_MIN};
 use ledger::{ClusterId, Hash, Head, LogTime, Sequence, TransactionId, merkle};
 
+use crate::collect::Collected;
 use crate::evidence::{Chunk, Entry, Fate};
 use crate::frontier::{Frontier, Standing};
 use crate::hashing::{NameHashing, NameMap};
@@ -144,19 +145,34 @@ impl Replay {
     /// # Errors
     /// The first claim that is wrong or cannot be decided; nothing has changed then.
     pub fn accept(&mut self, chunk: &Chunk) -> Result<Accepted, Finding> {
+        self.accept_with(chunk, None)
+    }
+
+    /// The same of a chunk that was made here, without hashing again what was hashed for it.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub fn accept_collected(&mut self, collected: &Collected) -> Result<Accepted, Finding> {
+        self.accept_with(collected.chunk(), Some(collected.log_after()))
+    }
+
+    fn accept_with(&mut self, chunk: &Chunk, log_after: Option<&merkle::Frontier>) -> Result<Accepted, Finding> {
         self.continues_here(chunk)?;
         self.is_in_order(chunk)?;
         let real_time = realtime::scan(self.frontier.real_time, chunk.entries.iter().map(stamped));
         let real_time = real_time.map_err(Finding::Refuted)?;
         self.is_admissible(chunk)?;
         let located = self.state.locate(&chunk.touched);
-        self.states_are_authentic(chunk, &located)?;
+        self.states_are_authentic(chunk, &located, log_after.is_some())?;
         if chunk.entries.iter().any(pass::is_command) {
             self.state.collect_holdings();
         }
         let unspent = Pass::over(chunk, &self.state)?.run()?;
-        let mut log = self.log.clone();
-        chunk.entries.iter().for_each(|entry| log.append(entry.leaf(chunk.log_time)));
+        let log = log_after.cloned().unwrap_or_else(|| {
+            let mut log = self.log.clone();
+            chunk.entries.iter().for_each(|entry| log.append(entry.leaf(chunk.log_time)));
+            log
+        });
         let after = self.frontier_after(chunk, &log, Frontier { unspent, real_time, ..self.frontier })?;
         self.move_behind(chunk, &located, log, after);
         Ok(Accepted { after, conditional: self.state.history() == History::Claimed })
@@ -262,13 +278,13 @@ impl Replay {
     }
 
     /// Claimed states before the chunk, and log roots said to have been seen, are those of the replay.
-    fn states_are_authentic(&self, chunk: &Chunk, located: &[Located]) -> Result<(), Finding> {
+    fn states_are_authentic(&self, chunk: &Chunk, located: &[Located], named_here: bool) -> Result<(), Finding> {
         for (output, located) in chunk.touched.iter().zip(located) {
             let wrong = |invariant, words: String| {
                 let counterexample = Counterexample::new(invariant, words).about(output.id);
                 naming_first(counterexample, chunk, output)
             };
-            let known = match (self.state.history(), self.state.known(output, located)) {
+            let known = match (self.state.history(), self.state.known(output, located, named_here)) {
                 (_, Known::Misnamed) => {
                     let words = "an output is listed under a name that is not its own".to_owned();
                     return Err(wrong(Invariant::Completeness, words).into());

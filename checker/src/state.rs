@@ -420,8 +420,8 @@ impl State {
         located
     }
 
-    /// What is known of a listed output, its name included.
-    pub(crate) fn known(&self, output: &Touched, located: &Located) -> Known {
+    /// What is known of a listed output, its name included, unless that was hashed here.
+    pub(crate) fn known(&self, output: &Touched, located: &Located, named_here: bool) -> Known {
         let creator = located.creator.as_ref();
         let row = located.row.as_ref();
         if let (Some(TransactionRow { sequence: Some(created_at), .. }), Some(row)) = (creator, row)
@@ -431,7 +431,7 @@ impl State {
             let fate = Fate::Live { created_at: *created_at };
             return if row.id == output.id { Known::Fate(fate) } else { Known::Misnamed };
         }
-        if output.origin.output_id(&output.contract) != output.id {
+        if !named_here && output.origin.output_id(&output.contract) != output.id {
             return Known::Misnamed;
         }
         match row.map(|row| (row.id, row.fate)) {
@@ -454,15 +454,41 @@ impl State {
 
     /// The name and fate of an output, as far as they are known: what is not known is told absent.
     pub(crate) fn look_up(&self, origin: &Origin, contract: &Contract) -> (OutputId, Fate) {
-        let creator = self.creator(origin);
-        let row = creator.and_then(|creator| self.outputs.get(Self::place_of(creator, origin.index)?));
+        let creator = self.creator(origin).copied();
+        let place = creator.and_then(|creator| Self::place_of(&creator, origin.index));
+        self.told(creator, place.and_then(|place| self.outputs.get(place)), origin, contract)
+    }
+
+    /// The same of many, in loops of one look-up each: see [`Self::locate`].
+    pub(crate) fn look_up_all<'a>(
+        &self,
+        named: impl Iterator<Item = (&'a Origin, &'a Contract)>,
+    ) -> Vec<(OutputId, Fate)> {
+        let named: Vec<_> = named.collect();
+        let creators: Vec<Option<TransactionRow>> =
+            named.iter().map(|(origin, _)| self.creator(origin).copied()).collect();
+        let row = |(creator, (origin, _)): (&Option<TransactionRow>, &(&Origin, &Contract))| {
+            self.outputs.get(Self::place_of(creator.as_ref()?, origin.index)?)
+        };
+        let rows: Vec<Option<&OutputRow>> = creators.iter().zip(&named).map(row).collect();
+        let found = creators.into_iter().zip(rows).zip(named);
+        found.map(|((creator, row), (origin, contract))| self.told(creator, row, origin, contract)).collect()
+    }
+
+    fn told(
+        &self,
+        creator: Option<TransactionRow>,
+        row: Option<&OutputRow>,
+        origin: &Origin,
+        contract: &Contract,
+    ) -> (OutputId, Fate) {
         match (creator.and_then(|creator| creator.sequence), row.map(|row| (row.id, row.fate))) {
             (Some(created_at), Some((id, RowFate::Live(place)))) if self.contract(place) == Some(contract) => {
                 (id, Fate::Live { created_at })
             }
             (_, Some((spent, RowFate::Spent(by)))) => {
                 let id = origin.output_id(contract);
-                let remembered = creator.is_some_and(|creator| self.is_remembered(creator, by));
+                let remembered = creator.is_some_and(|creator| self.is_remembered(&creator, by));
                 let by = self.name(by).filter(|_| id == spent && remembered);
                 (id, by.map_or(Fate::Absent, |by| Fate::Spent { by }))
             }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use checker::attestation::{ProofStatistics, verify_agreement, verify_chain};
-use checker::collect::{self, Testimony, TestimonyFault};
+use checker::collect::{self, Collected, Testimony, TestimonyFault};
 use checker::{Attestation, Chunk, Finding, Frontier, Replay, Verdict};
 use futures::StreamExt;
 use ledger::batch::BatchRecord;
@@ -105,12 +105,17 @@ pub fn replay_batch(record: &BatchRecord, replay: &mut Replay) -> Result<Replaye
     let batch = record.head.batch;
     let told = Testimony::of_record(record).map_err(|source| AuditFault::Record { batch, source })?;
     let before = *replay.frontier();
-    let chunks = collect::chunks(&told, replay);
+    let chunks = collect::collected(&told, replay);
     for chunk in &chunks {
-        replay.accept(chunk).map_err(|finding| AuditFault::Refuted { batch, finding: Box::new(finding) })?;
+        replay.accept_collected(chunk).map_err(|finding| AuditFault::Refuted { batch, finding: Box::new(finding) })?;
     }
     let transactions = u64::try_from(record.records.len()).unwrap_or(u64::MAX);
-    Ok(Replayed { evidence: Chunk::digest(&chunks), before, after: *replay.frontier(), transactions })
+    Ok(Replayed {
+        evidence: Chunk::digest(chunks.iter().map(Collected::chunk)),
+        before,
+        after: *replay.frontier(),
+        transactions,
+    })
 }
 
 /// Whether an attestation says proved of just these batches, which were replayed one after another. Of an attestation that

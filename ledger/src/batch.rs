@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::apply::{self, BatchEffects, MemberResult};
-use crate::bundle::BundleLayout;
+use crate::bundle::BundleParts;
 use crate::contract::Contract;
 use crate::effects::Effects;
 use crate::entry::ConfigurationChange;
@@ -157,11 +157,11 @@ impl BatchRecord {
     /// The canonical bytes of the transaction of the record at `position` in [`Self::records`].
     #[must_use]
     pub fn transaction_bytes(&self, position: usize, limits: &Limits) -> Option<&[u8]> {
-        let layout = BundleLayout::read(&self.bundle, limits).ok()?;
+        let layout = BundleParts::read(&self.bundle, limits).ok()?;
         self.member_bytes(position, &layout)
     }
 
-    fn member_bytes(&self, position: usize, layout: &BundleLayout) -> Option<&[u8]> {
+    fn member_bytes(&self, position: usize, layout: &BundleParts) -> Option<&[u8]> {
         let member = usize::try_from(*self.members.get(position)?).ok()?;
         self.bundle.get(layout.members().get(member)?.clone())
     }
@@ -174,7 +174,7 @@ impl BatchRecord {
         if self.records.is_empty() {
             return Ok(Vec::new());
         }
-        let layout = BundleLayout::read(&self.bundle, limits).map_err(|_reason| BatchFault("batches (bundle)"))?;
+        let layout = BundleParts::read(&self.bundle, limits).map_err(|_reason| BatchFault("batches (bundle)"))?;
         let decode = |position| {
             let bytes = self.member_bytes(position, &layout).ok_or(BatchFault("batches (member)"))?;
             ReceivedTransaction::decode(bytes).map_err(|_reason| BatchFault("batches (transaction)"))

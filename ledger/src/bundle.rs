@@ -41,14 +41,49 @@ pub struct Submission {
 
 /// Where everything is in a bundle's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BundleLayout {
-    digest: BundleDigest,
+pub struct BundleParts {
     submissions: Vec<Submission>,
     members: Vec<Range<usize>>,
 }
 
+/// The parts of a bundle, and its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleLayout {
+    digest: BundleDigest,
+    parts: BundleParts,
+}
+
 impl BundleLayout {
-    /// Reads the layout of `bytes`.
+    /// Reads the layout of `bytes`, and hashes them.
+    ///
+    /// # Errors
+    /// Where the bytes are not a bundle, or exceed the limits.
+    pub fn read(bytes: &[u8], limits: &Limits) -> Result<Self, BundleFault> {
+        let parts = BundleParts::read(bytes, limits)?;
+        Ok(Self { digest: BundleDigest::of(bytes), parts })
+    }
+
+    /// The digest of the bytes that were read.
+    #[must_use]
+    pub const fn digest(&self) -> BundleDigest {
+        self.digest
+    }
+
+    /// The submissions in order.
+    #[must_use]
+    pub fn submissions(&self) -> &[Submission] {
+        self.parts.submissions()
+    }
+
+    /// Byte ranges of the transactions in order.
+    #[must_use]
+    pub fn members(&self) -> &[Range<usize>] {
+        self.parts.members()
+    }
+}
+
+impl BundleParts {
+    /// Finds the parts of `bytes`.
     ///
     /// # Errors
     /// Where the bytes are not a bundle, or exceed the limits.
@@ -81,13 +116,7 @@ impl BundleLayout {
         if cursor.position != bytes.len() {
             return Err(BundleFault::Malformed("bytes after the last submission"));
         }
-        Ok(Self { digest: BundleDigest::of(bytes), submissions, members })
-    }
-
-    /// The digest of the bytes that were read.
-    #[must_use]
-    pub const fn digest(&self) -> BundleDigest {
-        self.digest
+        Ok(Self { submissions, members })
     }
 
     /// The submissions in order.

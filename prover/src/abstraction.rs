@@ -45,6 +45,8 @@ pub struct Window {
 #[derive(Debug)]
 pub struct Abstraction<'a> {
     chunk: &'a Chunk,
+    /// What order-free rules say of its transactions is known: the replay applied the same functions.
+    accepted: bool,
     units: Vec<Range<usize>>,
     /// By entry.
     names: Vec<Names>,
@@ -68,6 +70,14 @@ impl<'a> Abstraction<'a> {
     /// # Errors
     /// Where the evidence does not list what its transactions name, or lists an output as something that it is not.
     pub fn of(chunk: &'a Chunk) -> Result<Self, Finding> {
+        Self::of_judged(chunk, false)
+    }
+
+    /// The same; where the replay accepted the chunk, what it found by the order-free rules is not computed again.
+    ///
+    /// # Errors
+    /// As for [`Self::of`].
+    pub fn of_judged(chunk: &'a Chunk, accepted: bool) -> Result<Self, Finding> {
         let index = TouchedIndex::of(&chunk.touched).map_err(|position| {
             let output = chunk.touched.get(position).map(|output| output.id);
             let counterexample = Counterexample::new(Invariant::Completeness, "an output is listed twice");
@@ -85,7 +95,7 @@ impl<'a> Abstraction<'a> {
             chunk.entries.iter().map(|entry| names(chunk, entry, &index, &ids)).collect::<Result<_, _>>()?;
         let units = chunk.units();
         let mut abstraction =
-            Self { chunk, units, names, components: Vec::new(), last_named: vec![None; chunk.touched.len()] };
+            Self { chunk, accepted, units, names, components: Vec::new(), last_named: vec![None; chunk.touched.len()] };
         abstraction.frames_hold()?;
         abstraction.components = abstraction.connect();
         Ok(abstraction)
@@ -357,8 +367,8 @@ impl<'a, 'b> Writer<'a, 'b> {
         let outputs: Vec<CreatedPattern> = outputs.collect();
         let supply = movements.map(|movements| movements.supply.as_slice()).unwrap_or_default();
         MemberPattern {
-            admissible: rules::judge_admission(&entry.received, &context).is_ok(),
-            conserved: conserved(chunk, entry, names),
+            admissible: abstraction.accepted || rules::judge_admission(&entry.received, &context).is_ok(),
+            conserved: (abstraction.accepted && movements.is_some()) || conserved(chunk, entry, names),
             expired: body.valid_until <= chunk.log_time,
             head_unknown: body.seen_head.is_some_and(|seen| entry.observed_root != Some(seen.log_root)),
             choice: choice(chunk, entry, names),

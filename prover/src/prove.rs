@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use checker::attestation::{Findings, ProofStatistics, Versions};
+use checker::collect::Collected;
+use checker::replay::Accepted;
 use checker::{
     Attestation, CHECKER_VERSION, Chunk, Counterexample, Finding, Invariant, Replay, Statement, Verdict, realtime,
 };
@@ -29,7 +31,8 @@ pub struct ProverSettings {
     pub chain_units: usize,
     /// Patterns kept at most.
     pub patterns_max: usize,
-    /// Of so many uses of known patterns one is proved again with the real amounts; 0 for none.
+    /// Of so many uses of known patterns one is proved again with the real amounts; 0 for none. It takes Z3 most of a
+    /// millisecond.
     pub audit_every: u64,
     /// The solver's bounds.
     pub solver: SolverSettings,
@@ -44,7 +47,7 @@ impl Default for ProverSettings {
             chain_window_units: 1,
             chain_units: 8,
             patterns_max: crate::cache::PATTERNS_MAX,
-            audit_every: 1_000,
+            audit_every: 5_000,
             solver: SolverSettings::default(),
             steps: StepBounds::default(),
         }
@@ -165,8 +168,17 @@ impl Prover {
 
     /// Judges a chunk by the replay and by the solver. The replay moves behind it where the replay accepts it.
     pub fn judge(&mut self, chunk: &Chunk, replay: &mut Replay) -> Report {
+        self.judge_with(chunk, |chunk| replay.accept(chunk))
+    }
+
+    /// The same of a chunk that was made here.
+    pub fn judge_collected(&mut self, collected: &Collected, replay: &mut Replay) -> Report {
+        self.judge_with(collected.chunk(), |_| replay.accept_collected(collected))
+    }
+
+    fn judge_with(&mut self, chunk: &Chunk, accept: impl FnOnce(&Chunk) -> Result<Accepted, Finding>) -> Report {
         let began = Instant::now();
-        let by_replay = match replay.accept(chunk) {
+        let by_replay = match accept(chunk) {
             Ok(_) => Verdict::Proved,
             Err(finding) => finding.into(),
         };
@@ -214,7 +226,7 @@ impl Prover {
             responded: entry.responded,
         });
         realtime::scan(chunk.before.real_time, stamps).map_err(Finding::Refuted)?;
-        let abstraction = Abstraction::of(chunk)?;
+        let abstraction = Abstraction::of_judged(chunk, replay_accepts)?;
         let windows = self.windows(&abstraction);
         report.statistics.components = count(abstraction.components());
         report.statistics.windows = count(windows.len());

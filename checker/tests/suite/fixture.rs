@@ -41,7 +41,7 @@ pub(crate) fn testimony_of(head: Head, effects: &BatchEffects, submissions: &[Su
     let head = Head { epoch: 0, ..head };
     let (record, _) = BatchRecord::of_bundle(head, bundle.finish(), effects.clone());
     let mut told = Testimony::of_record(&record).unwrap();
-    assert!(told.consumed.iter().eq(effects.consumed.iter().map(|consumed| &consumed.output)));
+    assert!(told.consumed.iter().copied().eq(effects.consumed.iter().map(|consumed| consumed.output.into())));
     for line in &mut told.lines {
         let sequence = line.record.sequence.get();
         line.responded = Some(Sequence::new(sequence + 1 + sequence % 3));

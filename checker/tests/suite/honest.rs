@@ -2,6 +2,8 @@
 
 use checker::{Chunk, Finding, Replay};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use crate::fixture;
 use crate::history::{histories, histories_with_commands};
@@ -26,6 +28,21 @@ fn is_accepted(history: &[crate::history::Batch], transactions_max: usize) -> Re
         prop_assert_eq!(&borsh::from_slice::<Chunk>(&bytes)?, chunk);
     }
     Ok(())
+}
+
+/// Batches of random histories are judged until there were so many.
+const BATCHES: usize = 10_000;
+
+#[test]
+fn ten_thousand_honest_batches_are_accepted() {
+    let (mut runner, mut batches) = (TestRunner::deterministic(), 0);
+    let told = (prop_oneof![histories(), histories_with_commands()], 1_usize..30);
+    while batches < BATCHES {
+        let (history, transactions_max) = told.new_tree(&mut runner).unwrap().current();
+        is_accepted(&history, transactions_max).unwrap();
+        batches += history.len();
+    }
+    assert!(batches >= BATCHES);
 }
 
 proptest! {

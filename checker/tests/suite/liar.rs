@@ -12,6 +12,7 @@ use crate::model::Model;
 use crate::support::Submitted;
 
 /// A history that is told honestly up to one batch, and that batch as a liar tells it.
+#[derive(Clone)]
 pub(crate) struct Lied {
     /// Behind the honest batches.
     pub(crate) replay: Replay,
@@ -24,13 +25,24 @@ pub(crate) struct Lied {
 
 impl Lied {
     pub(crate) fn new(history: &[Batch], changes: &[Change], victim: usize) -> Self {
+        Self::not_yet(history, victim).with(changes)
+    }
+
+    /// Applies changes to what is told.
+    pub(crate) fn with(&self, changes: &[Change]) -> Self {
+        let mut lied = self.clone();
+        change(&mut lied.told, changes);
+        lied
+    }
+
+    /// The last batch is told honestly too, so far.
+    pub(crate) fn not_yet(history: &[Batch], victim: usize) -> Self {
         let mut testimonies = fixture::testimonies(history);
         testimonies.truncate(victim % testimonies.len() + 1);
         let told = testimonies.pop().unwrap();
         let mut lied = Self { replay: fixture::genesis(), model: Model::default(), known: Vec::new(), told };
         lied.model.roots.insert(0, lied.replay.frontier().log_root);
         testimonies.iter().for_each(|honest| lied.follow(honest));
-        change(&mut lied.told, changes);
         lied
     }
 

@@ -2,30 +2,65 @@
 
 use checker::{Finding, Replay, collect};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use crate::fixture;
-use crate::history::{Batch, histories, histories_with_commands};
+use crate::history::{histories, histories_with_commands};
 use crate::honest::cases;
 use crate::liar::{self, Change, Lied};
 
-fn agrees_with_the_model(
-    history: &[Batch],
-    changes: &[Change],
-    victim: usize,
-    transactions_max: usize,
-) -> Result<(), TestCaseError> {
-    let Lied { mut replay, model, known, told } = Lied::new(history, changes, victim);
-    let is_true = !liar::repeats(&told, &known) && liar::is_true(&model, &told, &known);
-    let verdict = accept_all(&told, &mut replay, transactions_max);
+/// Whether the batch was told as it was; the checker has to say the same.
+fn agrees_with_the_model(lied: &Lied, transactions_max: usize) -> Result<bool, TestCaseError> {
+    let Lied { replay, model, known, told } = lied;
+    let is_true = !liar::repeats(told, known) && liar::is_true(model, told, known);
+    prop_assert_eq!(here(told, replay), apart(told, replay));
+    let verdict = accept_all(told, &mut replay.clone(), transactions_max);
     prop_assert_eq!(verdict.is_ok(), is_true, "{:?}", verdict);
     if let Err(Finding::Refuted(counterexample)) = verdict {
         prop_assert!(!counterexample.transactions.is_empty(), "nobody is named: {}", counterexample);
     }
-    Ok(())
+    Ok(is_true)
+}
+
+/// Random lies are told until there were so many.
+const LIES: usize = 10_000;
+
+#[test]
+fn ten_thousand_lies_are_refuted_and_what_only_looks_like_one_is_not() {
+    let (mut lies, mut truths) = (0, 0);
+    let mut runner = TestRunner::deterministic();
+    let changes = prop::collection::vec(prop::collection::vec(any::<Change>(), 1..3), 40);
+    let histories = prop_oneof![histories(), histories_with_commands()];
+    let told = (histories, changes, any::<usize>(), 1_usize..30);
+    while lies < LIES {
+        let (history, changes, victim, transactions_max) = told.new_tree(&mut runner).unwrap().current();
+        let honest = Lied::not_yet(&history, victim);
+        for changes in changes {
+            match agrees_with_the_model(&honest.with(&changes), transactions_max).unwrap() {
+                true => truths += 1,
+                false => lies += 1,
+            }
+        }
+    }
+    assert!(lies >= LIES && truths > LIES / 100, "{lies} lies, {truths} truths");
+    println!("{lies} lies refuted, {truths} truths accepted");
 }
 
 fn accept_all(told: &collect::Testimony, replay: &mut Replay, transactions_max: usize) -> Result<(), Finding> {
     liar::chunks(told, replay, transactions_max).iter().try_for_each(|chunk| replay.accept(chunk).map(|_| ()))
+}
+
+/// What is found of chunks that were made here, without hashing twice.
+fn here(told: &collect::Testimony, replay: &Replay) -> Result<(), Finding> {
+    let (chunks, mut replay) = (collect::collected(told, replay), replay.clone());
+    chunks.iter().try_for_each(|chunk| replay.accept_collected(chunk).map(|_| ()))
+}
+
+/// The same of chunks from anywhere.
+fn apart(told: &collect::Testimony, replay: &Replay) -> Result<(), Finding> {
+    let (chunks, mut replay) = (collect::chunks(told, replay), replay.clone());
+    chunks.iter().try_for_each(|chunk| replay.accept(chunk).map(|_| ()))
 }
 
 proptest! {
@@ -66,7 +101,7 @@ proptest! {
         victim in any::<usize>(),
         transactions_max in 1_usize..30,
     ) {
-        agrees_with_the_model(&history, &changes, victim, transactions_max)?;
+        agrees_with_the_model(&Lied::new(&history, &changes, victim), transactions_max)?;
     }
 
     #[test]
@@ -76,6 +111,6 @@ proptest! {
         victim in any::<usize>(),
         transactions_max in 1_usize..30,
     ) {
-        agrees_with_the_model(&history, &changes, victim, transactions_max)?;
+        agrees_with_the_model(&Lied::new(&history, &changes, victim), transactions_max)?;
     }
 }

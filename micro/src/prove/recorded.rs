@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use bench::prove::{RecordedFigures, Step};
-use checker::collect::{self, Testimony};
+use checker::collect::{self, Collected, Testimony};
 use checker::{Chunk, Replay};
 use ledger::batch::BatchRecord;
 use prover::{Prover, ProverSettings};
@@ -68,14 +68,14 @@ impl Round {
             lap(1);
             let head = record.head;
             let replay = replay.get_or_insert_with(|| Replay::genesis(head.cluster, head.group, 42));
-            let chunks = collect::chunks(&told, replay);
+            let chunks = collect::collected(&told, replay);
             lap(2);
-            std::hint::black_box(Chunk::digest(&chunks));
+            std::hint::black_box(Chunk::digest(chunks.iter().map(Collected::chunk)));
             lap(3);
             for chunk in &chunks {
-                let accepted = replay.accept(chunk);
+                let accepted = replay.accept_collected(chunk);
                 lap(4);
-                let report = prover.judge_by_solver(chunk, accepted.is_ok());
+                let report = prover.judge_by_solver(chunk.chunk(), accepted.is_ok());
                 lap(5);
                 count(&report.verdict, sums);
                 accepted.map_err(|finding| anyhow::anyhow!("batch {}: {finding}", head.batch))?;

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 
 use bench::prove::Workload;
-use checker::collect::{Line, Testimony};
+use checker::collect::{Consumed, Line, Testimony};
 use ledger::digest::UnspentDigest;
 use ledger::transaction::ReceivedTransaction;
-use ledger::view::{LiveOutput, Place};
+use ledger::view::Place;
 use ledger::{
     AssetType, Body, ClusterId, Contract, Head, Input, Intent, LogTime, Movements, Origin, Outcome, OutcomeRecord,
     Party, Position, Quantity, Rejection, Sequence, Signature, SupplyChange, Transaction, TransactionId, Unlock,
@@ -273,13 +273,13 @@ impl World {
         Testimony { head, lines, groups: Vec::new(), consumed, change: None }
     }
 
-    fn happen(&mut self, received: &ReceivedTransaction, inputs: &[Held], consumed: &mut Vec<LiveOutput>) {
+    fn happen(&mut self, received: &ReceivedTransaction, inputs: &[Held], consumed: &mut Vec<Consumed>) {
         let Intent::Movements(movements) = &received.transaction().body.intent else { return };
         for held in inputs {
             let contract = Contract::Position(held.position);
             let id = held.origin.output_id(&contract);
             self.unspent.remove(&id);
-            consumed.push(LiveOutput { id, origin: held.origin, place: held.place, contract });
+            consumed.push(Consumed { origin: held.origin, place: held.place, contract });
             self.spent.push_back((*held, received.id()));
             if self.spent.len() > 100 {
                 self.spent.pop_front();

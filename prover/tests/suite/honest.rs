@@ -2,6 +2,8 @@
 
 use checker::Replay;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use prover::{Prover, ProverSettings};
 
 use crate::fixture;
@@ -44,6 +46,21 @@ fn is_proved(history: &[Batch], transactions_max: usize, window_units: usize) ->
         prop_assert_eq!(report.statistics.undecided, 0);
     }
     Ok(())
+}
+
+/// Batches of random histories are judged until there were so many.
+const BATCHES: usize = 10_000;
+
+#[test]
+fn ten_thousand_honest_batches_are_proved() {
+    let (mut runner, mut batches) = (TestRunner::deterministic(), 0);
+    let told = (prop_oneof![histories(), histories_with_commands()], 1_usize..30);
+    while batches < BATCHES {
+        let (history, transactions_max) = told.new_tree(&mut runner).unwrap().current();
+        is_proved(&history, transactions_max, [1, 3, 8][batches % 3]).unwrap();
+        batches += history.len();
+    }
+    assert!(batches >= BATCHES);
 }
 
 proptest! {
