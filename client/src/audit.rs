@@ -159,19 +159,15 @@ impl Client {
         mut seen: impl FnMut(&BatchRecord, u64),
     ) -> Result<(Audit, Replay), AuditFault> {
         let signed = self.head(Consistency::Linearizable).await?;
-        let last_batch = options.last_batch.unwrap_or(signed.head.batch);
-        if last_batch > signed.head.batch || options.first_batch == 0 || options.first_batch > last_batch {
-            let message = format!("the ledger has batches 1 to {}", signed.head.batch);
+        let genesis = || Replay::genesis(signed.head.cluster, signed.head.group, self.nonce());
+        let mut replay = start.unwrap_or_else(genesis);
+        let (first, newest) = (replay.frontier().batch + 1, signed.head.batch);
+        let last_batch = options.last_batch.unwrap_or(newest);
+        if last_batch > newest || options.first_batch < first || options.first_batch > last_batch {
+            let message = format!("the replay begins with batch {first}, and the ledger ends with batch {newest}");
             return Err(Problem::bad_request("batches", message).into());
         }
         let mut audit = Audit::default();
-        let genesis = || Replay::genesis(signed.head.cluster, signed.head.group, self.nonce());
-        let mut replay = start.unwrap_or_else(genesis);
-        let begins_behind = replay.frontier().batch;
-        if options.first_batch <= begins_behind || last_batch <= begins_behind {
-            let message = format!("the replay begins behind batch {begins_behind}, and with it what can be verified");
-            return Err(Problem::bad_request("batches", message).into());
-        }
         let mut replayed: BTreeMap<u64, Replayed> = BTreeMap::new();
         while replay.frontier().batch < last_batch {
             let mut evidence = self.evidence(replay.frontier().batch + 1).await?;
