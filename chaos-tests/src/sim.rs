@@ -11,10 +11,12 @@
 //!
 //! Deliberately absent: knowledge of Raft.
 
+pub mod bugs;
 pub mod world;
 pub mod clock;
 pub mod network;
 pub mod disk;
+pub mod liars;
 pub mod cluster;
 pub mod recorder;
 pub mod client;

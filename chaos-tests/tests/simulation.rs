@@ -57,6 +57,20 @@ fn clusters_keep_every_invariant_through_crashes_and_partitions() {
     );
 }
 
+/// Seeds that failed once, as `seriatim chaos sim --keep` writes them: seed and steps. Whatever was wrong is mended.
+#[test]
+fn seeds_that_failed_once_stay_sound() {
+    let kept = include_str!("kept_seeds.txt");
+    let seeds = kept.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let (seed, steps) = line.split_once(' ').unwrap();
+        (seed.parse().unwrap(), steps.parse().unwrap())
+    });
+    for (seed, steps) in seeds {
+        let report = simulate(&SimulationOptions { steps, ..SimulationOptions::new(seed) });
+        assert!(report.is_sound(), "{report}");
+    }
+}
+
 #[test]
 fn a_seed_has_one_trace_in_every_run_and_every_process() {
     let seed = 7;

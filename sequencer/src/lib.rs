@@ -29,8 +29,11 @@ mod log_store;
 mod members;
 mod network;
 mod reads;
+mod silence;
 mod snapshot_transfer;
 mod state_machine;
+#[cfg(test)]
+mod durability;
 
 pub use encoding::any_bytes;
 pub use fault::{InitializeFault, MachineFault, MemberFault, ProposeFault, ReadFault, StartFault};

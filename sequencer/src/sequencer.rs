@@ -25,6 +25,7 @@ use crate::log_store;
 use crate::machine::{EntryId, Machine};
 use crate::network::{NOT_SERVED, Network, UNREADABLE, refused, serve};
 use crate::options::Options;
+use crate::silence;
 use crate::snapshot_transfer::{self, Receiver};
 use crate::state_machine::StateMachine;
 use crate::status::{Leader, Status};
@@ -114,6 +115,7 @@ impl Sequencer {
             options: Arc::clone(&options),
         };
         drop(seams::tasks::spawn(compaction.run()));
+        drop(seams::tasks::spawn(silence::watch(raft.clone(), Arc::clone(&options))));
         Ok(Sequencer(Arc::new(Node {
             transport,
             receiver: Receiver::new(raft.clone(), state_machine.clone()),

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::check::Property;
 use crate::history::{Call, Found, Level, Ticket};
+use crate::sim::bugs::PlantedBug;
 use crate::sim::cluster::Cluster;
 use crate::sim::network::Network;
 use crate::sim::recorder::History;
-use crate::sim::run::PlantedBug;
 use crate::sim::world::World;
 use crate::workload::Market;
 
@@ -123,6 +123,9 @@ impl Client {
         if self.bug == Some(PlantedBug::GarbleAnswer) && self.world.chance(5) {
             answers.iter_mut().for_each(garble);
         }
+        if self.bug == Some(PlantedBug::RefuseWhatHappened) && self.world.chance(5) {
+            answers.fill(Answer::Refused(Rejection::Malformed {}));
+        }
         self.history.learn(self.number, ticket, &answers)
     }
 
@@ -162,13 +165,17 @@ impl Client {
         let ticket = self.history.invoke(self.number, Call::Read { party, level, found: None });
         let consistency = match level {
             Level::Local => Consistency::Local,
+            Level::AtLeast(_) if self.bug == Some(PlantedBug::ReadTooEarly) => Consistency::Local,
             Level::AtLeast(size) => Consistency::AtLeast(size),
             Level::Linearizable if self.bug == Some(PlantedBug::ReadLocally) => Consistency::Local,
             Level::Linearizable => Consistency::Linearizable,
         };
         let read = move |replica| holdings(replica, party, consistency);
         let served = self.ask(self.some_node(), &[], PATIENCE, read).await;
-        if let Some((head, outputs)) = served.flatten() {
+        if let Some((head, mut outputs)) = served.flatten() {
+            if self.bug == Some(PlantedBug::ReadMissesOutput) && self.world.chance(100) {
+                outputs.pop_first();
+            }
             self.market.see(&head);
             self.history.read(self.number, ticket, Found { head, outputs, complete: true });
         }

@@ -16,7 +16,7 @@ pub use kv::KvMedium;
 pub use log::LogMedium;
 
 use crate::dice::lock;
-use crate::sim::run::PlantedBug;
+use crate::sim::bugs::PlantedBug;
 use crate::sim::world::{Event, World};
 
 /// What a node writes to. Clones are the same disk.
@@ -48,12 +48,14 @@ struct Temper {
     sync: RangeInclusive<Duration>,
     /// Writes and syncs until the disk fails, if it is to fail.
     fails_after: Option<u64>,
+    /// Stays so over restarts: what is damaged stays damaged.
+    corrupt: bool,
 }
 
 impl DiskTemper {
     fn new() -> Self {
         let sync = Duration::from_millis(1)..=Duration::from_millis(3);
-        Self(Arc::new(Mutex::new(Temper { sync, fails_after: None })))
+        Self(Arc::new(Mutex::new(Temper { sync, fails_after: None, corrupt: false })))
     }
 
     /// How long syncs of the log take from now on.
@@ -78,6 +80,11 @@ impl DiskTemper {
 
     fn sync(&self) -> RangeInclusive<Duration> {
         lock(&self.0).sync.clone()
+    }
+
+    /// Whether this row is found to be damaged.
+    fn spoils(&self, key: &[u8]) -> bool {
+        lock(&self.0).corrupt && key.last().is_some_and(|byte| byte % 8 == 3)
     }
 
     /// Counts one write; false where it fails.
@@ -114,6 +121,23 @@ impl Disk {
     pub fn open(&self) -> (Arc<dyn LogEngine>, Arc<dyn KvStore>) {
         self.temper().repair();
         (self.log.open(), self.kv.open())
+    }
+
+    /// From now on some of what is read from the tables is found to be damaged.
+    pub fn corrupt(&self) {
+        lock(&self.temper().0).corrupt = true;
+    }
+
+    /// Whether what is read is found to be damaged.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        lock(&self.temper().0).corrupt
+    }
+
+    /// Everything on it is gone. Its node must not run.
+    pub fn wipe(&self) {
+        self.log.wipe();
+        self.kv.wipe();
     }
 
     /// True while such a thing was written and is not synced: the best moments to cut the power.

@@ -8,6 +8,7 @@ use seams::Address;
 use sequencer::NodeId;
 use tokio::time::sleep;
 
+use crate::check::Property;
 use crate::dice::{Dice, lock};
 use crate::sim::cluster::Cluster;
 use crate::sim::disk::Moment;
@@ -47,11 +48,15 @@ pub enum Fault {
     CrashValidator,
     /// The lead is handed over.
     TransferLeader,
+    /// A new node takes the place of another: it learns, votes, and the other is removed.
+    ReplaceNode,
+    /// Rows on a node's disk are damaged: it must stop, and a new node takes its place.
+    CorruptDisk,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::CrashNode,
         Self::CrashLeader,
         Self::CrashAll,
@@ -67,11 +72,15 @@ impl Fault {
         Self::JumpClock,
         Self::CrashValidator,
         Self::TransferLeader,
+        Self::ReplaceNode,
+        Self::CorruptDisk,
     ];
 }
 
 /// Kinds that a seed has, in a thousand.
 const KIND_PER_MILLE: u32 = 700;
+/// How long replacing a node may take when everything works.
+const REPLACED_MAX: Duration = Duration::from_secs(30);
 /// How long a crash lies in wait for its moment at most.
 const AIM_MILLIS: u64 = 1_500;
 
@@ -151,6 +160,15 @@ impl Nemesis {
         self.repair().await;
     }
 
+    /// Never more than one at a time, so that a majority has what was acknowledged.
+    fn corrupt_disk(&self) {
+        let nodes = self.cluster.nodes();
+        let busy = self.cluster.is_replacing() || nodes.iter().any(|id| self.cluster.disk(*id).is_corrupt());
+        for id in self.some_node().into_iter().filter(|_| !busy && self.cluster.spares() > 0) {
+            self.cluster.disk(id).corrupt();
+        }
+    }
+
     async fn repair(&self) {
         self.world.record(&Event::Fault("everything is repaired"));
         self.network.heal();
@@ -160,6 +178,23 @@ impl Nemesis {
             self.cluster.disk(id).temper().set_sync(quick.clone());
         }
         self.cluster.start_all().await;
+        // a damaged copy that nobody has noticed is set aside, as an operator would who knows of it
+        for id in self.cluster.nodes().into_iter().filter(|id| self.cluster.disk(*id).is_corrupt()) {
+            self.replaced().await;
+            self.cluster.replace(id);
+        }
+        self.replaced().await;
+    }
+
+    /// Waits until nobody is being replaced.
+    async fn replaced(&self) {
+        let deadline = self.world.now() + REPLACED_MAX;
+        while self.cluster.is_replacing() {
+            if self.world.now() > deadline {
+                return self.world.violation(Property::Recovery, "a node is not replaced after the last fault");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn cause(&self, kind: Fault) {
@@ -199,6 +234,12 @@ impl Nemesis {
             }
             Fault::CrashValidator => self.crash_validator(),
             Fault::TransferLeader => self.transfer_leader(),
+            // the last spare is for whoever is damaged
+            Fault::ReplaceNode if self.cluster.spares() > 1 => {
+                self.some_node().into_iter().for_each(|id| self.cluster.replace(id));
+            }
+            Fault::ReplaceNode => {}
+            Fault::CorruptDisk => self.corrupt_disk(),
         }
     }
 
