@@ -9,7 +9,7 @@ use crate::report::Report;
 /// Offered loads, in percent of what a closed loop reaches.
 const OFFERED_PERCENT: [u32; 6] = [25, 50, 75, 100, 150, 200];
 /// Voting nodes. An even number tolerates no more failures than the odd one below it.
-const NODES: [u8; 3] = [1, 3, 5];
+const NODES: [u8; 5] = [1, 2, 3, 4, 5];
 /// Validator processes; with none the nodes check transactions themselves.
 const VALIDATORS: [u8; 5] = [0, 1, 2, 3, 4];
 
@@ -125,7 +125,7 @@ mod tests {
         let sizes = |sweep, size: &dyn Fn(&Step) -> u8| -> Vec<u8> {
             steps.iter().filter(|step| step.sweep == sweep).map(size).collect()
         };
-        assert_eq!(sizes(Sweep::Nodes, &|step| step.nodes), [1, 3, 5]);
+        assert_eq!(sizes(Sweep::Nodes, &|step| step.nodes), [1, 2, 3, 4, 5]);
         assert_eq!(sizes(Sweep::Validators, &|step| step.validators), [0, 1, 2, 3, 4]);
     }
 

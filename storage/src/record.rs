@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 const TAG_BYTES: usize = 8;
 const CHECKSUM_BYTES: usize = 4;
-/// What [`seal_into`] adds to a payload, in bytes.
+/// What [`seal`] adds to a payload, in bytes.
 pub const FRAME_BYTES: usize = TAG_BYTES + CHECKSUM_BYTES;
 
 /// What [`unseal`] found instead of the record that was written.
@@ -35,7 +35,15 @@ pub enum Damage {
     },
 }
 
-/// Frames a payload for its place, behind what the buffer holds.
+/// Frames a payload for its place.
+#[must_use]
+pub fn seal(tag: u64, payload: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(FRAME_BYTES.saturating_add(payload.len()));
+    seal_into(&mut sealed, tag, payload);
+    sealed
+}
+
+/// The same, behind what the buffer holds.
 pub fn seal_into(buffer: &mut Vec<u8>, tag: u64, payload: &[u8]) {
     buffer.extend_from_slice(&tag.to_be_bytes());
     buffer.extend_from_slice(&checksum(&tag.to_be_bytes(), payload).to_be_bytes());
@@ -76,12 +84,6 @@ fn checksum(tag: &[u8; TAG_BYTES], payload: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn seal(tag: u64, payload: &[u8]) -> Vec<u8> {
-        let mut sealed = Vec::new();
-        seal_into(&mut sealed, tag, payload);
-        sealed
-    }
 
     #[test]
     fn a_sealed_record_has_these_bytes() {

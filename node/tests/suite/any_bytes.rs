@@ -16,7 +16,7 @@ use prost::Message;
 use proto::{Problem, wire};
 use seams::{Address, Clock, SystemClock};
 use serde_json::json;
-use storage::record::seal_into;
+use storage::record::seal;
 use validator::message::{Announcement, ValidateReply, ValidateRequest};
 
 use crate::support::{asset, key};
@@ -70,9 +70,7 @@ fn stored() -> Vec<Vec<u8>> {
     let directory = tempfile::tempdir().unwrap();
     let kv = storage::RocksKv::open(directory.path(), b"test", storage::KvOptions::default()).unwrap();
     let snapshot = storage::KvStore::checkpoint(&kv, Bytes::from_static(b"label")).unwrap();
-    let mut record = Vec::new();
-    seal_into(&mut record, 7, b"settlement");
-    vec![record, snapshot.manifest().encode()]
+    vec![seal(7, b"settlement"), snapshot.manifest().encode()]
 }
 
 fn between_nodes() -> Vec<Vec<u8>> {

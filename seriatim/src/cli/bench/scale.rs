@@ -18,7 +18,7 @@ use crate::cli::{fresh_run, output};
 
 const EXAMPLES: &str = "\
 A closed loop finds what the cluster can do; open loops then offer 25, 50, 75, 100, 150 and 200 % of that; then closed \
-loops run with 1, 3 and 5 nodes and with 0 to 4 validators. Every run has its own temporary cluster. With the defaults \
+loops run with 1 to 5 nodes and with 0 to 4 validators. Every run has its own temporary cluster. With the defaults \
 this takes about three minutes.
 
 Examples:
