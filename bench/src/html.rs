@@ -2,14 +2,18 @@
 
 mod chart;
 mod load;
+mod prove;
 mod scale;
+mod strategies;
 
 use std::fmt::Write as _;
 
 use chart::Chart;
 
 pub use load::load_page;
+pub use prove::{COLUMNS as PROVE_COLUMNS, cells as prove_cells, prove_page};
 pub use scale::{COLUMNS as SCALE_COLUMNS, cells as scale_cells, scale_page};
+pub use strategies::{STRATEGY_COLUMNS, row_cells, strategies_page};
 
 const STYLE: &str = "\
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; background: #fff; max-width: 1120px; margin: 2rem auto; padding: 0 1.5rem; }

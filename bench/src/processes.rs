@@ -21,6 +21,8 @@ const BLOCK_BYTES: u64 = 512;
 pub const NODES: &str = "nodes";
 /// The role of validators.
 pub const VALIDATORS: &str = "validators";
+/// The role of provers.
+pub const PROVERS: &str = "provers";
 /// The role and the name of the process that makes the load.
 pub const LOAD_GENERATOR: &str = "load generator";
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::meter::Meter;
 use crate::processes::ProcessFigures;
+use crate::proofs::ProofFigures;
 
 /// Percentiles of a latency, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -124,6 +125,9 @@ pub struct Report {
     /// Figures of a replayed block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graph: Option<crate::block::GraphFigures>,
+    /// What was proved, where provers took part.
+    #[serde(flatten)]
+    pub proofs: Option<ProofFigures>,
     /// The runs that this report sums up, where there were several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<Report>,

@@ -3,7 +3,7 @@
 //! What makes one worth believing is not the signature but the evidence that it names: whoever has the chunks replays
 //! them ([`Attestation::verify_evidence`]). The signature says who answers for it; m of n provers say it together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::identifier::{canonical_bytes, tagged_hash};
@@ -18,6 +18,8 @@ use crate::verdict::{Finding, Verdict};
 
 /// The layout of attestations, so that a later one can change it.
 pub const ATTESTATION_VERSION: u16 = 1;
+/// Most batches that one attestation is about: what one verifier holds at once.
+pub const BATCHES_MAX: usize = 1_024;
 
 /// What an attestation is about. Two provers that judged the same evidence state the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
@@ -36,8 +38,9 @@ pub struct Statement {
     pub before: Frontier,
     /// The frontier after the last.
     pub after: Frontier,
-    /// The evidence that was judged: [`Chunk::digest`].
-    pub evidence: Hash,
+    /// The evidence that was judged: for each batch, in order, [`Chunk::digest`] of its chunks. Two provers whose runs
+    /// overlap agree on the batches for which these are equal.
+    pub evidence: Vec<Hash>,
 }
 
 /// By what the evidence was judged.
@@ -80,6 +83,28 @@ pub struct ProofStatistics {
     pub total_us: u64,
 }
 
+impl ProofStatistics {
+    /// Adds up what runs cost. Counts beyond 2^64 stay there: a signed attestation may claim any.
+    pub fn add(&mut self, more: &Self) {
+        for (sum, more) in [
+            (&mut self.transactions, more.transactions),
+            (&mut self.chunks, more.chunks),
+            (&mut self.components, more.components),
+            (&mut self.windows, more.windows),
+            (&mut self.pattern_hits, more.pattern_hits),
+            (&mut self.pattern_misses, more.pattern_misses),
+            (&mut self.audits, more.audits),
+            (&mut self.solver_checks, more.solver_checks),
+            (&mut self.solver_unknown, more.solver_unknown),
+            (&mut self.undecided, more.undecided),
+            (&mut self.solver_us, more.solver_us),
+            (&mut self.total_us, more.total_us),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// What is signed.
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Findings {
@@ -120,6 +145,14 @@ pub enum AttestationFault {
     /// The signature is not the prover's.
     #[error("the signature is not the prover's")]
     Signature,
+    /// It is not about a run of batches that its frontiers delimit, or about too many.
+    #[error("it is not about whole batches: from {first} to {last}")]
+    Run {
+        /// Its first batch.
+        first: u64,
+        /// Its last batch.
+        last: u64,
+    },
     /// It does not continue the one before it.
     #[error("attestation of batch {batch} does not continue the one before it: {what}")]
     Chain {
@@ -177,6 +210,7 @@ impl Statement {
         if last.head.is_none() {
             return Err(AttestationFault::OtherEvidence("its last batch is not complete"));
         }
+        let batches = chunks.chunk_by(|one, next| one.batch == next.batch);
         Ok(Self {
             version: ATTESTATION_VERSION,
             cluster: first.cluster,
@@ -185,8 +219,29 @@ impl Statement {
             last_batch: last.batch,
             before: first.before,
             after: last.after,
-            evidence: Chunk::digest(chunks),
+            evidence: batches.map(Chunk::digest).collect(),
         })
+    }
+}
+
+impl Statement {
+    /// The hash of a batch's evidence, where the statement is about that batch.
+    #[must_use]
+    pub fn evidence_of(&self, batch: u64) -> Option<Hash> {
+        let position = batch.checked_sub(self.first_batch)?;
+        self.evidence.get(usize::try_from(position).ok()?).copied()
+    }
+
+    /// One hash for each batch of a run that its frontiers delimit.
+    fn is_well_formed(&self) -> Result<(), AttestationFault> {
+        let Self { first_batch, last_batch, before, after, evidence, .. } = self;
+        let batches = last_batch.checked_sub(*first_batch).and_then(|more| more.checked_add(1));
+        let count = u64::try_from(evidence.len()).ok();
+        let delimited = first_batch.checked_sub(1) == Some(before.batch) && after.batch == *last_batch;
+        if batches.is_none() || batches != count || evidence.len() > BATCHES_MAX || !delimited {
+            return Err(AttestationFault::Run { first: *first_batch, last: *last_batch });
+        }
+        Ok(())
     }
 }
 
@@ -209,6 +264,7 @@ impl Attestation {
         if statement.version != ATTESTATION_VERSION {
             return Err(AttestationFault::Version(statement.version));
         }
+        statement.is_well_formed()?;
         if !trusted.contains(&self.prover) {
             return Err(AttestationFault::Untrusted(self.prover));
         }
@@ -272,11 +328,8 @@ pub fn verify_chain(
         if attestation.findings.predecessor != last {
             return broken("it names another predecessor");
         }
-        if statement.before != frontier || statement.first_batch.checked_sub(1) != Some(frontier.batch) {
+        if statement.before != frontier {
             return broken("it begins at another frontier");
-        }
-        if statement.after.batch != statement.last_batch {
-            return broken("its batches are not those of its frontiers");
         }
         if !verdict.is_proved() {
             return Err(AttestationFault::NotProved(verdict.clone()));
@@ -286,24 +339,29 @@ pub fn verify_chain(
     Ok(frontier)
 }
 
-/// Whether enough of the trusted provers proved exactly this statement, each counted once.
+/// Whether enough of the trusted provers proved a batch from the same evidence, each counted once. Their attestations may
+/// be about runs of different lengths. Returns the hash of the evidence.
 ///
 /// # Errors
 /// Where they are fewer.
 pub fn verify_agreement(
-    statement: &Statement,
+    batch: u64,
     attestations: &[Attestation],
     trusted: &[Party],
     required: usize,
-) -> Result<(), AttestationFault> {
-    let proves = |attestation: &&Attestation| {
-        attestation.findings.statement == *statement
-            && attestation.findings.verdict.is_proved()
+) -> Result<Hash, AttestationFault> {
+    let mut provers: BTreeMap<Hash, BTreeSet<&Party>> = BTreeMap::new();
+    for attestation in attestations {
+        let Attestation { findings, prover, .. } = attestation;
+        if let Some(evidence) = findings.statement.evidence_of(batch)
+            && findings.verdict.is_proved()
             && attestation.verify_signature(trusted).is_ok()
-    };
-    let provers: BTreeSet<&Party> = attestations.iter().filter(proves).map(|attestation| &attestation.prover).collect();
-    if provers.len() < required.max(1) {
-        return Err(AttestationFault::TooFew { found: provers.len(), trusted: trusted.len(), required });
+        {
+            provers.entry(evidence).or_default().insert(prover);
+        }
     }
-    Ok(())
+    let most = provers.iter().max_by_key(|(_, provers)| provers.len());
+    let (found, evidence) = most.map_or((0, None), |(evidence, provers)| (provers.len(), Some(*evidence)));
+    let enough = evidence.filter(|_| found >= required.max(1));
+    enough.ok_or(AttestationFault::TooFew { found, trusted: trusted.len(), required })
 }

@@ -5,11 +5,13 @@
 
 use std::ops::Range;
 
+use ledger::batch::BatchRecord;
 use ledger::bundle::{BundleFault, BundleLayout};
 use ledger::digest::UnspentDigest;
+use ledger::entry::ConfigurationChange;
 use ledger::rejection::Rejection;
 use ledger::transaction::ReceivedTransaction;
-use ledger::view::LiveOutput;
+use ledger::view::{LiveOutput, Place};
 use ledger::{
     AtomicGroupId, Contract, Head, Intent, Limits, Movements, Origin, Outcome, OutcomeRecord, OutputId, Position,
     Sequence, TransactionId, merkle,
@@ -44,6 +46,8 @@ pub struct Testimony {
     pub groups: Vec<Vec<TransactionId>>,
     /// The outputs that its transactions consumed.
     pub consumed: Vec<LiveOutput>,
+    /// The change of the replicated configuration, where the batch is one.
+    pub change: Option<ConfigurationChange>,
 }
 
 /// Why a node's record of a batch is no testimony.
@@ -55,32 +59,29 @@ pub enum TestimonyFault {
     /// An outcome names a member that the bundle does not have, or that is no transaction.
     #[error("the outcome at place {0} has no transaction in the bundle")]
     Member(Sequence),
+    /// Committed transactions consumed more or fewer outputs than are told.
+    #[error("it tells of another number of consumed outputs than its transactions have")]
+    Consumed,
 }
 
 impl Testimony {
-    /// Reads what nodes keep of a batch: its bundle, the outcomes in order, for each of them the bundle's member that it
-    /// is the outcome of, and what was consumed. Nobody says there when a transaction was answered.
+    /// Reads what nodes keep of a batch. Nobody says there when a transaction was answered.
     ///
     /// # Errors
     /// Where the parts do not belong together.
-    pub fn of_bundle(
-        head: Head,
-        bundle: &[u8],
-        records: &[OutcomeRecord],
-        members: &[u32],
-        consumed: Vec<LiveOutput>,
-    ) -> Result<Self, TestimonyFault> {
+    pub fn of_record(record: &BatchRecord) -> Result<Self, TestimonyFault> {
+        let BatchRecord { head, bundle, records, change, .. } = record;
         let layout = if records.is_empty() { None } else { Some(BundleLayout::read(bundle, &Limits::V1)?) };
         let decode = |member: usize| {
             let range = layout.as_ref()?.members().get(member)?.clone();
             ReceivedTransaction::decode(bundle.get(range)?).ok()
         };
         let mut lines = Vec::with_capacity(records.len());
-        for (position, record) in records.iter().enumerate() {
-            let member = members.get(position).and_then(|member| usize::try_from(*member).ok());
-            let received = member.and_then(decode).filter(|received| received.id() == record.transaction);
-            let received = received.ok_or(TestimonyFault::Member(record.sequence))?;
-            lines.push(Line { record: record.clone(), received, responded: None });
+        for (position, record_of_line) in records.iter().enumerate() {
+            let member = record.members().get(position).and_then(|member| usize::try_from(*member).ok());
+            let received = member.and_then(decode).filter(|received| received.id() == record_of_line.transaction);
+            let received = received.ok_or(TestimonyFault::Member(record_of_line.sequence))?;
+            lines.push(Line { record: record_of_line.clone(), received, responded: None });
         }
         // a submission of which a member does not read has no places
         let submissions = layout.iter().flat_map(BundleLayout::submissions);
@@ -88,8 +89,38 @@ impl Testimony {
             submission.members.clone().map(|member| Some(decode(member)?.id())).collect::<Option<Vec<_>>>()
         });
         let groups = groups.collect();
-        Ok(Self { head, lines, groups, consumed })
+        let consumed = consumed(record, &lines)?;
+        Ok(Self { head: *head, lines, groups, consumed, change: change.clone() })
     }
+}
+
+/// What committed transactions consumed: what movements name with the places that the record tells, and what commands are
+/// said to have chosen.
+fn consumed(record: &BatchRecord, lines: &[Line]) -> Result<Vec<LiveOutput>, TestimonyFault> {
+    let (mut chosen, mut creators) = (record.chosen(), record.creators().iter());
+    let mut consumed = Vec::with_capacity(record.creators().len());
+    for line in lines {
+        let Outcome::Committed { chosen: names } = &line.record.outcome else { continue };
+        match &line.received.transaction().body.intent {
+            Intent::Movements(movements) => {
+                for input in &movements.inputs {
+                    let sequence = *creators.next().ok_or(TestimonyFault::Consumed)?;
+                    let place = Place { sequence, index: input.origin.index };
+                    let (id, origin, contract) = (input.output_id(), input.origin, input.contract);
+                    consumed.push(LiveOutput { id, origin, place, contract });
+                }
+            }
+            Intent::Command(_) => {
+                for _ in names {
+                    consumed.push(chosen.next().ok_or(TestimonyFault::Consumed)?);
+                }
+            }
+        }
+    }
+    if creators.next().is_some() || chosen.next().is_some() {
+        return Err(TestimonyFault::Consumed);
+    }
+    Ok(consumed)
 }
 
 /// Most transactions of a chunk: larger ones need more solver time per transaction (measured with contention), smaller
@@ -187,6 +218,7 @@ impl<'a> Collector<'a> {
             barred: self.barred(lines),
             entries,
             touched: listing.touched,
+            change: self.testimony.change.clone(),
             after: self.frontier,
             head: ends_batch.then_some(head),
         }

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::io::{self, Read, Write};
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::entry::ConfigurationChange;
 use ledger::identifier::{append_canonical_bytes, canonical_bytes, tagged_hash};
 use ledger::transaction::ReceivedTransaction;
 use ledger::{
@@ -130,6 +131,8 @@ pub struct Chunk {
     pub barred: Vec<Vec<TransactionId>>,
     /// Every output that the transactions name, in the order in which they name it first.
     pub touched: Vec<Touched>,
+    /// The change of the replicated configuration that the batch is, where it is one.
+    pub change: Option<ConfigurationChange>,
     /// The frontier after.
     pub after: Frontier,
     /// The batch's head, where the chunk ends its batch.
@@ -137,7 +140,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The hash by which attestations name evidence: of the chunks, in order.
+    /// The hash by which attestations name the evidence of a batch: of its chunks, in order.
     #[must_use]
     pub fn digest(chunks: &[Self]) -> Hash {
         let parts: Vec<Hash> = chunks.iter().map(Self::hash).collect();

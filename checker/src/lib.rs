@@ -27,6 +27,7 @@ pub mod rules;
 pub mod commands;
 pub mod realtime;
 pub mod verdict;
+pub mod kept;
 pub mod state;
 pub mod replay;
 pub mod attestation;

@@ -7,11 +7,13 @@
 
 mod pass;
 
-use ledger::{ClusterId, Hash, Head, Limits, Sequence, TransactionId, merkle};
+use ledger::entry::{ConfigurationChange, KEEP_HISTORY_MS_MIN};
+use ledger::{ClusterId, Hash, Head, LogTime, Sequence, TransactionId, merkle};
 
 use crate::evidence::{Chunk, Entry, Fate};
 use crate::frontier::{Frontier, Standing};
 use crate::hashing::{NameHashing, NameMap};
+use crate::kept::KeptHistory;
 use crate::realtime::{self, Stamped};
 use crate::rules;
 use crate::state::{History, Known, Located, Snapshot, SnapshotFault, State};
@@ -36,17 +38,35 @@ pub struct Replay {
     frontier: Frontier,
     log: merkle::Frontier,
     state: State,
+    kept: KeptHistory,
+    batch: OpenBatch,
+}
+
+/// What is noted of the batch at hand.
+#[derive(Debug, Clone, Copy)]
+struct OpenBatch {
+    /// Its first place.
+    begins: Sequence,
+    /// When the last of its transactions so far expires.
+    expired_by: LogTime,
+}
+
+impl OpenBatch {
+    const fn at(begins: Sequence) -> Self {
+        Self { begins, expired_by: LogTime::ZERO }
+    }
 }
 
 impl Replay {
-    /// The empty ledger. Memory grows with the history: about 110 bytes for each transaction, 40 for each output that
-    /// ever was, and 180 more while it is live. The seed should not be known to whoever writes transactions.
+    /// The empty ledger. Memory grows with the history that the ledger keeps: about 110 bytes for each transaction, 40 for
+    /// each of its outputs, and 180 more while one is live. The seed should not be known to whoever writes transactions.
     #[must_use]
     pub fn genesis(cluster: ClusterId, group: u16, seed: u64) -> Self {
         let frontier = Frontier::genesis();
         let mut state = State::new(History::Whole, seed);
-        state.know_root(frontier.next, frontier.log_root);
-        Self { cluster, group, frontier, log: merkle::Frontier::new(), state }
+        state.know_root(frontier.next, frontier.log_root, frontier.batch);
+        let (log, kept, batch) = (merkle::Frontier::new(), KeptHistory::default(), OpenBatch::at(frontier.next));
+        Self { cluster, group, frontier, log, state, kept, batch }
     }
 
     /// Continues from a snapshot that the caller has authenticated (against signed heads, say).
@@ -64,8 +84,10 @@ impl Replay {
             return Err(SnapshotFault::Log);
         }
         let mut state = State::of_snapshot(snapshot, seed)?;
-        state.know_root(snapshot.frontier.next, snapshot.frontier.log_root);
-        Ok(Self { cluster, group, frontier: snapshot.frontier, log, state })
+        let frontier = snapshot.frontier;
+        state.know_root(frontier.next, frontier.log_root, frontier.batch);
+        let (kept, batch) = (snapshot.kept.clone(), OpenBatch::at(frontier.next));
+        Ok(Self { cluster, group, frontier, log, state, kept, batch })
     }
 
     /// Takes the state that a chunk claims to begin with as given: what is then accepted holds under that hypothesis.
@@ -77,6 +99,8 @@ impl Replay {
             frontier: chunk.before,
             log: chunk.log.clone(),
             state: State::claimed_by(chunk),
+            kept: KeptHistory::default(),
+            batch: OpenBatch::at(chunk.before.next),
         }
     }
 
@@ -96,6 +120,13 @@ impl Replay {
     #[must_use]
     pub const fn identity(&self) -> (ClusterId, u16) {
         (self.cluster, self.group)
+    }
+
+    /// Everything needed to go on from here later ([`Self::from_snapshot`]). `None` inside a batch.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let between = self.frontier.standing == Standing::BetweenBatches;
+        between.then(|| self.state.snapshot(self.frontier, self.log.clone(), self.kept.clone()))
     }
 
     /// Live outputs and transactions held in memory.
@@ -132,9 +163,19 @@ impl Replay {
     }
 
     fn move_behind(&mut self, chunk: &Chunk, located: &[Located], log: merkle::Frontier, after: Frontier) {
+        if self.frontier.standing == Standing::BetweenBatches {
+            self.batch = OpenBatch::at(self.frontier.next);
+            self.state.begin_batch(self.frontier.next);
+        }
         self.state.take_over(chunk, located);
+        let valid_until = chunk.entries.iter().map(|entry| entry.received.transaction().body.valid_until);
+        self.batch.expired_by = valid_until.fold(self.batch.expired_by, LogTime::max);
         if after.batch != self.frontier.batch {
-            self.state.know_root(after.next, after.log_root);
+            self.state.know_root(after.next, after.log_root, after.batch);
+            let OpenBatch { begins, expired_by } = self.batch;
+            self.kept.pass((after.batch, begins, after.log_time), expired_by, chunk.change.as_ref());
+            self.state.remember_from(&self.kept);
+            self.state.begin_batch(after.next);
         }
         self.log = log;
         self.frontier = after;
@@ -200,8 +241,13 @@ impl Replay {
 
     fn is_admissible(&self, chunk: &Chunk) -> Result<(), Finding> {
         let (cluster, group, log_time) = (self.cluster, self.group, chunk.log_time);
-        let context = rules::Context { cluster, group, limits: &Limits::V1, log_time };
+        let context = rules::Context { cluster, group, limits: &self.kept.limits(), log_time };
         for entry in &chunk.entries {
+            if self.kept.may_have_forgotten(entry.received.transaction().body.valid_until) {
+                let words = "the transaction has a place in the order, and may have had one that was forgotten";
+                let counterexample = Counterexample::new(Invariant::Order, words);
+                return Err(counterexample.naming(entry.id(), Some(entry.sequence)).into());
+            }
             if let Err(reason) = rules::judge(&entry.received, &context) {
                 let invariant = match reason.code() {
                     120 | 121 => Invariant::Conservation,
@@ -297,12 +343,22 @@ impl Replay {
     /// Only a change of the configuration begins an epoch, and it is a batch without transactions.
     fn epoch_after(&self, chunk: &Chunk, head: &Head) -> Result<u64, Finding> {
         let here = self.frontier.epoch;
-        if head.epoch == here || (chunk.entries.is_empty() && head.epoch.checked_sub(1) == Some(here)) {
-            return Ok(head.epoch);
+        let wrong = |words: String| Err(Counterexample::new(Invariant::Commitment, words).into());
+        match &chunk.change {
+            None if head.epoch == here => Ok(here),
+            None => wrong(format!(
+                "the head is of epoch {}, and nothing changed the configuration of epoch {here}",
+                head.epoch
+            )),
+            Some(_) if !chunk.entries.is_empty() => {
+                wrong("a batch of transactions is said to have changed the configuration".to_owned())
+            }
+            Some(ConfigurationChange::KeepHistory(Some(keep_ms))) if *keep_ms < KEEP_HISTORY_MS_MIN => {
+                wrong(format!("history was to be kept for {keep_ms} ms, which is too short"))
+            }
+            Some(_) if head.epoch.checked_sub(1) == Some(here) => Ok(head.epoch),
+            Some(_) => wrong(format!("a change of the configuration of epoch {here} led to epoch {}", head.epoch)),
         }
-        let words =
-            format!("the head is of epoch {}, and nothing changed the configuration of epoch {here}", head.epoch);
-        Err(Counterexample::new(Invariant::Commitment, words).into())
     }
 }
 

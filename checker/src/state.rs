@@ -13,6 +13,7 @@ use crate::commands::Held;
 use crate::evidence::{Chunk, Fate, Touched};
 use crate::frontier::Frontier;
 use crate::hashing::{NameHashing, NameMap};
+use crate::kept::KeptHistory;
 
 /// How much of the past a state knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +40,10 @@ pub struct Snapshot {
     /// Transactions with places: all of them where `whole`, else at least all that are still valid, because they alone
     /// could be told again. Whoever passes them in vouches for that.
     pub sequenced: Vec<(TransactionId, Sequence)>,
-    /// Log roots at the ends of batches. All of them where `whole`.
-    pub roots: Vec<(Sequence, Hash)>,
+    /// Log roots at the ends of batches, each with the last batch that ended there. All of them where `whole`.
+    pub roots: Vec<(Sequence, Hash, u64)>,
+    /// How much history the ledger remembers there.
+    pub kept: KeptHistory,
     /// True where nothing of the past is left out. Whoever passes it in vouches for that.
     pub whole: bool,
 }
@@ -120,7 +123,14 @@ pub(crate) struct State {
     contracts: Vec<Contract>,
     /// Places in `contracts` whose outputs were consumed.
     free: Vec<u32>,
-    roots: BTreeMap<Sequence, Hash>,
+    /// Log roots where batches ended, each with the last batch that ended there.
+    roots: BTreeMap<Sequence, (Hash, u64)>,
+    /// What is older the ledger has forgotten: it answers as if it had never been.
+    remembered_from: Sequence,
+    /// The first place of the batch at hand, in which nothing is forgotten.
+    batch_begins: Sequence,
+    /// Rows when the state was last cleared of what was forgotten.
+    rows_when_cleared: usize,
     /// The first size whose root would be known here.
     roots_from: Sequence,
     /// Kept from the first command on.
@@ -138,6 +148,9 @@ impl State {
             contracts: Vec::new(),
             free: Vec::new(),
             roots: BTreeMap::new(),
+            remembered_from: Sequence::default(),
+            batch_begins: Sequence::default(),
+            rows_when_cleared: 0,
             roots_from: Sequence::default(),
             holdings: None,
         }
@@ -173,7 +186,10 @@ impl State {
             let by = state.row_of(by).unwrap_or_else(|| state.add_row(*by, None, 0, void).row);
             state.fill(origin, OutputRow { id: *id, fate: RowFate::Spent(by) })?;
         }
-        state.roots.extend(snapshot.roots.iter().copied());
+        state.roots.extend(snapshot.roots.iter().map(|(size, root, batch)| (*size, (*root, *batch))));
+        state.remembered_from = snapshot.kept.first();
+        state.batch_begins = snapshot.frontier.next;
+        state.rows_when_cleared = state.names.len();
         state.roots_from = if snapshot.whole { Sequence::default() } else { snapshot.frontier.next };
         Ok(state)
     }
@@ -265,20 +281,122 @@ impl State {
     }
 
     pub(crate) fn sequence_of(&self, transaction: &TransactionId) -> Option<Sequence> {
-        self.transactions.get(transaction)?.sequence
+        self.transactions.get(transaction)?.sequence.filter(|sequence| *sequence >= self.remembered_from)
     }
 
     /// The log root at a size where a batch ended; `Err` where the past is not known far enough.
     pub(crate) fn root_at(&self, size: Sequence) -> Result<Option<Hash>, NotKnown> {
         match self.roots.get(&size) {
-            Some(root) => Ok(Some(*root)),
+            Some((root, _)) => Ok(Some(*root)),
             None if size < self.roots_from => Err(NotKnown),
             None => Ok(None),
         }
     }
 
-    pub(crate) fn know_root(&mut self, size: Sequence, root: Hash) {
-        self.roots.insert(size, root);
+    pub(crate) fn know_root(&mut self, size: Sequence, root: Hash, batch: u64) {
+        self.roots.insert(size, (root, batch));
+    }
+
+    /// A batch begins behind these transactions.
+    pub(crate) const fn begin_batch(&mut self, next: Sequence) {
+        self.batch_begins = next;
+    }
+
+    /// Forgets what the ledger has forgotten. What was spent of it goes whenever the rows have
+    /// doubled.
+    pub(crate) fn remember_from(&mut self, kept: &KeptHistory) {
+        if kept.first() == self.remembered_from {
+            return;
+        }
+        self.remembered_from = kept.first();
+        // every ledger began empty: that head is never forgotten
+        self.roots.retain(|size, (_, batch)| *batch >= kept.first_batch() || *size == Sequence::default());
+        if self.names.len() > self.rows_when_cleared.saturating_mul(2) {
+            self.clear_forgotten();
+        }
+    }
+
+    /// Lays the rows out anew without those that nobody can ask for: forgotten transactions keep their live outputs only.
+    fn clear_forgotten(&mut self) {
+        let (names, outputs) = (std::mem::take(&mut self.names), std::mem::take(&mut self.outputs));
+        let empty = NameMap::with_hasher(*self.transactions.hasher());
+        let transactions = std::mem::replace(&mut self.transactions, empty);
+        let of = |row: &TransactionRow| {
+            let end = row.first_output.saturating_add(row.outputs);
+            outputs.get(row.first_output..end).unwrap_or_default()
+        };
+        let mut moved: Vec<Option<u32>> = Vec::with_capacity(names.len());
+        for name in &names {
+            let row = transactions.get(name).copied();
+            let stays = row.filter(|row| {
+                row.sequence.is_some_and(|sequence| sequence >= self.remembered_from)
+                    || of(row).iter().any(|output| matches!(output.fate, RowFate::Live(_)))
+            });
+            moved.push(stays.map(|row| self.add_row(*name, row.sequence, row.outputs, RowFate::Void).row));
+        }
+        for name in &names {
+            let (Some(row), Some(here)) = (transactions.get(name), self.transactions.get(name)) else { continue };
+            let remembered = row.sequence.is_some_and(|sequence| sequence >= self.remembered_from);
+            let slots = here.first_output..here.first_output.saturating_add(here.outputs);
+            let slots = self.outputs.get_mut(slots).unwrap_or_default();
+            for (slot, output) in slots.iter_mut().zip(of(row)) {
+                let fate = match output.fate {
+                    RowFate::Spent(by) if remembered => {
+                        let by = usize::try_from(by).ok().and_then(|by| *moved.get(by)?);
+                        by.map_or(RowFate::Unknown, RowFate::Spent)
+                    }
+                    RowFate::Spent(_) => RowFate::Void,
+                    fate @ (RowFate::Void | RowFate::Unknown | RowFate::Live(_)) => fate,
+                };
+                *slot = OutputRow { id: output.id, fate };
+            }
+        }
+        self.rows_when_cleared = self.names.len();
+    }
+
+    /// Everything that is remembered, to go on from later.
+    pub(crate) fn snapshot(&self, frontier: Frontier, log: merkle::Frontier, kept: KeptHistory) -> Snapshot {
+        let mut snapshot = Snapshot {
+            frontier,
+            log,
+            live: Vec::new(),
+            spent: Vec::new(),
+            sequenced: Vec::new(),
+            roots: self.roots.iter().map(|(size, (root, batch))| (*size, *root, *batch)).collect(),
+            kept,
+            whole: self.history == History::Whole,
+        };
+        for name in &self.names {
+            let Some(row) = self.transactions.get(name) else { continue };
+            if let Some(sequence) = row.sequence.filter(|sequence| *sequence >= self.remembered_from) {
+                snapshot.sequenced.push((*name, sequence));
+            }
+            let end = row.first_output.saturating_add(row.outputs);
+            let outputs = self.outputs.get(row.first_output..end).unwrap_or_default();
+            for (index, output) in (0_u16..).zip(outputs) {
+                let origin = Origin { transaction: *name, index };
+                match output.fate {
+                    RowFate::Live(place) => {
+                        let contract = self.contract(place).copied();
+                        snapshot.live.extend(contract.zip(row.sequence).map(|(contract, at)| (origin, contract, at)));
+                    }
+                    RowFate::Spent(by) if self.is_remembered(row, by) => {
+                        snapshot.spent.extend(self.name(by).map(|by| (origin, output.id, by)));
+                    }
+                    RowFate::Spent(_) | RowFate::Void | RowFate::Unknown => {}
+                }
+            }
+        }
+        snapshot
+    }
+
+    /// Whether the ledger still says who consumed an output: it looks for that with the creator, and in the batch at hand.
+    fn is_remembered(&self, creator: &TransactionRow, by: u32) -> bool {
+        creator.sequence.is_none_or(|sequence| sequence >= self.remembered_from)
+            || self
+                .name(by)
+                .and_then(|name| self.transactions.get(&name)?.sequence)
+                .is_some_and(|sequence| sequence >= self.batch_begins)
     }
 
     /// Finds listed outputs. All at once, in loops that do nothing else: the look-ups miss the processor's caches, and so
@@ -317,9 +435,10 @@ impl State {
             return Known::Misnamed;
         }
         match row.map(|row| (row.id, row.fate)) {
-            Some((id, RowFate::Spent(by))) if id == output.id => match self.name(by) {
-                Some(by) => Known::Fate(Fate::Spent { by }),
-                None => Known::Unknown,
+            Some((id, RowFate::Spent(by))) if id == output.id => match (creator, self.name(by)) {
+                (Some(creator), Some(_)) if !self.is_remembered(creator, by) => Known::Fate(Fate::Absent),
+                (_, Some(by)) => Known::Fate(Fate::Spent { by }),
+                (_, None) => Known::Unknown,
             },
             Some((_, RowFate::Unknown)) => Known::Unknown,
             Some((_, RowFate::Void | RowFate::Live(_) | RowFate::Spent(_))) => Known::Fate(Fate::Absent),
@@ -343,7 +462,8 @@ impl State {
             }
             (_, Some((spent, RowFate::Spent(by)))) => {
                 let id = origin.output_id(contract);
-                let by = self.name(by).filter(|_| id == spent);
+                let remembered = creator.is_some_and(|creator| self.is_remembered(creator, by));
+                let by = self.name(by).filter(|_| id == spent && remembered);
                 (id, by.map_or(Fate::Absent, |by| Fate::Spent { by }))
             }
             _ => (origin.output_id(contract), Fate::Absent),

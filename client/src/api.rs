@@ -2,13 +2,25 @@
 
 use std::fmt::{self, Debug};
 
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use futures::stream::BoxStream;
-use proto::{Problem, wire};
+use proto::{Problem, ProblemKind, wire};
 use tokio::sync::mpsc;
 
 /// Batches as they are applied.
 pub type UpdateStream = BoxStream<'static, Result<wire::Update, Problem>>;
+
+/// Records of batches in order.
+pub type EvidenceStream = BoxStream<'static, Result<wire::BatchEvidence, Problem>>;
+
+/// Attestations as they are ordered.
+pub type AttestationStream = BoxStream<'static, Result<wire::NumberedAttestation, Problem>>;
+
+/// Not every node of every kind has evidence.
+fn unsupported<T: Send + 'static>() -> BoxFuture<'static, Result<T, Problem>> {
+    ready(Err(Problem::new(ProblemKind::Unsupported, "this node hands out no evidence"))).boxed()
+}
 
 /// A pipeline of submissions. Dropping it ends it.
 pub struct BatchStream {
@@ -62,6 +74,54 @@ pub trait LedgerApi: Send + Sync + Debug + 'static {
 
     /// Batches as they are applied.
     fn watch_updates(&self, request: wire::WatchUpdatesRequest) -> BoxFuture<'static, Result<UpdateStream, Problem>>;
+
+    /// Batches with everything that nodes keep of them.
+    fn watch_evidence(
+        &self,
+        _request: wire::WatchEvidenceRequest,
+    ) -> BoxFuture<'static, Result<EvidenceStream, Problem>> {
+        unsupported()
+    }
+
+    /// Has an attestation ordered.
+    fn submit_attestation(
+        &self,
+        _request: wire::SubmitAttestationRequest,
+    ) -> BoxFuture<'static, Result<wire::SubmitAttestationResponse, Problem>> {
+        unsupported()
+    }
+
+    /// What provers said of a batch.
+    fn get_attestation(
+        &self,
+        _request: wire::GetAttestationRequest,
+    ) -> BoxFuture<'static, Result<wire::GetAttestationResponse, Problem>> {
+        unsupported()
+    }
+
+    /// Attestations in the order of the log.
+    fn list_attestations(
+        &self,
+        _request: wire::ListAttestationsRequest,
+    ) -> BoxFuture<'static, Result<wire::ListAttestationsResponse, Problem>> {
+        unsupported()
+    }
+
+    /// The same as they come.
+    fn watch_attestations(
+        &self,
+        _request: wire::WatchAttestationsRequest,
+    ) -> BoxFuture<'static, Result<AttestationStream, Problem>> {
+        unsupported()
+    }
+
+    /// How far the ledger is proved.
+    fn get_proof_status(
+        &self,
+        _request: wire::GetProofStatusRequest,
+    ) -> BoxFuture<'static, Result<wire::ProofStatus, Problem>> {
+        unsupported()
+    }
 
     /// The cluster's description.
     fn get_cluster(&self, request: wire::GetClusterRequest) -> BoxFuture<'static, Result<wire::ClusterInfo, Problem>>;

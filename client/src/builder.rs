@@ -115,6 +115,8 @@ pub struct TransactionBuilder {
     /// What each party has put in and not paid yet.
     balances: BTreeMap<(Party, AssetType), Quantity>,
     signers: BTreeSet<Party>,
+    /// Whose payments from settled legs join its change.
+    together: Option<Party>,
     fault: Option<BuildFault>,
 }
 
@@ -129,6 +131,7 @@ impl TransactionBuilder {
             supply: BTreeMap::new(),
             balances: BTreeMap::new(),
             signers: BTreeSet::new(),
+            together: None,
             fault: None,
         }
     }
@@ -148,6 +151,13 @@ impl TransactionBuilder {
     /// Makes the transaction depend on a head: on a ledger that does not contain it, it is rejected.
     pub fn after_head(&mut self, head: &Head) -> &mut Self {
         self.seen_head = Some(SeenHead { size: head.size, log_root: head.log_root });
+        self
+    }
+
+    /// What settled legs pay to this party joins its change: one position per asset, however many legs. To be called
+    /// before settling.
+    pub fn keep_together(&mut self, party: Party) -> &mut Self {
+        self.together = Some(party);
         self
     }
 
@@ -258,7 +268,11 @@ impl TransactionBuilder {
             if !funded.contains(&position) {
                 self.signer(leg.payer).debit(leg.payer, leg.asset, leg.quantity);
             }
-            self.pay(leg.receiver, leg.asset, leg.quantity);
+            if self.together == Some(leg.receiver) {
+                self.move_balance(leg.receiver, leg.asset, Some(leg.quantity));
+            } else {
+                self.pay(leg.receiver, leg.asset, leg.quantity);
+            }
         }
         self
     }

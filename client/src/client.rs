@@ -1,5 +1,6 @@
 //! The client: several endpoints behind one set of calls, each with a deadline, repeated where that is safe.
 
+mod proofs;
 mod reads;
 mod submit;
 
@@ -21,6 +22,7 @@ use crate::builder::{Context, TransactionBuilder};
 use crate::grpc::GrpcNode;
 use crate::retry::{Budget, RetryPolicy};
 
+pub use proofs::Numbered;
 pub use reads::{ConsistencyProof, Watch};
 pub(crate) use submit::{definite, millis, only, outcomes};
 
@@ -295,6 +297,16 @@ impl Client {
         let rounds = attempt.saturating_sub(1).checked_div(endpoints).unwrap_or_default();
         let pause = self.shared.policy.pause(rounds, &*self.shared.entropy);
         pause.max(problem.retry_after.unwrap_or_default())
+    }
+
+    /// A pause with jitter that grows with the number of rounds before.
+    pub(crate) fn jittered_pause(&self, rounds: u32) -> Duration {
+        self.shared.policy.pause(rounds, &*self.shared.entropy)
+    }
+
+    /// Where randomness comes from.
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.shared.entropy
     }
 
     /// How long an attempt that begins now may take: it leaves as much time for another one at another node.

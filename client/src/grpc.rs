@@ -6,13 +6,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use proto::wire::ledger_client::LedgerClient;
+use proto::wire::proofs_client::ProofsClient;
 use proto::{Problem, ProblemKind, wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{ConnectError, Response, Status};
 
-use crate::api::{BatchStream, LedgerApi, UpdateStream};
+use crate::api::{AttestationStream, BatchStream, EvidenceStream, LedgerApi, UpdateStream};
 
 /// Largest message taken. A bundle's worth of submissions (4 MiB) fits with room for larger limits later.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -48,6 +49,12 @@ impl GrpcNode {
         Ok(Self { channel: endpoint.connect_lazy() })
     }
 
+    fn proofs(&self) -> ProofsClient<Channel> {
+        ProofsClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
     fn stub(&self) -> LedgerClient<Channel> {
         LedgerClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -73,8 +80,11 @@ fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, Problem> {
 
 macro_rules! unary {
     ($name:ident, $request:ident, $response:ident) => {
+        unary!(stub: $name, $request, $response);
+    };
+    ($service:ident: $name:ident, $request:ident, $response:ident) => {
         fn $name(&self, request: wire::$request) -> BoxFuture<'static, Result<wire::$response, Problem>> {
-            let mut stub = self.stub();
+            let mut stub = self.$service();
             async move { answer(stub.$name(request).await) }.boxed()
         }
     };
@@ -88,6 +98,34 @@ impl LedgerApi for GrpcNode {
     unary!(get_consistency, GetConsistencyRequest, GetConsistencyResponse);
     unary!(list_holdings, ListHoldingsRequest, ListHoldingsResponse);
     unary!(get_cluster, GetClusterRequest, ClusterInfo);
+    unary!(proofs: submit_attestation, SubmitAttestationRequest, SubmitAttestationResponse);
+    unary!(proofs: get_attestation, GetAttestationRequest, GetAttestationResponse);
+    unary!(proofs: list_attestations, ListAttestationsRequest, ListAttestationsResponse);
+    unary!(proofs: get_proof_status, GetProofStatusRequest, ProofStatus);
+
+    fn watch_evidence(
+        &self,
+        request: wire::WatchEvidenceRequest,
+    ) -> BoxFuture<'static, Result<EvidenceStream, Problem>> {
+        let mut stub = self.proofs();
+        async move {
+            let evidence = answer(stub.watch_evidence(request).await)?;
+            Ok(evidence.map(|message| message.map_err(|status| problem(&status))).boxed())
+        }
+        .boxed()
+    }
+
+    fn watch_attestations(
+        &self,
+        request: wire::WatchAttestationsRequest,
+    ) -> BoxFuture<'static, Result<AttestationStream, Problem>> {
+        let mut stub = self.proofs();
+        async move {
+            let attestations = answer(stub.watch_attestations(request).await)?;
+            Ok(attestations.map(|message| message.map_err(|status| problem(&status))).boxed())
+        }
+        .boxed()
+    }
 
     fn submit_batches(&self) -> BoxFuture<'static, Result<BatchStream, Problem>> {
         let mut stub = self.stub();

@@ -29,12 +29,15 @@ mod wallet;
 mod account;
 mod receipts;
 mod heads;
+mod audit;
+pub mod strategy;
 pub mod testkit;
 
 pub use account::{Account, AccountFault};
-pub use api::{BatchStream, LedgerApi, UpdateStream};
+pub use api::{AttestationStream, BatchStream, EvidenceStream, LedgerApi, UpdateStream};
+pub use audit::{Audit, AuditFault, AuditOptions, Replayed, compare, replay_batch};
 pub use builder::{BuildFault, Context, TransactionBuilder};
-pub use client::{Client, ClientBuilder, ConfigurationFault, ConsistencyProof, Watch};
+pub use client::{Client, ClientBuilder, ConfigurationFault, ConsistencyProof, Numbered, Watch};
 pub use heads::{HeadFault, HeadTracker, TrustedNodes};
 pub use key::{Key, KeyFault};
 pub use outcome::{Outcome, Unresolved};

@@ -22,14 +22,18 @@ mod node;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use ledger::check::LedgerIdentity;
 use ledger::signature::SigningKey;
 use ledger::{ClusterId, LogTime, Party, TransactionId};
 use seams::Clock;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::client::{Client, ClientBuilder};
 use crate::heads::TrustedNodes;
+
+use crate::strategy::{Cost, CostModel, WorkClock};
 
 use state::State;
 
@@ -71,11 +75,22 @@ struct Core {
     state: Mutex<State>,
     /// The newest batch, for those who watch.
     applied: watch::Sender<u64>,
+    /// What outcomes cost, where they cost anything, and since when.
+    work: Option<(Mutex<WorkClock>, Instant)>,
 }
 
 impl Core {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the outcomes of transactions that come now are due; now, where they cost nothing.
+    fn due(&self, members: &[Bytes]) -> Instant {
+        let now = Instant::now();
+        let Some((clock, begun)) = &self.work else { return now };
+        let mut clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = members.iter().map(|member| clock.take_in(now.duration_since(*begun), Cost::of(member))).max();
+        due.map_or(now, |due| *begun + due)
     }
 }
 
@@ -83,6 +98,17 @@ impl LocalLedger {
     /// An empty ledger of this name.
     #[must_use]
     pub fn new(name: &str) -> Self {
+        Self::with_work(name, None)
+    }
+
+    /// An empty ledger whose outcomes take the time that a cost model says, by `tokio`'s clock. Must be called on a
+    /// runtime.
+    #[must_use]
+    pub fn with_costs(name: &str, model: CostModel) -> Self {
+        Self::with_work(name, Some((Mutex::new(WorkClock::new(model)), Instant::now())))
+    }
+
+    fn with_work(name: &str, work: Option<(Mutex<WorkClock>, Instant)>) -> Self {
         let identity = LedgerIdentity { cluster: ClusterId::of_name(name), group: 0 };
         let core = Core {
             name: name.to_owned(),
@@ -91,6 +117,7 @@ impl LocalLedger {
             clock: Arc::new(ManualClock(AtomicU64::new(START_UNIX_MILLIS))),
             state: Mutex::new(State::new(identity)),
             applied: watch::Sender::new(0),
+            work,
         };
         Self { core: Arc::new(core) }
     }

@@ -1,4 +1,4 @@
-//! What the log orders: certified bundles and changes of the replicated configuration.
+//! What the log orders: certified bundles, changes of the replicated configuration, and the provers' words on both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -33,6 +33,8 @@ pub enum LogPayload {
     Bundle(CertifiedBundle),
     /// A change of the replicated configuration.
     Configure(ConfigurationChange),
+    /// A prover's attestation, as bytes (crate `checker`). It is kept and changes nothing else.
+    Attest(Vec<u8>),
 }
 
 /// A bundle and the validators' word on it. Weaker than it sounds: whoever receives it checks the certificates.
@@ -63,6 +65,33 @@ pub enum ConfigurationChange {
     /// How long history is kept, in milliseconds of log time, at least [`KEEP_HISTORY_MS_MIN`]; `None` for ever. No
     /// transaction may be valid for longer ([`crate::history`]).
     KeepHistory(Option<u64>),
+    /// Lets provers count.
+    AddProvers(Vec<Party>),
+    /// Lets provers count no longer.
+    RemoveProvers(Vec<Party>),
+    /// How many provers have to prove a batch before it counts as attested.
+    RequireProvers(u16),
+}
+
+/// Whose attestations are kept, and how many of them make a batch an attested one.
+#[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ProverSet {
+    /// Provers that have to agree on a batch.
+    pub required: u16,
+    /// The provers' keys.
+    pub keys: BTreeSet<Party>,
+}
+
+impl ProverSet {
+    /// No provers; one would do.
+    #[must_use]
+    pub const fn genesis() -> Self {
+        Self { required: 1, keys: BTreeSet::new() }
+    }
+
+    fn is_sound(&self) -> bool {
+        self.required > 0 && usize::from(self.required) <= self.keys.len().max(1)
+    }
 }
 
 /// What the replicas agree on besides the ledger itself.
@@ -74,18 +103,20 @@ pub struct Configuration {
     pub nodes: BTreeMap<u64, Party>,
     /// How long history is kept, in milliseconds of log time; `None` for ever.
     pub keep_history_ms: Option<u64>,
+    /// The provers.
+    pub provers: ProverSet,
 }
 
 impl Configuration {
-    /// Before the first change: no validators, one certificate required, all history kept.
+    /// Before the first change: no validators, one certificate required, all history kept, no provers.
     #[must_use]
     pub fn genesis() -> Self {
         let validators = ValidatorSet { epoch: 0, required: 1, keys: BTreeSet::new() };
-        Self { validators, nodes: BTreeMap::new(), keep_history_ms: None }
+        Self { validators, nodes: BTreeMap::new(), keep_history_ms: None, provers: ProverSet::genesis() }
     }
 
     /// The configuration after a change; `None` where the change alters nothing or must not be made (a node's key
-    /// never changes, and validators can never be fewer than a bundle needs).
+    /// never changes, and validators can never be fewer than a bundle needs, nor provers than have to agree).
     #[must_use]
     pub fn after(&self, change: &ConfigurationChange) -> Option<Self> {
         let mut next = self.clone();
@@ -103,11 +134,14 @@ impl Configuration {
             }
             ConfigurationChange::KeepHistory(Some(millis)) if *millis < KEEP_HISTORY_MS_MIN => return None,
             ConfigurationChange::KeepHistory(millis) => next.keep_history_ms = *millis,
+            ConfigurationChange::AddProvers(keys) => next.provers.keys.extend(keys),
+            ConfigurationChange::RemoveProvers(keys) => next.provers.keys.retain(|key| !keys.contains(key)),
+            ConfigurationChange::RequireProvers(required) => next.provers.required = *required,
         }
         let required = usize::from(next.validators.required);
-        let is_certified = matches!(change, ConfigurationChange::KeepHistory(_))
-            || (required > 0 && required <= next.validators.keys.len());
-        if next == *self || !is_certified {
+        let is_certified =
+            next.validators == self.validators || (required > 0 && required <= next.validators.keys.len());
+        if next == *self || !is_certified || !next.provers.is_sound() {
             return None;
         }
         next.validators.epoch = self.validators.epoch.checked_add(1)?;
@@ -130,6 +164,7 @@ impl LogEntry {
         let bundle_bytes = match &self.payload {
             LogPayload::Bundle(certified) => certified.bundle.len(),
             LogPayload::Configure(_) => 0,
+            LogPayload::Attest(attestation) => attestation.len(),
         };
         let mut bytes = Vec::with_capacity(bundle_bytes.saturating_add(HEADER_BYTES));
         bytes.push(VERSION);

@@ -33,6 +33,7 @@ pub mod merkle;
 pub mod head;
 pub mod commitments;
 pub mod receipt;
+pub mod batch;
 
 pub use asset::{AssetType, Symbol};
 pub use contract::{Allocation, Contract, Grant, Position};

@@ -1,5 +1,5 @@
 //! What each step of a transaction costs by itself, on one core: encoding, the order-free checks, apply, the Merkle log,
-//! the digest, and the write of a replica's changes into its store.
+//! the digest, and the write of a replica's changes into its store; and what proving costs, in several ways.
 //!
 //! Criterion measures; results are kept in a directory, and the next run is compared with them.
 //!
@@ -8,11 +8,14 @@
 mod market;
 mod pure;
 mod stored;
+mod prove;
 
 use std::path::Path;
 use std::time::Duration;
 
 use criterion::Criterion;
+
+pub use prove::{Case, ProveOptions, prove};
 
 /// Timed runs of each measurement.
 const SAMPLES: usize = 30;

@@ -45,9 +45,15 @@ pub(crate) fn signed(builder: &TransactionBuilder, key: &Key) -> SignedTransacti
 
 /// A bundle of these transactions, certified as if each had passed.
 pub(crate) fn certified(transactions: &[SignedTransaction], stamp: Sequence, epoch: u64) -> CertifiedBundle {
+    let bytes: Vec<&[u8]> = transactions.iter().map(|transaction| transaction.bytes().as_ref()).collect();
+    certified_bytes(&bytes, stamp, epoch)
+}
+
+/// The same of transactions as bytes.
+pub(crate) fn certified_bytes<B: AsRef<[u8]>>(transactions: &[B], stamp: Sequence, epoch: u64) -> CertifiedBundle {
     let mut builder = BundleBuilder::new();
     for transaction in transactions {
-        builder.push(stamp, &[transaction.bytes()]);
+        builder.push(stamp, &[transaction]);
     }
     let bundle = builder.finish();
     let digest = BundleLayout::read(&bundle, &Limits::V1).expect("the builder keeps the form").digest();

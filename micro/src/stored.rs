@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use bench::party::key_of;
 use bytes::Bytes;
-use client::TransactionBuilder;
+use checker::collect::Testimony;
+use client::{SignedTransaction, TransactionBuilder};
 use criterion::{Criterion, Throughput};
+use ledger::batch::BatchRecord;
 use ledger::entry::{ConfigurationChange, LogEntry, LogPayload};
 use ledger::parallel::Serial;
 use ledger::{AssetType, Limits, Quantity};
 use storage::{EntryResult, KvOptions, KvStore, LedgerState, RocksKv};
 
-use crate::market::{NOW, certified, context, identity, signed, validator};
+use crate::market::{NOW, certified, certified_bytes, context, identity, signed, validator};
 
 /// New outputs of each write.
 const OUTPUTS: u64 = 4_000;
@@ -32,13 +35,13 @@ pub(crate) fn measure(criterion: &mut Criterion) {
 }
 
 /// A replica's state, with the entries that it has taken.
-struct Replica {
+pub(crate) struct Replica {
     state: LedgerState,
     entries: u64,
 }
 
 impl Replica {
-    fn new(kv: Arc<dyn KvStore>) -> Self {
+    pub(crate) fn new(kv: Arc<dyn KvStore>) -> Self {
         let state = LedgerState::open(kv, identity(), Limits::V1).expect("an empty store opens");
         let mut replica = Self { state, entries: 0 };
         replica.apply(LogPayload::Configure(ConfigurationChange::AddValidators(vec![validator().party()])));
@@ -50,6 +53,32 @@ impl Replica {
         let entry = LogEntry { log_time: NOW, payload }.encode();
         let position = Bytes::copy_from_slice(&self.entries.to_le_bytes());
         self.state.apply(&Serial, self.entries, Some(&entry), position).expect("the entry is sound").result
+    }
+
+    /// Applies a bundle of these transactions; the batch that it becomes.
+    pub(crate) fn submit(&mut self, transactions: &[SignedTransaction]) -> Arc<BatchRecord> {
+        let bytes: Vec<Vec<u8>> = transactions.iter().map(|transaction| transaction.bytes().to_vec()).collect();
+        self.submit_unchecked(&bytes)
+    }
+
+    /// The same with transactions as bytes, for which the validator vouches whatever they are.
+    pub(crate) fn submit_unchecked(&mut self, transactions: &[Vec<u8>]) -> Arc<BatchRecord> {
+        let epoch = self.state.configuration().validators.epoch;
+        let bundle = certified_bytes(transactions, self.state.head().size, epoch);
+        match self.apply(LogPayload::Bundle(bundle)) {
+            EntryResult::Applied { batch: Some(batch), .. } => batch,
+            other @ (EntryResult::Applied { batch: None, .. }
+            | EntryResult::PassedOver(_)
+            | EntryResult::Configured { .. }
+            | EntryResult::Attested(_)
+            | EntryResult::Nothing) => panic!("no batch came of it: {other:?}"),
+        }
+    }
+
+    /// A batch as it is told.
+    pub(crate) fn told(&self, batch: u64) -> anyhow::Result<Testimony> {
+        let record = self.state.batch(batch)?.context("there is no such batch")?;
+        Ok(Testimony::of_record(&record)?)
     }
 
     /// Only the flush is timed: one sync of the store included.

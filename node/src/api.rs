@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod greeting;
+pub mod proofs;
 pub mod reads;
 pub mod status;
 pub mod submit;

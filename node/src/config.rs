@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use client::strategy::{CostModel, CostModelFault};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +123,10 @@ settings! {
         /// Shifts this node's clock: for tests of what wrong clocks do, and for nothing else
         #[arg(long, env = "SERIATIM_CLOCK_OFFSET_MS", value_name = "MILLISECONDS", allow_hyphen_values = true, hide = true)]
         clock_offset_ms: i64,
+        /// For benchmarks only: keep every submission back as long as this cost model says, "document" or
+        /// "document,processors=N,slowdown=N" [default: nothing is kept back]
+        #[arg(long, env = "SERIATIM_COST_MODEL", value_name = "MODEL")]
+        cost_model: String,
         /// How log lines look
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
@@ -155,6 +160,33 @@ settings! {
         /// Threads for parallel work [default: one per core]
         #[arg(long, env = "SERIATIM_COMPUTE_THREADS", value_name = "COUNT")]
         compute_threads: usize,
+        /// How log lines look
+        #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
+        log_format: LogFormat,
+    }
+}
+
+settings! {
+    /// Settings of a prover, as far as they are given.
+    ProverConfigSettings {
+        /// The ledger's name
+        #[arg(long, env = "SERIATIM_CLUSTER", value_name = "NAME")]
+        cluster: String,
+        /// Where to serve health and metrics; port 0 takes a free one [default: 127.0.0.1:7680]
+        #[arg(long, env = "SERIATIM_HTTP_LISTEN", value_name = "ADDRESS")]
+        http_listen: SocketAddr,
+        /// The nodes to follow: all of them, because their heads and evidence are compared [default: 127.0.0.1:7400]
+        #[arg(long, env = "SERIATIM_NODES", value_name = "HOST:PORT,…")]
+        nodes: AddressList,
+        /// Where to keep copies of the replay, proved patterns and refuted evidence [default: data/prover]
+        #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIRECTORY")]
+        data_dir: PathBuf,
+        /// File with this prover's private key, made on the first start [default: <DATA_DIR>/prover.key]
+        #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
+        key_file: PathBuf,
+        /// Between two attestations at least; each is an entry of the log [default: 250]
+        #[arg(long, env = "SERIATIM_ATTEST_INTERVAL_MS", value_name = "MILLISECONDS")]
+        attest_interval_ms: u64,
         /// How log lines look
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
@@ -206,6 +238,8 @@ pub struct NodeConfig {
     pub compute_threads: usize,
     /// How wrong the clock is made, in milliseconds; 0 in earnest.
     pub clock_offset_ms: i64,
+    /// How long submissions are kept back, for benchmarks.
+    pub cost_model: Option<CostModel>,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -229,6 +263,25 @@ pub struct ValidatorConfig {
     pub concurrent_bundles_max: Option<usize>,
     /// Threads for parallel work; 0 for one per core.
     pub compute_threads: usize,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// What a prover needs to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProverConfig {
+    /// The ledger's name.
+    pub cluster: String,
+    /// Where it serves HTTP.
+    pub http_listen: SocketAddr,
+    /// The nodes it follows.
+    pub nodes: AddressList,
+    /// What it keeps.
+    pub data_dir: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// Between two attestations at least.
+    pub attest_interval: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -274,6 +327,7 @@ impl TryFrom<NodeSettings> for NodeConfig {
             queued_transactions_max: settings.queued_transactions_max,
             compute_threads: settings.compute_threads.unwrap_or(0),
             clock_offset_ms: settings.clock_offset_ms.unwrap_or(0),
+            cost_model: cost_model(settings.cost_model)?,
             log_format: settings.log_format.unwrap_or_default(),
         })
     }
@@ -297,6 +351,33 @@ impl TryFrom<ValidatorSettings> for ValidatorConfig {
             log_format: settings.log_format.unwrap_or_default(),
         })
     }
+}
+
+impl TryFrom<ProverConfigSettings> for ProverConfig {
+    type Error = ConfigFault;
+
+    fn try_from(settings: ProverConfigSettings) -> Result<Self, ConfigFault> {
+        let data_dir = settings.data_dir.unwrap_or_else(|| PathBuf::from("data/prover"));
+        let nodes = settings.nodes.filter(|nodes| !nodes.as_slice().is_empty());
+        let local_node =
+            || "127.0.0.1:7400".parse().map_err(|fault| ConfigFault::Settings(format!("--nodes: {fault}")));
+        Ok(Self {
+            cluster: cluster(settings.cluster)?,
+            http_listen: settings.http_listen.unwrap_or_else(|| local(7680)),
+            nodes: nodes.map_or_else(local_node, Ok)?,
+            key_file: settings.key_file.unwrap_or_else(|| data_dir.join("prover.key")),
+            data_dir,
+            attest_interval: Duration::from_millis(settings.attest_interval_ms.unwrap_or(250)),
+            log_format: settings.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+fn cost_model(given: Option<String>) -> Result<Option<CostModel>, ConfigFault> {
+    let read = |text: String| {
+        text.parse().map_err(|fault: CostModelFault| ConfigFault::Settings(format!("--cost-model: {fault}")))
+    };
+    given.map(read).transpose()
 }
 
 fn cluster(given: Option<String>) -> Result<String, ConfigFault> {
@@ -352,6 +433,7 @@ mod tests {
             ("id = 3\nmembers = \"1=a:1,2=b:2\"", "does not list this node"),
             ("listen = \"0.0.0.0:7400\"", "--advertise"),
             ("cluster = \"\"", "not empty"),
+            ("cost-model = \"fast\"", "\"document\""),
         ];
         for (text, advice) in table {
             let refused = NodeConfig::try_from(file(text)).unwrap_err().to_string();

@@ -11,6 +11,7 @@
 //! it; what is not known by the deadline is answered as unknown.
 
 mod bundler;
+mod costs;
 mod forward;
 mod waiting;
 
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use client::strategy::CostModel;
 use ledger::{Head, OutcomeRecord, Rejection, Sequence};
 use seams::{Clock, Transport};
 use sequencer::Sequencer;
@@ -27,8 +29,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use validator::ValidatorPool;
 
+use costs::Costs;
+
 pub use forward::{ConfigureFault, ForwardAnswer, ForwardRequest};
-pub(crate) use forward::{configure, serve as serve_forward};
+pub(crate) use forward::{attest, configure, serve as serve_forward};
 pub use waiting::Waiting;
 
 /// A way through the gateway. Lanes do not wait for each other: a few submissions in the light one are not behind the
@@ -60,6 +64,8 @@ pub struct GatewayOptions {
     pub retry_pause: Duration,
     /// Refused clients are told to come back after this.
     pub retry_after: Duration,
+    /// For benchmarks: submissions are kept back as long as this says. Off unless told.
+    pub cost_model: Option<CostModel>,
 }
 
 impl Default for GatewayOptions {
@@ -73,6 +79,7 @@ impl Default for GatewayOptions {
             forward_timeout: Duration::from_secs(2),
             retry_pause: Duration::from_millis(20),
             retry_after: Duration::from_millis(50),
+            cost_model: None,
         }
     }
 }
@@ -178,6 +185,7 @@ struct Inner {
     queued_transactions: AtomicUsize,
     queued_bytes: AtomicUsize,
     counters: Counters,
+    costs: Option<Costs>,
 }
 
 /// A submission that waits for its outcomes.
@@ -203,6 +211,7 @@ impl Gateway {
         let (light, light_arrivals) = mpsc::unbounded_channel();
         let (bulk, bulk_arrivals) = mpsc::unbounded_channel();
         let gateway = Self(Arc::new(Inner {
+            costs: options.cost_model.map(Costs::new),
             options,
             around,
             waiting,
@@ -248,7 +257,10 @@ impl Gateway {
             Lane::Light => &self.0.light,
             Lane::Bulk => &self.0.bulk,
         };
-        lane.send(pending).map_err(|_closed| Refusal::Stopping)?;
+        match &self.0.costs {
+            None => lane.send(pending).map_err(|_closed| Refusal::Stopping)?,
+            Some(costs) => costs.keep_back(pending, lane.clone()),
+        }
         Ok(answers)
     }
 

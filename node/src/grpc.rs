@@ -2,6 +2,7 @@
 
 mod admin;
 mod ledger;
+mod proofs;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use proto::wire::FILE_DESCRIPTOR_SET;
 use proto::wire::admin_server::AdminServer;
 use proto::wire::ledger_server::LedgerServer;
+use proto::wire::proofs_server::ProofsServer;
 use seams::Service;
 use tonic::codegen::http;
 use tonic::service::{LayerExt, Routes, RoutesBuilder};
@@ -52,11 +54,15 @@ pub fn node_routes(api: &Api) -> anyhow::Result<Routes> {
     let ledger = LedgerServer::new(ledger::LedgerService::new(api.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let proofs = ProofsServer::new(proofs::ProofsService::new(api.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let intake = api.intake().clone();
     let metered = MapRequestLayer::new(move |request: http::Request<_>| request.map(|body| intake.framed(body)));
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(metered.named_layer(ledger))
+        .add_service(proofs)
         .add_service(AdminServer::new(admin::AdminService::new(api.clone())))
         .add_service(InternalServer::serving(Arc::new(api.clone())))
         .add_service(health)

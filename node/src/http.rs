@@ -5,12 +5,14 @@
 
 mod failure;
 mod health;
+mod proofs;
 mod query;
 mod reads;
 mod submit;
 mod updates;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,11 +28,14 @@ use validator::ValidatorService;
 
 use crate::api::Api;
 use crate::connections::Connections;
-use crate::metrics;
+use crate::metrics::{self, ProverMetrics};
 
 /// A request's head is complete within this time, the first of a connection and every further one: a connection that
 /// asks nothing for so long is closed.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a prover's metrics come from.
+pub type ProverFigures = Arc<dyn Fn() -> ProverMetrics + Send + Sync>;
 
 /// What a node serves.
 pub fn node_router(api: &Api) -> Router {
@@ -44,6 +49,11 @@ pub fn node_router(api: &Api) -> Router {
         .route("/heads/latest", get(reads::latest_head))
         .route("/consistency", get(reads::proof))
         .route("/updates", get(updates::updates))
+        .route("/evidence/{batch}", get(proofs::evidence))
+        .route("/proofs", get(proofs::status))
+        .route("/attestations", get(proofs::attestations))
+        .route("/attestations/watch", get(proofs::watch))
+        .route("/attestations/{batch}", get(proofs::attestations_of))
         .route("/errors", get(reads::errors))
         .route("/errors/{code}", get(reads::error));
     Router::new()
@@ -62,6 +72,19 @@ pub fn validator_router(service: &ValidatorService) -> Router {
         .route("/metrics", get(validator_metrics))
         .fallback(failure::no_such_path)
         .with_state(service.clone())
+}
+
+/// What a prover shows: that it is alive, and its metrics.
+pub fn prover_router(figures: ProverFigures) -> Router {
+    Router::new()
+        .merge(health::validator_router())
+        .route("/metrics", get(prover_metrics))
+        .fallback(failure::no_such_path)
+        .with_state(figures)
+}
+
+async fn prover_metrics(State(figures): State<ProverFigures>) -> impl IntoResponse {
+    exposition(metrics::of_prover(figures()))
 }
 
 async fn node_metrics(State(api): State<Api>) -> impl IntoResponse {

@@ -4,10 +4,11 @@
 //! round. Times are milliseconds since 1970. What can be verified carries its canonical bytes beside the view.
 
 use borsh::BorshSerialize;
+use checker::{Attestation, Frontier, Verdict};
 use ledger::identifier::canonical_bytes;
 use ledger::view::LiveOutput;
 use ledger::{Contract, Head, Outcome, OutcomeRecord, Receipt, Rejection, SignedHead, Terms};
-use proto::convert::{Answer, Decision, Holdings, SubmissionResult, TransactionStatus, Update};
+use proto::convert::{Answer, Decision, Holdings, ProofStatus, SubmissionResult, TransactionStatus, Update};
 use proto::problem::{CatalogueEntry, Effect, Family, Retry, explain};
 use proto::{Problem, wire};
 use serde_json::{Map, Value, json};
@@ -227,6 +228,93 @@ pub fn submission_result(result: &SubmissionResult) -> Value {
     }
 }
 
+/// An attestation with its number.
+#[must_use]
+pub fn attestation(number: u64, attestation: &Attestation) -> Value {
+    let Attestation { findings, prover, .. } = attestation;
+    let (statement, statistics) = (&findings.statement, &findings.statistics);
+    let mut view = json!({
+        "number": number,
+        "prover": prover.to_string(),
+        "hash": attestation.hash().to_string(),
+        "predecessor": findings.predecessor.to_string(),
+        "verdict": verdict_name(&findings.verdict),
+        "first_batch": statement.first_batch,
+        "last_batch": statement.last_batch,
+        "before": frontier(&statement.before),
+        "after": frontier(&statement.after),
+        "evidence": statement.evidence.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "versions": {
+            "checker": findings.versions.checker,
+            "encoder": findings.versions.encoder,
+            "solver": findings.versions.solver,
+        },
+        "patterns": findings.patterns.len(),
+        "statistics": {
+            "transactions": statistics.transactions,
+            "chunks": statistics.chunks,
+            "components": statistics.components,
+            "windows": statistics.windows,
+            "pattern_hits": statistics.pattern_hits,
+            "pattern_misses": statistics.pattern_misses,
+            "audits": statistics.audits,
+            "solver_checks": statistics.solver_checks,
+            "solver_unknown": statistics.solver_unknown,
+            "undecided": statistics.undecided,
+            "solver_us": statistics.solver_us,
+            "total_us": statistics.total_us,
+        },
+        "canonical": canonical(attestation),
+    });
+    if !findings.verdict.is_proved() {
+        view["why"] = findings.verdict.to_string().into();
+    }
+    view
+}
+
+/// A verdict as a word.
+#[must_use]
+pub const fn verdict_name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Proved => "PROVED",
+        Verdict::Refuted(_) => "REFUTED",
+        Verdict::Inconclusive(_) => "INCONCLUSIVE",
+    }
+}
+
+fn frontier(frontier: &Frontier) -> Value {
+    json!({
+        "batch": frontier.batch,
+        "size": frontier.next.get(),
+        "log_root": frontier.log_root.to_string(),
+        "unspent_digest": frontier.unspent.to_string(),
+        "log_time_ms": frontier.log_time.unix_millis(),
+        "epoch": frontier.epoch,
+    })
+}
+
+/// How far the ledger is proved.
+#[must_use]
+pub fn proof_status(status: &ProofStatus) -> Value {
+    let prover = |prover: &proto::convert::Prover| {
+        json!({
+            "key": prover.key.to_string(),
+            "last": prover.last.map(|hash| hash.to_string()),
+            "number": prover.number,
+            "last_batch": prover.last_batch,
+            "proved_batches": prover.proved,
+            "inconclusive_batches": prover.inconclusive,
+            "alarm": prover.alarm.as_ref().map(|(batch, words)| json!({ "batch": batch, "words": words })),
+        })
+    };
+    json!({
+        "attestations": status.attestations,
+        "attested_batch": status.attested_batch,
+        "required": status.required,
+        "provers": status.provers.iter().map(prover).collect::<Vec<_>>(),
+    })
+}
+
 /// A problem in the form of RFC 9457.
 #[must_use]
 pub fn problem(problem: &Problem) -> Value {
@@ -391,6 +479,7 @@ pub fn node_status(status: &wire::NodeStatus) -> Value {
         "queued_transactions": status.queued_transactions,
         "earliest_batch": status.earliest_batch,
         "keep_history_ms": status.keep_history_ms,
+        "proofs": status.proofs.as_ref().and_then(|it| ProofStatus::try_from(it).ok()).as_ref().map(proof_status),
     })
 }
 

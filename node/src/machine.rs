@@ -28,6 +28,7 @@ pub struct LedgerMachine {
     observer: Arc<dyn Observer>,
     membership: Mutex<Bytes>,
     heads: watch::Sender<Head>,
+    attestations: watch::Sender<u64>,
     flush: Arc<BackgroundFlush>,
 }
 
@@ -55,14 +56,21 @@ impl LedgerMachine {
     ) -> Result<Self, MachineFault> {
         let membership = read_position(state.position())?.map(|applied| applied.membership).unwrap_or_default();
         let heads = watch::Sender::new(state.head());
+        let attestations = watch::Sender::new(state.proof_status().attestations);
         let flush = Arc::default();
-        Ok(Self { state, compute, observer, membership: Mutex::new(membership), heads, flush })
+        Ok(Self { state, compute, observer, membership: Mutex::new(membership), heads, attestations, flush })
     }
 
     /// The newest head, as it changes.
     #[must_use]
     pub fn heads(&self) -> watch::Receiver<Head> {
         self.heads.subscribe()
+    }
+
+    /// How many attestations there are, as they come.
+    #[must_use]
+    pub fn attestations(&self) -> watch::Receiver<u64> {
+        self.attestations.subscribe()
     }
 
     fn apply_one(&self, committed: Committed) -> Result<Bytes, MachineFault> {
@@ -80,6 +88,14 @@ impl LedgerMachine {
         let cores = Cores(&*self.compute);
         let applied = self.state.apply(&cores, id.index, entry.as_deref(), position).map_err(machine_fault)?;
         self.observer.applied(id.index, &applied);
+        if let EntryResult::Attested(Ok(Some(alarm))) = &applied.result {
+            tracing::error!(batch = alarm.batch, words = alarm.words, "ALARM: raised by a prover's attestation");
+        }
+        self.attestations.send_if_modified(|count| {
+            let changed = matches!(&applied.result, EntryResult::Attested(Ok(_)));
+            *count += u64::from(changed);
+            changed
+        });
         self.heads.send_if_modified(|head| {
             let changed = *head != applied.head;
             *head = applied.head;
@@ -113,6 +129,7 @@ fn answer(applied: &AppliedEntry) -> Bytes {
     let changed = match &applied.result {
         EntryResult::Applied { batch, .. } => batch.is_some(),
         EntryResult::Configured { changed } => *changed,
+        EntryResult::Attested(kept) => kept.is_ok(),
         EntryResult::PassedOver(_) | EntryResult::Nothing => false,
     };
     Bytes::from(vec![u8::from(changed)])
@@ -162,6 +179,7 @@ impl Machine for LedgerMachine {
         let applied = applied.ok_or_else(|| MachineFault::new("the snapshot carries no position"))?;
         *self.membership.lock().expect("no holder panics") = applied.membership.clone();
         self.heads.send_replace(self.state.head());
+        self.attestations.send_replace(self.state.proof_status().attestations);
         Ok(applied)
     }
 }

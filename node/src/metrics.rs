@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sequencer::{Role, Status};
+use storage::state::{ProofStatus, ProverStanding};
 use validator::{PoolCounters, ServiceCounters, ValidatorService, ValidatorState, ValidatorStatus};
 
 use crate::api::Api;
@@ -44,6 +45,7 @@ pub async fn of_node(api: &Api) -> Result<String, fmt::Error> {
             live_outputs: replica.state().live_outputs(),
             earliest_batch: replica.state().earliest_batch(),
             disk_bytes: replica.disk_bytes().await.ok(),
+            proofs: replica.state().proof_status(),
         });
     }
     encode(Box::new(observed))
@@ -55,6 +57,51 @@ pub async fn of_node(api: &Api) -> Result<String, fmt::Error> {
 /// Never: text is written to memory.
 pub fn of_validator(service: &ValidatorService) -> Result<String, fmt::Error> {
     encode(Box::new(ValidatorMetrics { counters: service.counters() }))
+}
+
+/// The metrics of a prover.
+///
+/// # Errors
+/// Never: text is written to memory.
+pub fn of_prover(figures: ProverMetrics) -> Result<String, fmt::Error> {
+    encode(Box::new(figures))
+}
+
+/// What a prover tells of itself.
+#[derive(Debug, Clone, Default)]
+pub struct ProverMetrics {
+    /// True once the ledger's configuration has its key.
+    pub configured: bool,
+    /// The newest batch that any node was seen with.
+    pub newest_batch: u64,
+    /// The last batch that was judged.
+    pub judged_batch: u64,
+    /// The last batch that was attested.
+    pub attested_batch: u64,
+    /// Attestations that were ordered.
+    pub attestations: u64,
+    /// Batches by verdict: proved, refuted, inconclusive.
+    pub verdicts: [u64; 3],
+    /// Transactions judged.
+    pub transactions: u64,
+    /// Uses of known patterns, and patterns proved.
+    pub patterns: [u64; 2],
+    /// Patterns in the cache.
+    pub patterns_kept: u64,
+    /// Questions to the solver, and those left open.
+    pub solver_checks: [u64; 2],
+    /// Solvers replaced by fresh ones.
+    pub solvers_replaced: u64,
+    /// Time spent proving, in microseconds.
+    pub proving_us: u64,
+    /// Transactions and live outputs that the replay holds.
+    pub replay: [u64; 2],
+    /// From a batch's log time to its attestation, in milliseconds: median, 99th percentile, longest.
+    pub lag_ms: [f64; 3],
+    /// Nodes that told something wrong.
+    pub faulty_nodes: u64,
+    /// True where it does not go on.
+    pub stuck: bool,
 }
 
 fn encode(collector: Box<dyn Collector>) -> Result<String, fmt::Error> {
@@ -88,6 +135,7 @@ struct RunningMetrics {
     live_outputs: u64,
     earliest_batch: u64,
     disk_bytes: Option<(u64, u64)>,
+    proofs: ProofStatus,
 }
 
 #[derive(Debug)]
@@ -127,6 +175,15 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Median, 99th percentile and the largest.
+    fn quantiles(&mut self, name: &str, help: &str, values: &[f64; 3]) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (quantile, value) in ["0.5", "0.99", "1"].into_iter().zip(values) {
+            ConstGauge::new(*value).encode(family.encode_family(&[("quantile", quantile)])?)?;
+        }
+        Ok(())
+    }
+
     fn build(&mut self, role: &str) -> fmt::Result {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         self.gauges("build", "The program, as labels", &[(vec![("version", version), ("role", role.to_owned())], 1)])
@@ -161,7 +218,8 @@ impl RunningMetrics {
         self.write_ledger(writer)?;
         self.write_gateway(writer)?;
         self.write_pool(writer)?;
-        self.write_validators(writer)
+        self.write_validators(writer)?;
+        self.write_proofs(writer)
     }
 
     fn write_raft(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -249,6 +307,31 @@ impl RunningMetrics {
         writer.counter("pool_convictions", "Wrong certificates; each made its validator faulty", pool.convictions)
     }
 
+    fn write_proofs(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let proofs = &self.proofs;
+        writer.gauge("attestations", "Attestations kept so far", proofs.attestations)?;
+        writer.gauge("attested_batch", "Up to this batch enough provers have spoken", proofs.attested_batch)?;
+        writer.gauge("provers_required", "Provers that have to agree on a batch", u64::from(proofs.required))?;
+        let each = |value: fn(&ProverStanding) -> u64| {
+            let value = |(key, standing): (&ledger::Party, &Option<ProverStanding>)| {
+                (vec![("key", key.to_string())], standing.as_ref().map_or(0, value))
+            };
+            proofs.provers.iter().map(value).collect::<Vec<_>>()
+        };
+        writer.gauges("prover_last_batch", "The last batch that a prover spoke of", &each(|it| it.last_batch))?;
+        writer.gauges("prover_proved_batches", "Batches that a prover proved", &each(|it| it.proved))?;
+        writer.gauges(
+            "prover_inconclusive_batches",
+            "Batches that a prover could not decide",
+            &each(|it| it.inconclusive),
+        )?;
+        writer.gauges(
+            "prover_alarm",
+            "1 where a prover found something wrong, or contradicts the ledger or another prover",
+            &each(|it| u64::from(it.alarm.is_some())),
+        )
+    }
+
     fn write_validators(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let labels = |validator: &ValidatorStatus| {
             let key = validator.key.map(|key| key.to_string()).unwrap_or_default();
@@ -285,6 +368,41 @@ fn state_name(state: &ValidatorState) -> &'static str {
         ValidatorState::Probation { .. } => "probation",
         ValidatorState::Faulty { .. } => "faulty",
         ValidatorState::UnknownKey => "unknown_key",
+    }
+}
+
+impl Collector for ProverMetrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer { encoder };
+        let labelled = |label: &'static str, names: &[&str], values: &[u64]| -> Vec<_> {
+            names.iter().zip(values).map(|(name, value)| (vec![(label, (*name).to_owned())], *value)).collect()
+        };
+        writer.build("prover")?;
+        writer.gauge("prover_configured", "1 where the ledger counts this prover", u64::from(self.configured))?;
+        writer.gauge("proof_newest_batch", "The newest batch that any node was seen with", self.newest_batch)?;
+        writer.gauge("proof_judged_batch", "The last batch that was judged", self.judged_batch)?;
+        writer.gauge("proof_attested_batch", "The last batch that was attested", self.attested_batch)?;
+        writer.gauge(
+            "proof_lag_batches",
+            "Batches that are not attested yet",
+            self.newest_batch.saturating_sub(self.attested_batch),
+        )?;
+        writer.quantiles("proof_lag_ms", "From a batch's log time to its attestation", &self.lag_ms)?;
+        writer.counter("proof_attestations", "Attestations that were ordered", self.attestations)?;
+        let verdicts = labelled("verdict", &["proved", "refuted", "inconclusive"], &self.verdicts);
+        writer.counters("proof_batches", "Batches judged", &verdicts)?;
+        writer.counter("proof_transactions", "Transactions judged", self.transactions)?;
+        let patterns = labelled("pattern", &["known", "new"], &self.patterns);
+        writer.counters("proof_windows", "Windows by whether their pattern was known", &patterns)?;
+        writer.gauge("proof_patterns", "Patterns in the cache", self.patterns_kept)?;
+        let checks = labelled("answer", &["any", "none"], &self.solver_checks);
+        writer.counters("proof_solver_checks", "Questions to the solver, and those it left open", &checks)?;
+        writer.counter("proof_solvers_replaced", "Solvers replaced by fresh ones", self.solvers_replaced)?;
+        writer.counter("proof_time_us", "Time spent proving", self.proving_us)?;
+        let replay = labelled("held", &["transactions", "live outputs"], &self.replay);
+        writer.gauges("proof_replay", "What the replay holds in memory", &replay)?;
+        writer.gauge("proof_faulty_nodes", "Nodes that told something wrong", self.faulty_nodes)?;
+        writer.gauge("proof_stuck", "1 where the prover does not go on; its log says why", u64::from(self.stuck))
     }
 }
 

@@ -107,6 +107,7 @@ struct Inner {
     log: Arc<dyn LogEngine>,
     gateway: Gateway,
     heads: Arc<Heads>,
+    attestations: watch::Receiver<u64>,
     service: ValidatorService,
     compute: Arc<dyn Compute>,
     key: SigningKey,
@@ -132,7 +133,7 @@ impl Replica {
         let waiting = Arc::new(Waiting::default());
         let observer = Arc::clone(&waiting);
         let machine = Arc::new(LedgerMachine::new(Arc::clone(&state), Arc::clone(&compute), observer)?);
-        let heads = machine.heads();
+        let (heads, attestations) = (machine.heads(), machine.attestations());
         let world =
             World { transport: Arc::clone(&transport), compute: Arc::clone(&compute), entropy: Arc::clone(&entropy) };
         let machine: Arc<dyn Machine> = machine;
@@ -151,7 +152,7 @@ impl Replica {
         let heads = Heads::start(key, sequencer, state, transport, heads);
         let service = ValidatorService::new(validation, identity, Limits::V1, key, Arc::clone(&compute));
         let tasks = TaskGroup::current().unwrap_or_default();
-        let replica = Self(Arc::new(Inner { around, log, gateway, heads, service, compute, key, tasks }));
+        let replica = Self(Arc::new(Inner { around, log, gateway, heads, attestations, service, compute, key, tasks }));
         drop(seams::tasks::spawn(replica.clone().register()));
         drop(seams::tasks::spawn(replica.clone().tell_validator_set()));
         Ok(replica)
@@ -255,6 +256,12 @@ impl Replica {
         self.0.around.heads.clone()
     }
 
+    /// The number of attestations, as it grows.
+    #[must_use]
+    pub fn watch_attestations(&self) -> watch::Receiver<u64> {
+        self.0.attestations.clone()
+    }
+
     /// The newest head with the signatures that the last round brought.
     #[must_use]
     pub fn newest_signed_head(&self) -> SignedHead {
@@ -324,6 +331,14 @@ impl Replica {
         deadline: Instant,
     ) -> Result<(), gateway::ConfigureFault> {
         gateway::configure(&self.0.around, change, deadline).await
+    }
+
+    /// Orders an attestation.
+    ///
+    /// # Errors
+    /// Where it is not kept, or unconfirmed by the deadline.
+    pub async fn attest(&self, attestation: Vec<u8>, deadline: Instant) -> Result<(), gateway::ConfigureFault> {
+        gateway::attest(&self.0.around, attestation, deadline).await
     }
 
     /// Waits until the replica cannot go on, and says why: its disk or machine failed, or it diverged.

@@ -1,6 +1,7 @@
 //! Roles: what a process of the cluster runs, from its configuration to its end.
 
 pub mod node;
+pub mod prover;
 pub mod validator;
 
 mod joining;
@@ -11,6 +12,7 @@ use seams::Address;
 use serde::{Deserialize, Serialize};
 
 pub use node::RunningNode;
+pub use prover::ProverFront;
 pub use validator::RunningValidator;
 
 /// What a process says once it serves: where, and under which key.

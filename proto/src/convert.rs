@@ -6,11 +6,13 @@ mod outputs;
 mod outcomes;
 mod reads;
 mod cluster;
+mod proofs;
 
 pub use cluster::{Cluster, Member, limits, limits_to_wire};
 pub use fields::{Identifier, canonical, identifier};
 pub use outcomes::{Answer, Decision, SubmissionResult, TransactionStatus, members};
 pub use outputs::{Consumed, Proposal, live_output, live_output_to_wire};
+pub use proofs::{ProofStatus, Prover};
 pub use reads::{Consistency, Holdings, Update, parties};
 
 /// Why a message is refused.

@@ -145,6 +145,8 @@ problems! {
     323 StorageFailed (Elsewhere, Unknown, Internal, 500) => "Use another node. The node's log says which file; replace the node if the disk is at fault.";
     /// The node is starting: it reads its disks, or looks for the other members.
     324 Starting (Elsewhere, None, Unavailable, 503) => "Use another node, or wait. If it lasts, the node's log says what it waits for.";
+    /// The attestation is not kept: it does not continue the chain of a configured prover.
+    325 AttestationRefused (Never, None, FailedPrecondition, 409) => "Read why. A prover begins again from what the ledger has of it; its key has to be configured (`seriatim admin add-prover`).";
 }
 
 impl ProblemKind {

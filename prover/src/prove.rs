@@ -15,7 +15,7 @@ use crate::abstraction::{Abstraction, Window};
 use crate::cache::PatternCache;
 use crate::encode::{Label, encode};
 use crate::pattern::{ENCODER_VERSION, FatePattern, OutcomePattern, Spender};
-use crate::solver::{Answer, ObligationSolver, SolverSettings, solver_version};
+use crate::solver::{Answer, ObligationSolver, SolverSettings, SolverStatistics, solver_version};
 use crate::step::{StepBounds, StepLemmas};
 
 /// How a prover works.
@@ -111,6 +111,12 @@ impl Prover {
     #[must_use]
     pub const fn cache(&self) -> &PatternCache {
         &self.cache
+    }
+
+    /// What the solver was asked so far.
+    #[must_use]
+    pub const fn solver_statistics(&self) -> SolverStatistics {
+        self.solver.statistics()
     }
 
     /// The step lemmas proved at the start.
@@ -327,7 +333,7 @@ impl Prover {
         let (mut verdict, mut patterns, mut reports) = (Verdict::Proved, BTreeSet::new(), Vec::new());
         for chunk in chunks {
             let report = self.judge(chunk, replay);
-            add(&mut statistics, &report.statistics);
+            statistics.add(&report.statistics);
             patterns.extend(&report.patterns);
             verdict = report.verdict.clone();
             reports.push(report);
@@ -340,22 +346,6 @@ impl Prover {
         let findings = Findings { statement, verdict, versions, patterns, statistics, predecessor };
         Ok((findings.sign(key), reports))
     }
-}
-
-/// Adds up what chunks cost.
-pub fn add(sum: &mut ProofStatistics, more: &ProofStatistics) {
-    sum.transactions += more.transactions;
-    sum.chunks += more.chunks;
-    sum.components += more.components;
-    sum.windows += more.windows;
-    sum.pattern_hits += more.pattern_hits;
-    sum.pattern_misses += more.pattern_misses;
-    sum.audits += more.audits;
-    sum.solver_checks += more.solver_checks;
-    sum.solver_unknown += more.solver_unknown;
-    sum.undecided += more.undecided;
-    sum.solver_us += more.solver_us;
-    sum.total_us += more.total_us;
 }
 
 /// A model in words: the first claim that differs, who makes it, and who else names the output concerned.

@@ -47,6 +47,8 @@ pub struct SolverStatistics {
     pub checks: u64,
     /// Questions without an answer.
     pub unknown: u64,
+    /// Solvers that were replaced by fresh ones.
+    pub replaced: u64,
     /// Time in the solver and in making formulas for it.
     pub time: Duration,
 }
@@ -112,6 +114,7 @@ impl ObligationSolver {
         self.asked += 1;
         if self.asked.is_multiple_of(self.settings.questions_per_solver.max(1)) {
             self.solver = Solver::new();
+            self.statistics.replaced += 1;
         }
     }
 

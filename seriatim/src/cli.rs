@@ -2,6 +2,7 @@
 
 mod node;
 mod validator;
+mod prover;
 mod dev;
 mod demo;
 mod bench;
@@ -10,6 +11,7 @@ mod wallet;
 mod admin;
 mod explain;
 mod verify;
+mod proof;
 mod chaos;
 mod completions;
 mod endpoints;
@@ -38,6 +40,8 @@ enum Command {
     Node(Box<node::NodeArgs>),
     /// Run a validator, which checks transactions for nodes
     Validator(Box<validator::ValidatorArgs>),
+    /// Run a prover, which proves every batch and has its attestations ordered
+    Prover(Box<prover::ProverArgs>),
     /// Run a whole cluster on this machine to develop against
     Dev(dev::DevArguments),
     /// Run a cluster under settlements, kill its leader, and prove that nothing was lost
@@ -54,6 +58,9 @@ enum Command {
     /// Check proofs without trusting any node
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
+    /// Look into the proof of a batch
+    #[command(subcommand)]
+    Proof(proof::ProofCommand),
     /// Cause faults in simulated or real clusters, and judge what they make of them
     #[command(subcommand)]
     Chaos(chaos::ChaosCommand),
@@ -72,13 +79,15 @@ impl Cli {
         match self.command {
             Command::Node(args) => args.run().await,
             Command::Validator(args) => args.run().await,
+            Command::Prover(args) => args.run().await,
             Command::Dev(arguments) => dev::run(arguments).await,
             Command::Wallet(arguments) => wallet::run(*arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Bench(command) => bench::run(command).await,
             Command::Replay(arguments) => replay::run(arguments).await,
             Command::Admin(arguments) => admin::run(arguments).await,
-            Command::Verify(command) => verify::run(&command),
+            Command::Verify(command) => verify::run(command).await,
+            Command::Proof(command) => proof::run(command).await,
             Command::Chaos(command) => chaos::run(command).await,
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Completions(arguments) => Ok(completions::run(&arguments)),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use bench::processes::{NODES, VALIDATORS, Watched};
+use bench::processes::{NODES, PROVERS, VALIDATORS, Watched};
 use bytes::Bytes;
 use client::{Client, Key};
 use ledger::Party;
@@ -34,6 +34,8 @@ pub(crate) struct LocalOptions {
     pub(crate) nodes: usize,
     /// Validator processes.
     pub(crate) validators: usize,
+    /// Prover processes; each has to prove every batch, and one is enough for a batch to count as attested.
+    pub(crate) provers: usize,
     /// The ledger's name.
     pub(crate) name: String,
     /// Where data and logs go; a temporary directory, removed at the end, where there is none.
@@ -66,7 +68,7 @@ pub(crate) enum LocalFault {
     /// Something did not happen in time.
     #[error("{0} did not happen within {1:?}; the logs in {2} may say why")]
     Late(&'static str, Duration, String),
-    /// A validator's key cannot be kept.
+    /// A validator's or prover's key cannot be kept.
     #[error(transparent)]
     Key(#[from] client::KeyFault),
     /// A client cannot be made.
@@ -93,6 +95,8 @@ pub(crate) struct LocalCluster {
     program: PathBuf,
     nodes: Vec<Process>,
     validators: Vec<Process>,
+    provers: Vec<Process>,
+    prover_keys: Vec<Party>,
 }
 
 /// A node as its own status shows it.
@@ -110,6 +114,14 @@ impl LocalCluster {
     /// # Errors
     /// Where a process cannot start, ends, or the cluster does not become ready in time.
     pub(crate) async fn start(options: &LocalOptions) -> Result<Self, LocalFault> {
+        Self::start_with(options, &[]).await
+    }
+
+    /// The same, with further arguments for every node.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) async fn start_with(options: &LocalOptions, node_arguments: &[String]) -> Result<Self, LocalFault> {
         let temporary = options.directory.is_none();
         let directory = match &options.directory {
             Some(directory) => directory.clone(),
@@ -117,9 +129,18 @@ impl LocalCluster {
         };
         std::fs::create_dir_all(&directory).map_err(io("creating the cluster's directory"))?;
         let program = std::env::current_exe().map_err(io("finding this program"))?;
-        let mut cluster = Self { directory, temporary, program, nodes: Vec::new(), validators: Vec::new() };
-        cluster.describe_nodes(options)?;
+        let mut cluster = Self {
+            directory,
+            temporary,
+            program,
+            nodes: Vec::new(),
+            validators: Vec::new(),
+            provers: Vec::new(),
+            prover_keys: Vec::new(),
+        };
+        cluster.describe_nodes(options, node_arguments)?;
         let keys = cluster.describe_validators(options)?;
+        cluster.describe_provers(options)?;
         for position in 0..cluster.nodes.len() {
             cluster.spawn_node(position)?;
         }
@@ -127,10 +148,16 @@ impl LocalCluster {
             spawn(&cluster.program, validator)?;
         }
         cluster.await_ready(&keys).await?;
+        if !cluster.provers.is_empty() {
+            cluster.admit_provers().await?;
+        }
+        for prover in &mut cluster.provers {
+            spawn(&cluster.program, prover)?;
+        }
         Ok(cluster)
     }
 
-    fn describe_nodes(&mut self, options: &LocalOptions) -> Result<(), LocalFault> {
+    fn describe_nodes(&mut self, options: &LocalOptions, more: &[String]) -> Result<(), LocalFault> {
         let ports = free_ports(2 * options.nodes)?;
         let address = |port: u16| format!("127.0.0.1:{port}");
         let members: Vec<String> =
@@ -150,6 +177,7 @@ impl LocalCluster {
             ] {
                 arguments.extend([flag.to_owned(), value]);
             }
+            arguments.extend(more.iter().cloned());
             self.nodes.push(self.process(format!("node-{number}"), arguments, grpc, http));
         }
         Ok(())
@@ -163,14 +191,7 @@ impl LocalCluster {
             let number = index + 1;
             let (grpc, http) = (format!("127.0.0.1:{}", ports[0]), format!("127.0.0.1:{}", ports[1]));
             let key_file = self.directory.join(format!("validator-{number}.key"));
-            let key = if key_file.exists() {
-                Key::load(&key_file)?
-            } else {
-                let key = Key::generate(&OsEntropy);
-                key.save(&key_file)?;
-                key
-            };
-            keys.push(key.party());
+            keys.push(key_of(&key_file)?);
             let mut arguments = vec!["validator".to_owned(), "--attached".to_owned()];
             for (flag, value) in [
                 ("--cluster", options.name.clone()),
@@ -184,6 +205,49 @@ impl LocalCluster {
             self.validators.push(self.process(format!("validator-{number}"), arguments, grpc, http));
         }
         Ok(keys)
+    }
+
+    fn describe_provers(&mut self, options: &LocalOptions) -> Result<(), LocalFault> {
+        let nodes: Vec<String> = self.nodes.iter().map(|node| node.address.clone()).collect();
+        for (number, port) in (1..).zip(free_ports(options.provers)?) {
+            let http = format!("127.0.0.1:{port}");
+            let name = format!("prover-{number}");
+            let data = self.directory.join(&name);
+            std::fs::create_dir_all(&data).map_err(io("creating a prover's directory"))?;
+            let key_file = data.join("prover.key");
+            self.prover_keys.push(key_of(&key_file)?);
+            let mut arguments = vec!["prover".to_owned(), "--attached".to_owned()];
+            for (flag, value) in [
+                ("--cluster", options.name.clone()),
+                ("--key-file", key_file.display().to_string()),
+                ("--data-dir", data.display().to_string()),
+                ("--http-listen", http.clone()),
+                ("--nodes", nodes.join(",")),
+            ] {
+                arguments.extend([flag.to_owned(), value]);
+            }
+            self.provers.push(self.process(name, arguments, http.clone(), http));
+        }
+        Ok(())
+    }
+
+    async fn admit_provers(&self) -> Result<(), LocalFault> {
+        let begun = Instant::now();
+        let add: Vec<Bytes> = self.prover_keys.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect();
+        loop {
+            let request = wire::ConfigureProversRequest { add: add.clone(), ..Default::default() };
+            if let Some(node) = self.nodes.first()
+                && let Some(mut admin) = admin(&node.address).await
+                && admin.configure_provers(request).await.is_ok()
+            {
+                return Ok(());
+            }
+            if begun.elapsed() > START_MAX {
+                let directory = self.directory.display().to_string();
+                return Err(LocalFault::Late("the provers' admission", START_MAX, directory));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     fn process(&self, name: String, arguments: Vec<String>, address: String, http_address: String) -> Process {
@@ -240,7 +304,7 @@ impl LocalCluster {
     }
 
     fn check_alive(&mut self) -> Result<(), LocalFault> {
-        for process in self.nodes.iter_mut().chain(&mut self.validators) {
+        for process in self.nodes.iter_mut().chain(&mut self.validators).chain(&mut self.provers) {
             let ended = process.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if let Some(status) = ended {
                 return Err(LocalFault::Ended {
@@ -272,6 +336,18 @@ impl LocalCluster {
         self.validators.iter().map(|validator| validator.address.clone()).collect()
     }
 
+    /// Where the provers serve HTTP.
+    #[must_use]
+    pub(crate) fn prover_endpoints(&self) -> Vec<String> {
+        self.provers.iter().map(|prover| prover.http_address.clone()).collect()
+    }
+
+    /// The provers' keys.
+    #[must_use]
+    pub(crate) fn prover_keys(&self) -> &[Party] {
+        &self.prover_keys
+    }
+
     /// Where data and logs are.
     #[must_use]
     pub(crate) fn directory(&self) -> &Path {
@@ -287,7 +363,8 @@ impl LocalCluster {
         };
         let nodes = self.nodes.iter().map(|node| watched(NODES, node, Some(self.directory.join(&node.name))));
         let validators = self.validators.iter().map(|validator| watched(VALIDATORS, validator, None));
-        nodes.chain(validators).flatten().collect()
+        let provers = self.provers.iter().map(|it| watched(PROVERS, it, Some(self.directory.join(&it.name))));
+        nodes.chain(validators).chain(provers).flatten().collect()
     }
 
     /// A client of all nodes.
@@ -332,8 +409,8 @@ impl LocalCluster {
     /// # Errors
     /// Where the directory cannot be removed.
     pub(crate) async fn stop(mut self) -> Result<(), LocalFault> {
-        let children: Vec<Child> =
-            self.nodes.iter_mut().chain(&mut self.validators).filter_map(|process| process.child.take()).collect();
+        let processes = self.nodes.iter_mut().chain(&mut self.validators).chain(&mut self.provers);
+        let children: Vec<Child> = processes.filter_map(|process| process.child.take()).collect();
         let stopping = children.into_iter().map(|mut child| async move {
             // the end of its input asks an attached process to stop
             drop(child.stdin.take());
@@ -368,6 +445,18 @@ pub(crate) async fn healthy_validators(endpoints: &[String]) -> u64 {
     let sets = views.iter().filter_map(|view| view.status.as_ref()?.validators.as_ref());
     let healthy = sets.map(|set| set.known.iter().filter(|validator| validator.state == HEALTHY).count());
     healthy.max().and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
+}
+
+/// The public key that belongs to a file, which is made where it is missing.
+fn key_of(file: &Path) -> Result<Party, LocalFault> {
+    let key = if file.exists() {
+        Key::load(file)?
+    } else {
+        let key = Key::generate(&OsEntropy);
+        key.save(file)?;
+        key
+    };
+    Ok(key.party())
 }
 
 async fn admin(address: &str) -> Option<AdminClient<Channel>> {

@@ -22,6 +22,26 @@ fn the_demo_kills_the_leader_and_loses_nothing() {
     assert_eq!((report["heads_agree"].as_bool(), report["conserved"].as_bool()), (Some(true), Some(true)));
     assert_eq!(report["receipts_verified"].as_u64(), Some(50));
     assert_eq!(report["rejected"].as_object().unwrap().len(), 0);
+    // every batch is attested, and verified from its evidence
+    assert_eq!((report["refuted"].as_u64(), report["inconclusive"].as_u64()), (Some(0), Some(0)));
+    let committed = report["transactions_committed"].as_u64().unwrap();
+    assert!(report["attested_batches"].as_u64().unwrap() > 0);
+    assert!(report["attested_transactions"].as_u64().unwrap() >= committed);
+    assert!(report["pattern_hits"].as_u64().unwrap() > 0 && report["pattern_misses"].as_u64().unwrap() > 0);
+    assert!(report["attestation_lag_ms"]["p99"].as_f64().unwrap() > 0.0);
+    assert!(report["proved_transactions_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn what_proving_costs_is_measured_in_every_way_and_all_of_it_is_proved() {
+    let arguments = ["bench", "prove", "--size", "300", "--contention", "0,50", "--workload", "swaps,nets", "--json"];
+    let report = report(&seriatim(&arguments));
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2 * 2 * 5);
+    assert_eq!((report["refuted"].as_u64(), report["inconclusive"].as_u64()), (Some(0), Some(0)));
+    assert_eq!(report["transactions"].as_u64(), Some(4 * 5 * 300));
+    let warm = rows.iter().filter(|row| row["way"] == "warm_cache");
+    assert!(warm.into_iter().all(|row| row["pattern_misses"].as_u64() == Some(0)));
 }
 
 #[test]

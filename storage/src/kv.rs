@@ -97,13 +97,15 @@ pub enum Table {
     Tiles,
     /// Heads by sequence.
     Heads,
+    /// What provers attest.
+    Attestations,
     /// Single values.
     Meta,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Live,
         Self::Owners,
         Self::Spent,
@@ -111,6 +113,7 @@ impl Table {
         Self::Batches,
         Self::Tiles,
         Self::Heads,
+        Self::Attestations,
         Self::Meta,
     ];
 
@@ -125,6 +128,7 @@ impl Table {
             Self::Batches => "batches",
             Self::Tiles => "tiles",
             Self::Heads => "heads",
+            Self::Attestations => "attestations",
             Self::Meta => "meta",
         }
     }

@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: Raft, and any opinion on what is right (that is crate `ledger`).
 
+mod attestations;
 mod codec;
 mod history;
 mod overlay;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuar
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use ledger::apply::{self, AdmissionFault, AdmittedBundle, BatchContext, BatchEffects, MemberResult};
+use ledger::batch::BatchFault;
 use ledger::check::LedgerIdentity;
 use ledger::commitments::Commitments;
 use ledger::entry::{CertifiedBundle, Configuration, ConfigurationChange, LogEntry, LogPayload};
@@ -30,7 +32,12 @@ use ledger::parallel::Parallel;
 use ledger::view::ViewFault;
 use ledger::{BundleDigest, Head, Limits, LogTime};
 
-pub use history::{BatchRecord, BatchUpdate, ConsistencyProof, Holdings, HoldingsCursor};
+use attestations::Proofs;
+pub use attestations::{
+    ATTESTATION_BYTES_MAX, Alarm, AttestationRefusal, PAGE_MAX as ATTESTATIONS_MAX, ProofStatus, ProverStanding,
+};
+pub use history::{ConsistencyProof, Holdings, HoldingsCursor};
+pub use ledger::batch::{BatchRecord, BatchUpdate};
 use overlay::Overlay;
 
 use crate::{KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
@@ -91,6 +98,12 @@ pub enum StateFault {
     OtherLedger,
 }
 
+impl From<BatchFault> for StateFault {
+    fn from(BatchFault(part): BatchFault) -> Self {
+        Self::Row(part)
+    }
+}
+
 /// What became of one entry of the log.
 #[derive(Debug, Clone)]
 pub struct AppliedEntry {
@@ -119,6 +132,8 @@ pub enum EntryResult {
         /// True where it changed.
         changed: bool,
     },
+    /// An attestation was kept, perhaps with an alarm, or not.
+    Attested(Result<Option<Alarm>, AttestationRefusal>),
     /// The entry carried nothing.
     Nothing,
 }
@@ -152,6 +167,7 @@ struct Core {
     configuration: Configuration,
     live_outputs: u64,
     history: KeptHistory,
+    proofs: Proofs,
     /// The caller's marker of its position in the log, opaque here.
     position: Option<Vec<u8>>,
 }
@@ -255,6 +271,7 @@ impl LedgerState {
         match entry.payload {
             LogPayload::Bundle(certified) => self.apply_bundle(threads, certified, entry.log_time, position),
             LogPayload::Configure(change) => Ok(self.configure(&change, entry.log_time, position)),
+            LogPayload::Attest(attestation) => self.attest(attestation, position),
         }
     }
 
@@ -292,6 +309,19 @@ impl LedgerState {
         Ok(AppliedEntry { bundle: Some(digest), result: EntryResult::Applied { results, batch }, head })
     }
 
+    fn attest(&self, bytes: Vec<u8>, position: Bytes) -> Result<AppliedEntry, StateFault> {
+        let admitted = self.view(|view| attestations::admit(view, &self.identity, &bytes))?;
+        let mut memory = self.write();
+        memory.core.position = Some(position.to_vec());
+        let result = admitted.map(|admitted| {
+            memory.core.proofs.take(&admitted);
+            memory.current.add_attestation(admitted.rows);
+            admitted.raised
+        });
+        let head = *memory.core.commitments.head();
+        Ok(AppliedEntry { bundle: None, result: EntryResult::Attested(result), head })
+    }
+
     fn configure(&self, change: &ConfigurationChange, stamped: LogTime, position: Bytes) -> AppliedEntry {
         let mut memory = self.write();
         memory.core.position = Some(position.to_vec());
@@ -301,6 +331,7 @@ impl LedgerState {
             let log_time = stamped.max(memory.core.commitments.head().log_time);
             let epoch = next.validators.epoch;
             memory.core.advance_history(log_time, LogTime::ZERO);
+            memory.core.proofs.follow(&next);
             memory.core.configuration = next;
             let tiles = memory.core.commitments.advance(&BatchEffects::default(), log_time, epoch);
             assert!(tiles.is_empty(), "a change of the configuration adds no leaf");

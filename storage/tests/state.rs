@@ -5,12 +5,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use borsh::BorshDeserialize;
 use bytes::Bytes;
+use checker::attestation::{Findings, ProofStatistics, Versions};
+use checker::collect::{self, Testimony};
+use checker::{Attestation, Counterexample, Invariant, Replay, Statement, Verdict};
 use ledger::apply::MemberResult;
+use ledger::batch::BatchRecord;
 use ledger::bundle::{BundleBuilder, BundleLayout};
 use ledger::certificate::{Attested, VerdictBitmap};
 use ledger::check::LedgerIdentity;
 use ledger::entry::{CertifiedBundle, ConfigurationChange, LogEntry, LogPayload};
+use ledger::identifier::canonical_bytes;
 use ledger::parallel::Serial;
 use ledger::signature::SigningKey;
 use ledger::transaction::{SeenHead, SupplyChange};
@@ -20,8 +26,8 @@ use ledger::{
     OutcomeRecord, Party, Position, Quantity, Rejection, Sequence, SignedHead, Transaction, Unlock,
 };
 use proptest::prelude::*;
-use storage::state::EntryResult;
-use storage::{KvBatch, KvOptions, KvStore, LedgerState, RocksKv, StateFault, Table};
+use storage::state::{AttestationRefusal, EntryResult};
+use storage::{KvBatch, KvOptions, KvStore, LedgerState, RocksKv, SnapshotSource, StateFault, Table};
 
 fn identity() -> LedgerIdentity {
     LedgerIdentity { cluster: ClusterId::of_name("state tests"), group: 0 }
@@ -102,7 +108,10 @@ impl Replica {
             EntryResult::Applied { results, batch } => {
                 (results, batch.map_or_else(Vec::new, |batch| batch.records.clone()))
             }
-            other @ (EntryResult::PassedOver(_) | EntryResult::Configured { .. } | EntryResult::Nothing) => {
+            other @ (EntryResult::PassedOver(_)
+            | EntryResult::Configured { .. }
+            | EntryResult::Attested(_)
+            | EntryResult::Nothing) => {
                 panic!("{other:?}")
             }
         }
@@ -352,6 +361,19 @@ fn aged_transaction(
     }
 }
 
+/// Accepts every batch that is new.
+fn follow(replay: &mut Replay, state: &LedgerState) {
+    for batch in replay.frontier().batch + 1..=state.head().batch {
+        let record = BatchRecord::try_from_slice(&state.batch_bytes(batch).unwrap().unwrap()).unwrap();
+        assert_eq!(record, *state.batch(batch).unwrap().unwrap());
+        for chunk in collect::chunks(&Testimony::of_record(&record).unwrap(), replay) {
+            replay.accept(&chunk).unwrap();
+        }
+    }
+    assert!(replay.frontier().agrees_with(&state.head()));
+    assert_eq!(u64::try_from(replay.counts().0).unwrap(), state.live_outputs());
+}
+
 /// Nothing on disk is older than the history that is kept, and nothing younger is missing.
 fn check_pruned(replica: &Replica, kept: &[(u64, OutcomeRecord)]) {
     let state = replica.state();
@@ -380,8 +402,8 @@ fn check_pruned(replica: &Replica, kept: &[(u64, OutcomeRecord)]) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// One replica never flushes, and so has everything; the other prunes its disk at random. They answer alike, and no
-    /// transaction is sequenced twice.
+    /// One replica never flushes, and so has everything; the other prunes its disk at random. They answer alike, no
+    /// transaction is sequenced twice, and the checker finds that every answer is the right one.
     #[test]
     fn pruning_is_the_same_everywhere_and_lets_nothing_happen_twice(
         steps in proptest::collection::vec(aged(), 1..160)
@@ -395,11 +417,17 @@ proptest! {
             keep(replica, Some(20));
         }
         let (mut sent, mut heads, mut records, mut ids) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
+        let mut replay = Replay::genesis(identity().cluster, identity().group, 5);
         for (number, step) in steps.iter().enumerate() {
             match step {
                 Aged::Keep(seconds) => [&mut calm, &mut busy].into_iter().for_each(|replica| keep(replica, *seconds)),
                 Aged::Flush => busy.state().flush().unwrap(),
-                Aged::Crash => busy.crash_and_recover(),
+                Aged::Crash => {
+                    busy.crash_and_recover();
+                    let kept = canonical_bytes(&replay.snapshot().unwrap());
+                    let kept = borsh::from_slice(&kept).unwrap();
+                    replay = Replay::from_snapshot(identity().cluster, identity().group, &kept, 6).unwrap();
+                }
                 Aged::Pay { .. } | Aged::Again(_) | Aged::SpendAgain(_) | Aged::SeenHead(_) => {}
             }
             let Some(next) = aged_transaction(step, &calm, &sent, &heads, 10 * u64::try_from(number).unwrap()) else { continue };
@@ -412,6 +440,7 @@ proptest! {
             }
             sent.push(next);
             heads.push(calm.state().head());
+            follow(&mut replay, busy.state());
         }
         for replica in [&calm, &busy] {
             // what is written by one flush is pruned by the next
@@ -479,15 +508,8 @@ fn a_snapshot_restores_the_whole_state_elsewhere() {
         replica.submit(&[issue(nonce, 1, 5)]);
     }
     let snapshot = replica.state().snapshot().unwrap();
-    let elsewhere = tempfile::tempdir().unwrap();
-    let restored = open(elsewhere.path());
-    let mut sink = restored.begin_restore(snapshot.manifest().clone()).unwrap();
-    for file in snapshot.manifest().files() {
-        let length = usize::try_from(file.length()).unwrap();
-        sink.write(file.name(), 0, &snapshot.read(file.name(), 0, length).unwrap()).unwrap();
-    }
-    let position = restored.finish_restore(sink).unwrap();
-    assert_eq!(position, replica.state().position());
+    let (_elsewhere, restored) = restored(&*snapshot);
+    assert_eq!(restored.position(), replica.state().position());
     assert_eq!(restored.head(), replica.state().head());
     assert_eq!(all_holdings(&restored, 1, 6), all_holdings(replica.state(), 1, 100));
 }
@@ -532,4 +554,228 @@ fn a_store_of_another_ledger_is_refused() {
     let other = LedgerIdentity { cluster: ClusterId::of_name("another"), group: 0 };
     assert!(LedgerState::open(kv, other, Limits::V1).is_err());
     drop(keep);
+}
+
+/// A state made of a snapshot, in a directory of its own.
+fn restored(snapshot: &dyn SnapshotSource) -> (tempfile::TempDir, LedgerState) {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let restored = open(elsewhere.path());
+    let mut sink = restored.begin_restore(snapshot.manifest().clone()).unwrap();
+    for file in snapshot.manifest().files() {
+        let length = usize::try_from(file.length()).unwrap();
+        sink.write(file.name(), 0, &snapshot.read(file.name(), 0, length).unwrap()).unwrap();
+    }
+    restored.finish_restore(sink).unwrap();
+    (elsewhere, restored)
+}
+
+/// A prover of a replica's ledger, without a solver.
+struct TestProver {
+    key: SigningKey,
+    replay: Replay,
+    last: ledger::Hash,
+}
+
+impl TestProver {
+    fn new(number: u8) -> Self {
+        let replay = Replay::genesis(identity().cluster, identity().group, 1);
+        Self { key: key(number), replay, last: Attestation::NONE }
+    }
+
+    /// What it would say of everything new.
+    fn findings(&mut self, state: &LedgerState, verdict: Verdict) -> Findings {
+        let mut chunks = Vec::new();
+        for batch in self.replay.frontier().batch + 1..=state.head().batch {
+            let told = Testimony::of_record(&state.batch(batch).unwrap().unwrap()).unwrap();
+            for chunk in collect::chunks(&told, &self.replay) {
+                self.replay.accept(&chunk).unwrap();
+                chunks.push(chunk);
+            }
+        }
+        Findings {
+            statement: Statement::of(&chunks).unwrap(),
+            verdict,
+            versions: Versions { checker: 1, encoder: 1, solver: "none".to_owned() },
+            patterns: Vec::new(),
+            statistics: ProofStatistics::default(),
+            predecessor: self.last,
+        }
+    }
+
+    fn sign(&mut self, findings: Findings) -> Vec<u8> {
+        let attestation = findings.sign(&self.key);
+        self.last = attestation.hash();
+        canonical_bytes(&attestation)
+    }
+
+    fn attest(&mut self, state: &LedgerState) -> Vec<u8> {
+        let findings = self.findings(state, Verdict::Proved);
+        self.sign(findings)
+    }
+}
+
+impl Replica {
+    fn attest(&mut self, attestation: &[u8]) -> Result<(), AttestationRefusal> {
+        let judged = self.state().judge_attestation(attestation).unwrap();
+        let head = self.state().head();
+        match self.apply(LogPayload::Attest(attestation.to_vec())) {
+            EntryResult::Attested(result) => {
+                let result = result.map(|_alarm| ());
+                assert_eq!(result, judged);
+                assert_eq!(self.state().head(), head, "an attestation changes nothing of the ledger");
+                result
+            }
+            other @ (EntryResult::Applied { .. }
+            | EntryResult::PassedOver(_)
+            | EntryResult::Configured { .. }
+            | EntryResult::Nothing) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn attestations_are_kept_in_order_and_survive_flushes_crashes_and_snapshots() {
+    let mut replica = Replica::new();
+    let provers = [50, 51].map(|number| key(number).party()).to_vec();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(provers.clone())));
+    replica.apply(LogPayload::Configure(ConfigurationChange::RequireProvers(2)));
+    let (mut one, mut two) = (TestProver::new(50), TestProver::new(51));
+    let mut kept = Vec::new();
+    for round in 0..6 {
+        replica.submit(&[issue(round, 1, 100)]);
+        kept.push(one.attest(replica.state()));
+        assert_eq!(replica.attest(&kept[kept.len() - 1]), Ok(()));
+        if round % 2 == 1 {
+            kept.push(two.attest(replica.state()));
+            assert_eq!(replica.attest(&kept[kept.len() - 1]), Ok(()));
+        }
+        if round % 3 == 2 {
+            replica.state().flush().unwrap();
+        }
+    }
+    let newest = replica.state().head().batch;
+    let check = |state: &LedgerState| {
+        let all = state.attestations(0, 100).unwrap();
+        assert_eq!(all.iter().map(|(_, bytes)| bytes.to_vec()).collect::<Vec<_>>(), kept);
+        assert_eq!(all.iter().map(|(number, _)| *number).collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+        let page = state.attestations(4, 2).unwrap();
+        assert_eq!(page.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [4, 5]);
+        let status = state.proof_status();
+        assert_eq!((status.attestations, status.attested_batch, status.required), (9, newest, 2));
+        for batch in 1..=newest {
+            let about = state.attestations_of(batch).unwrap();
+            assert_eq!(
+                about.iter().map(|(_, it)| it.prover).collect::<BTreeSet<_>>(),
+                provers.iter().copied().collect()
+            );
+        }
+        assert!(
+            status.provers.values().flatten().all(|standing| standing.alarm.is_none() && standing.proved == newest)
+        );
+    };
+    check(replica.state());
+    replica.crash_and_recover();
+    check(replica.state());
+    replica.state().flush().unwrap();
+    replica.crash_and_recover();
+    check(replica.state());
+    let copied = restored(&*replica.state().snapshot().unwrap());
+    check(&copied.1);
+}
+
+#[test]
+fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
+    let mut replica = Replica::new();
+    let mut prover = TestProver::new(50);
+    let first = prover.attest(replica.state());
+    assert!(matches!(replica.attest(&first), Err(AttestationRefusal::Fault(_))), "not configured");
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
+    assert_eq!(replica.attest(&first), Ok(()));
+    assert!(matches!(replica.attest(&first), Err(AttestationRefusal::NotNext { .. })), "a repetition");
+    assert_eq!(replica.attest(b"nothing"), Err(AttestationRefusal::Unreadable));
+
+    let next = prover.findings(replica.state(), Verdict::Proved);
+    let mut gap = next.clone();
+    gap.statement.first_batch += 1;
+    gap.statement.before.batch += 1;
+    gap.statement.last_batch += 1;
+    gap.statement.after.batch += 1;
+    let mut foreign = next.clone();
+    foreign.statement.cluster = ClusterId::of_name("another");
+    let mut ahead = next.clone();
+    ahead.statement.last_batch += 1;
+    ahead.statement.after.batch += 1;
+    ahead.statement.evidence.push(ledger::Hash::from_bytes([1; 32]));
+    let mut unlinked = next.clone();
+    unlinked.predecessor = Attestation::NONE;
+    let sign = |findings: &Findings| canonical_bytes(&findings.clone().sign(&key(50)));
+    let mut forged = next.clone().sign(&key(50));
+    forged.findings.statistics.transactions = 1_000_000;
+    assert!(matches!(replica.attest(&sign(&gap)), Err(AttestationRefusal::NotNext { .. })));
+    assert_eq!(replica.attest(&sign(&foreign)), Err(AttestationRefusal::OtherLedger));
+    assert!(matches!(replica.attest(&sign(&ahead)), Err(AttestationRefusal::Ahead { .. })));
+    assert!(matches!(replica.attest(&sign(&unlinked)), Err(AttestationRefusal::NotNext { .. })));
+    assert!(matches!(replica.attest(&canonical_bytes(&forged)), Err(AttestationRefusal::Fault(_))));
+    assert_eq!(replica.state().proof_status().attestations, 1);
+    assert_eq!(replica.attest(&sign(&next)), Ok(()));
+}
+
+#[test]
+fn a_refutation_and_a_proof_of_something_else_are_alarms_until_their_prover_is_dismissed() {
+    let refuted = Verdict::Refuted(Box::new(Counterexample::new(Invariant::Outcome, "somebody lied")));
+    let lies: [&dyn Fn(&mut Findings); 3] = [
+        &|findings| findings.verdict = refuted.clone(),
+        &|findings| findings.statement.after.log_root = ledger::Hash::from_bytes([9; 32]),
+        &|findings| findings.statement.evidence[0] = ledger::Hash::from_bytes([9; 32]),
+    ];
+    for (lie, words) in lies.into_iter().zip(["somebody lied", "another head", "other evidence"]) {
+        let mut replica = Replica::new();
+        let provers = vec![key(50).party(), key(51).party()];
+        replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+        let (mut honest, mut liar) = (TestProver::new(50), TestProver::new(51));
+        let truth = honest.attest(replica.state());
+        assert_eq!(replica.attest(&truth), Ok(()));
+        let mut findings = liar.findings(replica.state(), Verdict::Proved);
+        lie(&mut findings);
+        let lie = liar.sign(findings);
+        assert_eq!(replica.attest(&lie), Ok(()), "it is evidence");
+        replica.crash_and_recover();
+        let status = replica.state().proof_status();
+        let alarm = |party: &Party| status.provers[party].as_ref().and_then(|standing| standing.alarm.clone());
+        assert_eq!(alarm(&key(50).party()), None);
+        let raised = alarm(&key(51).party()).unwrap();
+        assert!(raised.batch == 1 && raised.words.contains(words), "{raised:?}");
+        let dismiss = ConfigurationChange::RemoveProvers(vec![key(51).party()]);
+        replica.apply(LogPayload::Configure(dismiss));
+        replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(51).party()])));
+        let status = replica.state().proof_status();
+        assert!(status.provers.values().flatten().all(|standing| standing.alarm.is_none()));
+    }
+}
+
+#[test]
+fn attestations_of_forgotten_batches_leave_the_disk() {
+    let mut replica = Replica::new();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
+    replica.apply(LogPayload::Configure(ConfigurationChange::KeepHistory(Some(20_000))));
+    let mut prover = TestProver::new(50);
+    for round in 0..100 {
+        let issue = issue(round, 1, 100);
+        replica.submit(&[until(replica.now().plus_millis(10_000), &issue, 0)]);
+        let attestation = prover.attest(replica.state());
+        assert_eq!(replica.attest(&attestation), Ok(()));
+        if round % 10 == 0 {
+            replica.state().flush().unwrap();
+        }
+    }
+    replica.state().flush().unwrap();
+    replica.state().flush().unwrap();
+    let earliest = replica.state().earliest_batch();
+    assert!(earliest > 50);
+    assert!(matches!(replica.state().attestations_of(1), Err(StateFault::Pruned { .. })));
+    let kept = replica.state().attestations(0, 1_000).unwrap();
+    let about: Vec<Attestation> = kept.iter().map(|(_, bytes)| Attestation::try_from_slice(bytes).unwrap()).collect();
+    assert_eq!(about[0].findings.statement.last_batch, earliest);
+    assert_eq!(about.len() * 2, replica.rows(Table::Attestations).len());
+    assert_eq!(replica.state().proof_status().attestations, 100);
 }

@@ -1,5 +1,7 @@
 //! Lines over time or load, drawn as SVG.
 
+use std::borrow::Cow;
+
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
@@ -45,15 +47,27 @@ impl Line {
 #[derive(Debug, Clone)]
 pub(super) struct Chart {
     pub(super) title: String,
-    x: &'static str,
-    y: &'static str,
+    x: Cow<'static, str>,
+    y: Cow<'static, str>,
     logarithmic: bool,
+    scattered: bool,
     lines: Vec<Line>,
 }
 
 impl Chart {
-    pub(super) fn new(title: impl Into<String>, x: &'static str, y: &'static str) -> Self {
-        Self { title: title.into(), x, y, logarithmic: false, lines: Vec::new() }
+    pub(super) fn new(
+        title: impl Into<String>,
+        x: impl Into<Cow<'static, str>>,
+        y: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (title, x, y) = (title.into(), x.into(), y.into());
+        Self { title, x, y, logarithmic: false, scattered: false, lines: Vec::new() }
+    }
+
+    /// Points are not joined.
+    pub(super) fn scattered(mut self) -> Self {
+        self.scattered = true;
+        self
     }
 
     /// The vertical axis is logarithmic; values of zero or less are left out.
@@ -132,12 +146,14 @@ impl Chart {
             .y_labels(6)
             .x_label_formatter(&|value| label(*value))
             .y_label_formatter(&|value| label(*value))
-            .x_desc(self.x)
-            .y_desc(self.y)
+            .x_desc(&*self.x)
+            .y_desc(&*self.y)
             .draw()?;
         for (line, color) in self.colored_lines() {
-            context.draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?;
-            if line.points.len() <= DOTS_MAX {
+            if !self.scattered {
+                context.draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?;
+            }
+            if self.scattered || line.points.len() <= DOTS_MAX {
                 let dots = line.points.iter().map(|point| Circle::new(*point, 3, color.filled()));
                 context.draw_series(dots)?;
             }

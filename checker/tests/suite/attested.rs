@@ -4,6 +4,7 @@ use checker::attestation::{AttestationFault, Findings, ProofStatistics, Versions
 use checker::collect::Testimony;
 use checker::state::Snapshot;
 use checker::{Attestation, CHECKER_VERSION, Chunk, Finding, Frontier, Replay, Statement, Verdict};
+use ledger::entry::ConfigurationChange;
 use ledger::{Contract, Hash, Origin, Outcome, OutputId, Party, Rejection, Sequence, TransactionId};
 
 use crate::fixture;
@@ -125,8 +126,7 @@ fn what_was_left_open_is_no_proof() {
     assert_eq!(honest.verify_signature(&trusted()), Ok(()));
     let mut replay = fixture::genesis();
     assert!(matches!(honest.verify_evidence(&chunks, &mut replay), Err(AttestationFault::NotProved(_))));
-    let statement = Statement::of(&chunks).unwrap();
-    let agreed = verify_agreement(&statement, std::slice::from_ref(&honest), &trusted(), 1);
+    let agreed = verify_agreement(1, std::slice::from_ref(&honest), &trusted(), 1);
     assert!(matches!(agreed, Err(AttestationFault::TooFew { found: 0, .. })));
 }
 
@@ -135,11 +135,16 @@ fn m_of_n_counts_different_provers_of_one_statement() {
     let scene = Scene::new();
     let (one, batches) = chain(&scene, "one");
     let (two, _) = chain(&scene, "two");
-    let statement = Statement::of(&batches[0]).unwrap();
-    let agreed = |attestations: &[Attestation]| verify_agreement(&statement, attestations, &trusted(), 2);
-    assert_eq!(agreed(&[one[0].clone(), two[0].clone()]), Ok(()));
+    let evidence = Chunk::digest(&batches[0]);
+    let agreed = |attestations: &[Attestation]| verify_agreement(1, attestations, &trusted(), 2);
+    assert_eq!(agreed(&[one[0].clone(), two[0].clone()]), Ok(evidence));
     assert!(agreed(&[one[0].clone(), one[0].clone()]).is_err());
     assert!(agreed(&[one[0].clone(), two[1].clone()]).is_err());
+    let longer = findings(&[batches[0].clone(), batches[1].clone()].concat(), Attestation::NONE).sign(&key("three"));
+    assert_eq!(agreed(&[one[0].clone(), longer.clone()]), Ok(evidence), "runs may differ in length");
+    let mut other = longer.findings;
+    other.statement.evidence.swap(0, 1);
+    assert!(agreed(&[one[0].clone(), other.sign(&key("three"))]).is_err(), "of other evidence");
 }
 
 /// The history's state before a batch as a snapshot: what every transaction before it created and consumed.
@@ -164,6 +169,7 @@ fn snapshot(scene: &Scene, batches: usize, whole: bool) -> Snapshot {
         spent: if whole { spent } else { Vec::new() },
         sequenced: sequenced.collect(),
         roots: Vec::new(),
+        kept: checker::kept::KeptHistory::default(),
         whole,
     }
 }
@@ -228,16 +234,20 @@ fn a_change_of_the_configuration_is_a_batch_without_transactions_and_begins_one_
     let scene = Scene::new();
     let (_, replay) = fixture::chunks(&scene.testimonies, 6);
     let last = scene.testimonies[2].head;
-    let configured = |epochs: u64| {
+    let configured = |epochs: u64, change: Option<ConfigurationChange>| {
         let head = ledger::Head { batch: last.batch + 1, epoch: last.epoch + epochs, ..last };
-        let told = Testimony { head, lines: Vec::new(), groups: Vec::new(), consumed: Vec::new() };
+        let told = Testimony { head, lines: Vec::new(), groups: Vec::new(), consumed: Vec::new(), change };
         let chunks = checker::collect::chunks(&told, &replay);
         assert_eq!(chunks.len(), 1);
         replay.clone().accept(&chunks[0]).map(|accepted| accepted.after.epoch)
     };
-    assert_eq!(configured(1), Ok(last.epoch + 1));
-    assert_eq!(configured(0), Ok(last.epoch));
-    assert!(matches!(configured(2), Err(Finding::Refuted(_))));
+    let change = || Some(ConfigurationChange::RequireCertificates(2));
+    assert_eq!(configured(1, change()), Ok(last.epoch + 1));
+    assert_eq!(configured(0, None), Ok(last.epoch));
+    let too_short = Some(ConfigurationChange::KeepHistory(Some(9)));
+    for (epochs, change) in [(2, change()), (0, change()), (1, None), (1, too_short)] {
+        assert!(matches!(configured(epochs, change), Err(Finding::Refuted(_))));
+    }
 }
 
 #[test]
@@ -246,8 +256,8 @@ fn encodings_are_these_bytes_for_ever() {
     let chunks = scene.honest();
     let (chain, _) = chain(&scene, "one");
     let golden = [
-        (Chunk::digest(&chunks), "564dbcfa4efe5f8cfa6d61d5b743be24391923c5067aada1d01d9a56ea796d35"),
-        (chain[2].hash(), "0332c9ea9b0728497a97415dee1bb52150ecce625bcfc1fa07ad9b649bced5f3"),
+        (Chunk::digest(&chunks), "5e8360cb05248b1e64d6c5cf2c3170af1223d33d65cd25a1646bb8f9bb8c0b56"),
+        (chain[2].hash(), "9e7b5417214bda9e067fddd56f1460beca77a80eadbfe6789a86cad9679a5f8f"),
         (
             Hash::from_bytes(ledger::identifier::tagged_hash(
                 b"seriatim golden.",

@@ -3,7 +3,8 @@
 
 use checker::collect::{self, Testimony};
 use checker::{Chunk, Replay};
-use ledger::apply::{BatchEffects, MemberResult};
+use ledger::apply::BatchEffects;
+use ledger::batch::BatchRecord;
 use ledger::bundle::BundleBuilder;
 use ledger::{Head, Sequence};
 
@@ -31,13 +32,6 @@ pub(crate) fn testimony(ledger: &mut TestLedger, batch: &Batch) -> Testimony {
 
 /// What a ledger says of a batch with these effects.
 pub(crate) fn testimony_of(head: Head, effects: &BatchEffects, submissions: &[Submitted]) -> Testimony {
-    // as storage keeps it: of several members that show a record the first was placed
-    let mut members = vec![0; effects.records.len()];
-    for (member, result) in effects.results.iter().enumerate().rev() {
-        if let MemberResult::Sequenced(record) = result {
-            members[*record] = u32::try_from(member).unwrap();
-        }
-    }
     let mut bundle = BundleBuilder::new();
     for submission in submissions {
         let encoded: Vec<Vec<u8>> = submission.members.iter().map(ledger::Transaction::encode).collect();
@@ -45,9 +39,9 @@ pub(crate) fn testimony_of(head: Head, effects: &BatchEffects, submissions: &[Su
     }
     // the test ledger's configuration has an epoch from the start
     let head = Head { epoch: 0, ..head };
-    let consumed = effects.consumed.iter().map(|consumed| consumed.output).collect();
-    let told = Testimony::of_bundle(head, &bundle.finish(), &effects.records, &members, consumed);
-    let mut told = told.unwrap();
+    let (record, _) = BatchRecord::of_bundle(head, bundle.finish(), effects.clone());
+    let mut told = Testimony::of_record(&record).unwrap();
+    assert!(told.consumed.iter().eq(effects.consumed.iter().map(|consumed| &consumed.output)));
     for line in &mut told.lines {
         let sequence = line.record.sequence.get();
         line.responded = Some(Sequence::new(sequence + 1 + sequence % 3));

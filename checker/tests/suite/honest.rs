@@ -48,6 +48,7 @@ proptest! {
 #[test]
 fn a_record_that_does_not_belong_to_its_bundle_is_no_testimony() {
     use checker::collect::{Testimony, TestimonyFault};
+    use ledger::batch::BatchRecord;
 
     let scene = crate::scene::Scene::new();
     let told = &scene.testimonies[0];
@@ -57,12 +58,21 @@ fn a_record_that_does_not_belong_to_its_bundle_is_no_testimony() {
         bundle.push(line.record.stamp, &[line.received.transaction().encode()]);
     }
     let bundle = bundle.finish();
-    let read = |bundle: &[u8], members: &[u32]| {
-        Testimony::of_bundle(told.head, bundle, &records, members, Vec::new()).map(|told| told.lines.len())
+    let places: Vec<ledger::Sequence> = told.consumed.iter().map(|output| output.place.sequence).collect();
+    let nothing_chosen: Vec<(ledger::Origin, ledger::view::Place, ledger::Contract)> = Vec::new();
+    let change: Option<ledger::entry::ConfigurationChange> = None;
+    let read = |bundle: &[u8], members: &[u32], places: &[ledger::Sequence]| {
+        let parts = (told.head, bundle, &records, members, &nothing_chosen, places, &change);
+        let record: BatchRecord = borsh::from_slice(&ledger::identifier::canonical_bytes(&parts)).unwrap();
+        Testimony::of_record(&record).map(|told| told.lines.len())
     };
     let members: Vec<u32> = (0..).take(records.len()).collect();
-    assert_eq!(read(&bundle, &members).unwrap(), records.len());
-    assert!(matches!(read(&bundle, &[1, 0]), Err(TestimonyFault::Member(_))));
-    assert!(matches!(read(&bundle, &members[1..]), Err(TestimonyFault::Member(_))));
-    assert!(matches!(read(&bundle[1..], &members), Err(TestimonyFault::Bundle(_))));
+    assert_eq!(read(&bundle, &members, &places).unwrap(), records.len());
+    assert!(matches!(read(&bundle, &[1, 0], &places), Err(TestimonyFault::Member(_))));
+    assert!(matches!(read(&bundle, &members[1..], &places), Err(TestimonyFault::Member(_))));
+    assert!(matches!(read(&bundle[1..], &members, &places), Err(TestimonyFault::Bundle(_))));
+    let more = [places.as_slice(), &[ledger::Sequence::new(0)]].concat();
+    assert!(matches!(read(&bundle, &members, &more), Err(TestimonyFault::Consumed)));
+    let fewer = places.split_last().map(|(_, fewer)| fewer);
+    assert!(fewer.is_none_or(|fewer| matches!(read(&bundle, &members, fewer), Err(TestimonyFault::Consumed))));
 }

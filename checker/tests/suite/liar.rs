@@ -6,8 +6,47 @@ use checker::frontier::Standing;
 use checker::{Chunk, Replay};
 use ledger::{AtomicGroupId, Head, Outcome, Rejection, Sequence, Transaction, TransactionId, merkle};
 
+use crate::fixture;
+use crate::history::Batch;
 use crate::model::Model;
 use crate::support::Submitted;
+
+/// A history that is told honestly up to one batch, and that batch as a liar tells it.
+pub(crate) struct Lied {
+    /// Behind the honest batches.
+    pub(crate) replay: Replay,
+    /// The same.
+    pub(crate) model: Model,
+    /// The transactions of the honest batches.
+    pub(crate) known: Vec<Transaction>,
+    pub(crate) told: Testimony,
+}
+
+impl Lied {
+    pub(crate) fn new(history: &[Batch], changes: &[Change], victim: usize) -> Self {
+        let mut testimonies = fixture::testimonies(history);
+        testimonies.truncate(victim % testimonies.len() + 1);
+        let told = testimonies.pop().unwrap();
+        let mut lied = Self { replay: fixture::genesis(), model: Model::default(), known: Vec::new(), told };
+        lied.model.roots.insert(0, lied.replay.frontier().log_root);
+        testimonies.iter().for_each(|honest| lied.follow(honest));
+        change(&mut lied.told, changes);
+        lied
+    }
+
+    fn follow(&mut self, honest: &Testimony) {
+        for chunk in collect::chunks(honest, &self.replay) {
+            if let Err(finding) = self.replay.accept(&chunk) {
+                panic!("honest evidence is refuted: {finding}");
+            }
+        }
+        let submissions = submissions(honest, &self.known).unwrap();
+        let log_time = honest.lines.first().map_or(honest.head.log_time, |line| line.record.log_time);
+        self.model.batch(log_time, &submissions);
+        self.model.roots.insert(honest.head.size.get(), honest.head.log_root);
+        self.known.extend(honest.lines.iter().map(|line| line.received.transaction().clone()));
+    }
+}
 
 /// A change in numbers: what, and where.
 pub(crate) type Change = (u8, u16, u16, u16);

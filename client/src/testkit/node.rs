@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream};
+use futures::stream::{self, BoxStream, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 use ledger::identifier::canonical_bytes;
 use ledger::{LogTime, Receipt, SignedHead};
@@ -14,6 +14,7 @@ use proto::convert::{self, Consistency, Holdings, SubmissionResult, TransactionS
 use proto::{ConversionFault, Problem, ProblemKind, wire};
 use seams::Clock;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Core;
@@ -96,7 +97,50 @@ struct Submissions {
 }
 
 impl Submissions {
+    /// Waits until the outcomes are due, all submissions side by side.
     async fn execute(&self, request: wire::SubmitRequest) -> Result<wire::SubmitResponse, Problem> {
+        let due = request.submissions.iter().map(|submission| self.core.due(&submission.transactions)).max();
+        if self.core.work.is_some() {
+            sleep_until(due.unwrap_or_else(Instant::now)).await;
+        }
+        self.execute_now(request).await
+    }
+
+    /// Serves a pipeline until it ends or breaks. What costs nothing is executed one request after another; what costs
+    /// something side by side, each submission when it is due.
+    async fn serve(
+        &self,
+        requests: &mut mpsc::Receiver<wire::SubmitRequest>,
+        results: &mpsc::Sender<Result<wire::SubmitResponse, Problem>>,
+    ) {
+        let mut executing = FuturesUnordered::new();
+        let mut open = true;
+        while open || !executing.is_empty() {
+            let response = tokio::select! {
+                request = requests.recv(), if open => match request {
+                    None => {
+                        open = false;
+                        continue;
+                    }
+                    Some(request) if self.core.work.is_none() => self.execute_now(request).await,
+                    Some(request) => {
+                        for submission in request.submissions {
+                            let one = wire::SubmitRequest { submissions: vec![submission], timeout_ms: request.timeout_ms };
+                            executing.push(self.execute(one));
+                        }
+                        continue;
+                    }
+                },
+                Some(response) = executing.next() => response,
+            };
+            let broken = response.is_err();
+            if results.send(response).await.is_err() || broken {
+                return;
+            }
+        }
+    }
+
+    async fn execute_now(&self, request: wire::SubmitRequest) -> Result<wire::SubmitResponse, Problem> {
         let mut results = Vec::new();
         for submission in request.submissions {
             let mishap = self.mishaps.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -165,16 +209,16 @@ impl LedgerApi for LocalNode {
             let (outgoing, mut requests) = mpsc::channel(PIPELINE_MESSAGES);
             let (results, incoming) = mpsc::channel(PIPELINE_MESSAGES);
             seams::tasks::spawn(async move {
-                loop {
-                    let response = tokio::select! {
-                        // cancelling loses the rest of a request, as a node that stops does
-                        response = async { Some(submissions.execute(requests.recv().await?).await) } => response,
-                        _ = downs.wait_for(|up| !*up) => Some(Err(Problem::new(ProblemKind::OutcomeUnknown, "connection reset"))),
-                    };
-                    let Some(response) = response else { return };
-                    let broken = response.is_err();
-                    if results.send(response).await.is_err() || broken {
-                        return;
+                let down = async {
+                    // the sender lives as long as the node
+                    let _down = downs.wait_for(|up| !*up).await;
+                };
+                // cancelling loses the rest, as a node that stops does
+                tokio::select! {
+                    () = submissions.serve(&mut requests, &results) => {}
+                    () = down => {
+                        let reset = Problem::new(ProblemKind::OutcomeUnknown, "connection reset");
+                        let _heard = results.send(Err(reset)).await;
                     }
                 }
             });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ledger::Party;
 use ledger::certificate::ValidatorSet;
 use ledger::entry::{ConfigurationChange, KEEP_HISTORY_MS_MIN};
+use proto::convert::Consistency;
 use proto::{Problem, ProblemKind};
 use seams::Address;
 use sequencer::{Leader, MemberFault, NodeId, Role, Sequencer};
@@ -153,6 +154,40 @@ impl Api {
         let valid = Duration::from_millis(limits.validity_ms_max.min(keep_ms.unwrap_or(u64::MAX)));
         let valid = humantime::format_duration(valid);
         Ok(format!("history is kept for {kept}; transactions may be valid for {valid}"))
+    }
+
+    /// Lets provers count and count no longer, and sets how many have to agree on a batch; what is so already is left.
+    ///
+    /// # Errors
+    /// Where more would have to agree than there are, or no leader confirms.
+    pub async fn configure_provers(
+        &self,
+        add: Vec<Party>,
+        remove: Vec<Party>,
+        required: Option<u16>,
+    ) -> Result<String, Problem> {
+        self.initialized()?;
+        self.await_freshness(Consistency::Linearizable).await?;
+        let mut said = Vec::new();
+        let set = self.replica()?.state().configuration().provers;
+        let add: Vec<Party> = add.into_iter().filter(|key| !set.keys.contains(key)).collect();
+        if !add.is_empty() {
+            said.push(format!("{} added", add.len()));
+            self.configure(ConfigurationChange::AddProvers(add)).await?;
+        }
+        if let Some(required) = required.filter(|required| *required != set.required) {
+            said.push(format!("{required} have to agree"));
+            self.configure(ConfigurationChange::RequireProvers(required)).await?;
+        }
+        let remove: Vec<Party> = remove.into_iter().filter(|key| set.keys.contains(key)).collect();
+        if !remove.is_empty() {
+            said.push(format!("{} removed", remove.len()));
+            self.configure(ConfigurationChange::RemoveProvers(remove)).await?;
+        }
+        if said.is_empty() {
+            said.push("nothing to change".to_owned());
+        }
+        Ok(said.join(", "))
     }
 
     fn validator_set(&self) -> Result<ValidatorSet, Problem> {

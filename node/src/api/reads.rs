@@ -51,7 +51,7 @@ impl Api {
     }
 
     /// Reads the state off the runtime.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&LedgerState) -> Result<T, StateFault> + Send + 'static,
     ) -> Result<T, Problem> {

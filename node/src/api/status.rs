@@ -10,6 +10,7 @@ use sequencer::{Role, Status};
 use storage::LedgerState;
 use validator::ValidatorState;
 
+use super::proofs::proof_status;
 use super::{Api, faults};
 
 /// The protocol that clients and nodes of this version speak.
@@ -141,6 +142,7 @@ impl Api {
             health: self.health().to_string(),
             earliest_batch: state.earliest_batch(),
             keep_history_ms: state.configuration().keep_history_ms,
+            proofs: Some((&proof_status(&state.proof_status())).into()),
         })
     }
 

@@ -25,6 +25,8 @@ pub enum ForwardRequest {
     Bundle(CertifiedBundle),
     /// A change of the replicated configuration.
     Configure(ConfigurationChange),
+    /// A prover's attestation.
+    Attest(Vec<u8>),
 }
 
 /// What the leader answers.
@@ -57,6 +59,7 @@ impl ForwardRequest {
         let content_bytes = match self {
             Self::Bundle(certified) => certified.bundle.len(),
             Self::Configure(_) => 0,
+            Self::Attest(attestation) => attestation.len(),
         };
         encode(self, content_bytes)
     }
@@ -89,6 +92,7 @@ async fn propose(
     let payload = match request {
         ForwardRequest::Bundle(bundle) => LogPayload::Bundle(bundle),
         ForwardRequest::Configure(change) => LogPayload::Configure(change),
+        ForwardRequest::Attest(attestation) => LogPayload::Attest(attestation),
     };
     let entry = LogEntry { log_time: LogTime::from_unix_millis(clock.unix_millis()), payload };
     match sequencer.propose(Bytes::from(entry.encode()), deadline).await {
@@ -172,7 +176,22 @@ pub(crate) async fn configure(
     change: ConfigurationChange,
     deadline: Instant,
 ) -> Result<(), ConfigureFault> {
-    let request = ForwardRequest::Configure(change);
+    order_until(around, ForwardRequest::Configure(change), deadline).await
+}
+
+/// Orders an attestation.
+///
+/// # Errors
+/// Where it is not kept, or unconfirmed by the deadline.
+pub(crate) async fn attest(
+    around: &Surroundings,
+    attestation: Vec<u8>,
+    deadline: Instant,
+) -> Result<(), ConfigureFault> {
+    order_until(around, ForwardRequest::Attest(attestation), deadline).await
+}
+
+async fn order_until(around: &Surroundings, request: ForwardRequest, deadline: Instant) -> Result<(), ConfigureFault> {
     while Instant::now() < deadline {
         let timeout = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(2));
         match attempt(around, &request, timeout).await {

@@ -151,6 +151,15 @@ impl Admin for AdminService {
         said(self.api.configure_validators(add, remove, required).await?)
     }
 
+    async fn configure_provers(&self, request: Request<wire::ConfigureProversRequest>) -> Answer {
+        let request = request.into_inner();
+        let add = convert::parties("add", &request.add).map_err(doubtful)?;
+        let remove = convert::parties("remove", &request.remove).map_err(doubtful)?;
+        let required = u16::try_from(request.required)
+            .map_err(|_too_many| Problem::bad_request("required", "is larger than any set of provers"))?;
+        said(self.api.configure_provers(add, remove, Some(required).filter(|required| *required > 0)).await?)
+    }
+
     async fn keep_history(&self, request: Request<wire::KeepHistoryRequest>) -> Answer {
         said(self.api.keep_history(request.get_ref().keep_ms.map(Duration::from_millis)).await?)
     }

@@ -234,6 +234,7 @@ fn gateway_options(config: &NodeConfig) -> GatewayOptions {
     if let Some(count) = config.queued_transactions_max {
         options.queued_transactions_max = count;
     }
+    options.cost_model = config.cost_model;
     options
 }
 

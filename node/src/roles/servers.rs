@@ -32,7 +32,7 @@ impl Listeners {
     }
 }
 
-async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+pub(super) async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.with_context(|| format!("{address} cannot be listened on: choose another {flag} (port 0 takes a free one)"))
 }
@@ -60,6 +60,14 @@ impl Servers {
         });
         let http = tokio::spawn(crate::http::serve(http, router, http_stop));
         Self { stop, tasks: vec![grpc, http] }
+    }
+
+    /// HTTP alone, for roles that nobody calls.
+    pub(super) fn http_only(listener: TcpListener, router: axum::Router) -> Self {
+        let stop = watch::Sender::new(false);
+        let connections = Connections::new(listener, connections_max(raise_open_files()), 0);
+        let http = tokio::spawn(crate::http::serve(connections, router, stopped(&stop)));
+        Self { stop, tasks: vec![http] }
     }
 
     /// Takes nothing new.

@@ -28,7 +28,7 @@ pub(crate) async fn get_text(url: String) -> (StatusCode, String, String) {
     (status, kind.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
 }
 
-async fn get(url: String) -> (u16, Value) {
+pub(crate) async fn get(url: String) -> (u16, Value) {
     let (status, _, body) = get_text(url).await;
     (status.as_u16(), serde_json::from_str(&body).unwrap())
 }

@@ -60,6 +60,9 @@ async fn what_was_pruned_is_told_as_such_happens_no_second_time_and_its_outputs_
 
     let (kind, earliest) = kind_of_update_failure(&cluster, batch).await;
     assert_eq!((kind, earliest.is_some_and(|earliest| earliest > batch)), (ProblemKind::PositionUnavailable, true));
+    let mut evidence = client.evidence(batch).await.unwrap();
+    let told = in_time(futures::StreamExt::next(&mut evidence)).await.unwrap().unwrap_err();
+    assert_eq!((told.kind, told.earliest_batch), (ProblemKind::PositionUnavailable, earliest));
     let proof = wire::GetConsistencyRequest { old_size: size.get(), new_size: state.head().size.get() };
     let refused = cluster.ledger_stub(1).await.get_consistency(proof).await.unwrap_err();
     assert_eq!(Problem::from(refused).kind, ProblemKind::PositionUnavailable);

@@ -1,14 +1,11 @@
 //! Random lies: the solver proves a batch exactly where the naive model does the same.
 
-use checker::collect;
-use ledger::Transaction;
 use proptest::prelude::*;
 
 use crate::fixture;
 use crate::history::{Batch, histories};
 use crate::honest::{cases, with_prover};
-use crate::liar::{self, Change};
-use crate::model::Model;
+use crate::liar::{self, Change, Lied};
 
 fn agrees_with_the_model(
     history: &[Batch],
@@ -17,21 +14,7 @@ fn agrees_with_the_model(
     transactions_max: usize,
     window_units: usize,
 ) -> Result<(), TestCaseError> {
-    let testimonies = fixture::testimonies(history);
-    let (mut replay, mut model, mut known) = (fixture::genesis(), Model::default(), Vec::<Transaction>::new());
-    model.roots.insert(0, replay.frontier().log_root);
-    let victim = victim % testimonies.len();
-    for honest in &testimonies[..victim] {
-        for chunk in collect::chunks(honest, &replay.clone()) {
-            replay.accept(&chunk).map_err(|finding| TestCaseError::fail(finding.to_string()))?;
-        }
-        let submissions = liar::submissions(honest, &known).unwrap();
-        model.batch(honest.lines.first().map_or(honest.head.log_time, |line| line.record.log_time), &submissions);
-        model.roots.insert(honest.head.size.get(), honest.head.log_root);
-        known.extend(honest.lines.iter().map(|line| line.received.transaction().clone()));
-    }
-    let mut told = testimonies[victim].clone();
-    liar::change(&mut told, changes);
+    let Lied { replay, model, known, told } = Lied::new(history, changes, victim);
     // that a transaction has one place, and that who barred a group has one, is the replay's to know
     prop_assume!(!liar::repeats(&told, &known));
     let is_true = liar::is_true(&model, &told, &known);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use futures::future::join_all;
 use ledger::{Head, Party};
+use proto::convert::ProofStatus;
 use proto::wire::admin_client::AdminClient;
 use proto::{Problem, wire};
 use serde_json::{Value, json};
@@ -76,6 +77,16 @@ enum AdminCommand {
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         count: u16,
     },
+    /// Let provers count
+    AddProver(ProverKeys),
+    /// Let provers count no longer; their alarms are over
+    RemoveProver(ProverKeys),
+    /// How many provers have to prove a batch from the same evidence before it counts as attested
+    RequireProvers {
+        /// From 1 to the number of provers
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        count: u16,
+    },
     /// For how long history is kept; what is older leaves every node's disk
     ///
     /// Batches, outcomes, receipts and who spent what. Live outputs stay, whatever their age. Transactions may be valid
@@ -108,6 +119,13 @@ struct NodeNumber {
 
 #[derive(Debug, Args)]
 struct ValidatorKeys {
+    /// Their public keys, in hexadecimal
+    #[arg(value_name = "KEY", required = true)]
+    keys: Vec<Party>,
+}
+
+#[derive(Debug, Args)]
+struct ProverKeys {
     /// Their public keys, in hexadecimal
     #[arg(value_name = "KEY", required = true)]
     keys: Vec<Party>,
@@ -184,6 +202,16 @@ async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, P
             let required = u32::from(count);
             configure(endpoints, wire::ConfigureValidatorsRequest { required, ..Default::default() }).await
         }
+        AdminCommand::AddProver(ProverKeys { keys }) => {
+            provers(endpoints, wire::ConfigureProversRequest { add: bytes(&keys), ..Default::default() }).await
+        }
+        AdminCommand::RemoveProver(ProverKeys { keys }) => {
+            provers(endpoints, wire::ConfigureProversRequest { remove: bytes(&keys), ..Default::default() }).await
+        }
+        AdminCommand::RequireProvers { count } => {
+            let required = u32::from(count);
+            provers(endpoints, wire::ConfigureProversRequest { required, ..Default::default() }).await
+        }
         AdminCommand::KeepHistory { time: KeptTime(time) } => {
             let keep_ms = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             let ask = |mut admin: Client| async move { admin.keep_history(wire::KeepHistoryRequest { keep_ms }).await };
@@ -201,6 +229,17 @@ async fn configure(
     let ask = |mut admin: Client| {
         let request = request.clone();
         async move { admin.configure_validators(request).await }
+    };
+    endpoints.ask(ask).await
+}
+
+async fn provers(
+    endpoints: &Endpoints,
+    request: wire::ConfigureProversRequest,
+) -> Result<wire::AdminResponse, Problem> {
+    let ask = |mut admin: Client| {
+        let request = request.clone();
+        async move { admin.configure_provers(request).await }
     };
     endpoints.ask(ask).await
 }
@@ -286,7 +325,39 @@ fn status_text(found: &[(wire::Member, Result<wire::NodeStatus, Problem>)], firs
     } else {
         text.push_str(&columns(&table));
     }
-    text
+    let proofs = first.proofs.as_ref().and_then(|proofs| ProofStatus::try_from(proofs).ok());
+    text + &proofs.map_or_else(String::new, |proofs| proofs_text(&proofs))
+}
+
+/// Alarms first: they are what somebody has to look into.
+fn proofs_text(proofs: &ProofStatus) -> String {
+    let mut text = String::new();
+    for prover in &proofs.provers {
+        if let Some((batch, words)) = &prover.alarm {
+            text.push_str(&format!("\n\nALARM of prover {} from batch {batch} on: {words}", prover.key));
+        }
+    }
+    text.push_str(&format!(
+        "\n\nprovers: {} keys, {} have to agree; attested up to batch {}\n",
+        proofs.provers.len(),
+        proofs.required,
+        proofs.attested_batch
+    ));
+    if proofs.provers.is_empty() {
+        text.push_str("no prover is configured: nothing is proved (`seriatim admin add-prover KEY`)");
+        return text;
+    }
+    let mut table = vec![["ATTESTED TO", "PROVED", "INCONCLUSIVE", "ALARM", "KEY"].map(str::to_owned).to_vec()];
+    for prover in &proofs.provers {
+        table.push(vec![
+            prover.last_batch.to_string(),
+            prover.proved.to_string(),
+            prover.inconclusive.to_string(),
+            if prover.alarm.is_some() { "YES" } else { "no" }.to_owned(),
+            prover.key.to_string(),
+        ]);
+    }
+    text + &columns(&table)
 }
 
 fn node_row(member: &wire::Member, status: &wire::NodeStatus) -> Vec<String> {

@@ -3,7 +3,11 @@
 mod run;
 mod load;
 mod scale;
+mod strategies;
+mod synchrony;
+mod compare;
 mod micro;
+mod prove;
 
 use std::process::ExitCode;
 
@@ -14,6 +18,14 @@ pub(crate) enum BenchCommand {
     Load(Box<load::LoadArguments>),
     /// Rate and latency against offered load, nodes and validators
     Scale(scale::ScaleArguments),
+    /// How fast each contention strategy is, by the document's model and on this ledger
+    Strategies(Box<strategies::StrategiesArguments>),
+    /// Batches, scaling, latency and dependency analysis, after the batch-proof document
+    Synchrony(synchrony::SynchronyArguments),
+    /// What changed between two reports
+    Compare(compare::CompareArguments),
+    /// What proving costs: fresh, incremental, cold and warm, over sizes, contention and chains; no cluster is needed
+    Prove(prove::ProveArguments),
     /// What single steps cost: encode, decode, verify, apply, commitments, flush
     Micro(micro::MicroArguments),
 }
@@ -22,6 +34,10 @@ pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Load(arguments) => load::run(*arguments).await,
         BenchCommand::Scale(arguments) => scale::run(arguments).await,
+        BenchCommand::Strategies(arguments) => Box::pin(strategies::run(*arguments)).await,
+        BenchCommand::Synchrony(arguments) => Box::pin(synchrony::run(arguments)).await,
+        BenchCommand::Compare(arguments) => compare::run(&arguments),
+        BenchCommand::Prove(arguments) => prove::run(arguments).await,
         BenchCommand::Micro(arguments) => Ok(micro::run(&arguments)),
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::local::{LocalCluster, LocalOptions, healthy_validators};
 use ::bench::audit::{Expected, audit};
 use ::bench::meter::Meter;
+use ::bench::proofs::{Arrivals, audit_proofs};
 use ::bench::report::Report;
 use ::bench::trade::{Market, TradeOptions, Traded};
 use client::Client;
@@ -17,7 +18,8 @@ use tokio::time::sleep;
 use super::{fresh_run, output, progress, view};
 
 /// Runs a real cluster on this machine under settlements between many parties, kills its leader with SIGKILL in the
-/// middle and restarts it, then proves the end state from what every node says.
+/// middle and restarts it, then proves the end state from what every node says, and verifies from the evidence what a
+/// prover attested of every batch.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  seriatim demo\n  seriatim demo --seconds 60 --nodes 5 --report demo.json\n  seriatim demo --keep      leave the cluster running and print its addresses"
@@ -32,6 +34,9 @@ pub(crate) struct DemoArguments {
     /// Validator processes
     #[arg(long, default_value_t = 2)]
     validators: u8,
+    /// Prover processes
+    #[arg(long, default_value_t = 1)]
+    provers: u8,
     /// Pairs of parties that trade at once
     #[arg(long, default_value_t = 64)]
     pairs: usize,
@@ -50,10 +55,14 @@ pub(crate) struct DemoArguments {
 }
 
 pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
-    eprintln!("Starting {} nodes and {} validators", arguments.nodes, arguments.validators);
+    eprintln!(
+        "Starting {} nodes, {} validators and {} provers",
+        arguments.nodes, arguments.validators, arguments.provers
+    );
     let options = LocalOptions {
         nodes: usize::from(arguments.nodes),
         validators: usize::from(arguments.validators),
+        provers: usize::from(arguments.provers),
         name: "demo".to_owned(),
         directory: None,
     };
@@ -66,6 +75,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         run: fresh_run(),
     };
     let client = cluster.client()?;
+    let arrivals = Arrivals::default();
+    let timing = tokio::spawn(arrivals.clone().watch(cluster.client()?));
     eprintln!("Issuing cash and bonds to {} parties", 2 * arguments.pairs);
     let market = Market::open(&client, trade).await?;
     let length = Duration::from_secs(arguments.seconds);
@@ -77,6 +88,10 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     report.validators = healthy_validators(&cluster.endpoints()).await;
     meter.fill(&mut report, traded.elapsed.as_secs_f64());
     judge(&cluster, &traded, &mut report).await?;
+    if !cluster.prover_keys().is_empty() {
+        audit_proofs(&client, cluster.prover_keys(), &arrivals, progress::proofs(), &mut report).await;
+    }
+    timing.abort();
     output::report(&report, arguments.report.as_deref(), arguments.json)?;
     if arguments.keep {
         super::dev::print_addresses(&cluster);

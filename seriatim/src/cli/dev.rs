@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::local::{LocalCluster, LocalOptions};
 use ::bench::meter::Meter;
+use ::bench::proofs::{Arrivals, audit_proofs};
+use ::bench::report::Report;
 use ::bench::trade::{Market, TradeOptions};
 use serde_json::json;
 
-use super::{fresh_run, view};
+use super::{fresh_run, progress, view};
 
 /// Starts a real cluster on this machine as child processes, on free ports, and shows it live. Ctrl-C stops it.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,9 @@ pub(crate) struct DevArguments {
     /// Validator processes
     #[arg(long, default_value_t = 2)]
     validators: u8,
+    /// Prover processes
+    #[arg(long, default_value_t = 1)]
+    provers: u8,
     /// The ledger's name
     #[arg(long, default_value = "dev")]
     cluster: String,
@@ -42,6 +47,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let options = LocalOptions {
         nodes: usize::from(arguments.nodes),
         validators: usize::from(arguments.validators),
+        provers: usize::from(arguments.provers),
         name: arguments.cluster,
         directory: arguments.data_dir,
     };
@@ -72,8 +78,28 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         let traded = trading.await?;
         traded.problems.iter().for_each(|problem| eprintln!("{problem}"));
     }
+    let proved = prove_all(&cluster).await;
     cluster.stop().await?;
+    proved?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Verifies every attestation from the evidence.
+async fn prove_all(cluster: &LocalCluster) -> anyhow::Result<()> {
+    if cluster.prover_keys().is_empty() {
+        return Ok(());
+    }
+    let mut report = Report::default();
+    let client = cluster.client()?;
+    audit_proofs(&client, cluster.prover_keys(), &Arrivals::default(), progress::proofs(), &mut report).await;
+    if let Some(proofs) = &report.proofs {
+        eprintln!(
+            "{} batches with {} transactions are attested, verified from their evidence without a solver",
+            proofs.attested_batches, proofs.attested_transactions
+        );
+    }
+    anyhow::ensure!(report.problems.is_empty(), "not everything is proved: {}", report.problems.join("; "));
+    Ok(())
 }
 
 /// Where everything is.
@@ -84,6 +110,9 @@ pub(crate) fn print_addresses(cluster: &LocalCluster) {
     for (address, validator) in cluster.validator_endpoints().iter().zip(1..) {
         println!("validator {validator}  gRPC {address}");
     }
+    for ((address, key), prover) in cluster.prover_endpoints().iter().zip(cluster.prover_keys()).zip(1..) {
+        println!("prover {prover}     HTTP http://{address}   key {key}");
+    }
     println!("data and logs in {}", cluster.directory().display());
     println!("try: seriatim admin status --endpoint {}", cluster.endpoints().join(" --endpoint "));
 }
@@ -93,6 +122,8 @@ fn addresses(cluster: &LocalCluster) -> serde_json::Value {
         "endpoints": cluster.endpoints(),
         "http_endpoints": cluster.http_endpoints(),
         "validators": cluster.validator_endpoints(),
+        "provers": cluster.prover_endpoints(),
+        "prover_keys": cluster.prover_keys().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "directory": cluster.directory(),
     })
 }

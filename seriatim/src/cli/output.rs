@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ::bench::proofs::ProofFigures;
 use ::bench::report::{Latency, Report, Resources};
 use anyhow::Context as _;
 use indicatif::BinaryBytes;
@@ -103,6 +104,9 @@ fn print(report: &Report) {
     } else {
         print_audit(report);
     }
+    if let Some(proofs) = &report.proofs {
+        print_proofs(proofs);
+    }
     for problem in &report.problems {
         line("PROBLEM", problem.clone());
     }
@@ -122,6 +126,17 @@ fn print_audit(report: &Report) {
     );
     line("assets conserved", yes(report.conserved).to_owned());
     line("receipts verified offline", report.receipts_verified.to_string());
+}
+
+fn print_proofs(proofs: &ProofFigures) {
+    line(
+        "attested and verified",
+        format!("{} batches with {} transactions", proofs.attested_batches, proofs.attested_transactions),
+    );
+    line("refuted, inconclusive", format!("{}, {}", proofs.refuted, proofs.inconclusive));
+    line("attestation lag", latency(&proofs.attestation_lag_ms));
+    line("patterns known, new", format!("{}, {}", proofs.pattern_hits, proofs.pattern_misses));
+    line("proved per prover second", format!("{:.0} transactions", proofs.proved_transactions_per_second));
 }
 
 fn print_resources(resources: &Resources) {

@@ -14,6 +14,15 @@ pub(crate) fn bar(what: &'static str, unit: &'static str) -> ProgressBar {
     bar
 }
 
+/// What a verification of proofs calls with batches replayed, of so many.
+pub(crate) fn proofs() -> impl Fn(u64, u64) + Sync {
+    let bar = bar("Replaying the evidence and verifying every attestation", "batches");
+    move |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    }
+}
+
 /// What an audit calls with outcomes read, of so many.
 pub(crate) fn audit() -> impl Fn(u64, u64) + Sync {
     let bar = bar("Reading every node's history and proving the end state", "outcomes");

@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: ReplayArguments) -> anyhow::Result<ExitCode> 
     let block = block::parse(&bytes)?;
     let cluster = if arguments.endpoints.is_empty() {
         eprintln!("Starting 3 nodes and 2 validators");
-        let options = LocalOptions { nodes: 3, validators: 2, name: "replay".to_owned(), directory: None };
+        let options = LocalOptions { nodes: 3, validators: 2, provers: 0, name: "replay".to_owned(), directory: None };
         Some(LocalCluster::start(&options).await?)
     } else {
         None

@@ -1,5 +1,7 @@
 //! `seriatim verify`: proofs, checked offline.
 
+mod proofs;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +18,10 @@ use serde_json::{Value, json};
 pub(crate) enum VerifyCommand {
     /// Check that a transaction's outcome is a line of a ledger
     Receipt(ReceiptArguments),
+    /// Check a prover's word on a run of batches, from the evidence alone
+    Attestation(proofs::AttestationArguments),
+    /// Fetch a ledger's evidence, replay all of it, and verify what provers attest
+    Ledger(proofs::LedgerArguments),
 }
 
 /// Check that a transaction's outcome is a line of a ledger: that it is included in the log whose head the named
@@ -47,14 +53,16 @@ pub(crate) struct ReceiptArguments {
     json: bool,
 }
 
-pub(crate) fn run(command: &VerifyCommand) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(command: VerifyCommand) -> anyhow::Result<ExitCode> {
     match command {
-        VerifyCommand::Receipt(arguments) => receipt(arguments),
+        VerifyCommand::Receipt(arguments) => receipt(&arguments),
+        VerifyCommand::Attestation(arguments) => proofs::attestation(&arguments),
+        VerifyCommand::Ledger(arguments) => proofs::ledger(arguments).await,
     }
 }
 
 fn receipt(arguments: &ReceiptArguments) -> anyhow::Result<ExitCode> {
-    let receipt = read(&arguments.file)?;
+    let receipt: Receipt = read(&arguments.file, "receipt")?;
     let cluster = ClusterId::of_name(&arguments.cluster);
     let required = arguments.require.unwrap_or(arguments.node_keys.len() / 2 + 1);
     let verdict = receipt.verify(&cluster, &arguments.node_keys, required);
@@ -93,8 +101,8 @@ fn proved(receipt: &Receipt, cluster: &str, signatures: usize, trusted: usize) -
     )
 }
 
-/// Takes the receipt in any of its forms.
-fn read(file: &Path) -> anyhow::Result<Receipt> {
+/// Takes what is to be verified in any of its forms.
+fn read<T: BorshDeserialize>(file: &Path, what: &str) -> anyhow::Result<T> {
     let mut content = Vec::new();
     if file == Path::new("-") {
         std::io::stdin().read_to_end(&mut content).context("standard input")?;
@@ -102,8 +110,8 @@ fn read(file: &Path) -> anyhow::Result<Receipt> {
         content = std::fs::read(file).with_context(|| file.display().to_string())?;
     }
     let bytes = canonical(&content).unwrap_or(content);
-    Receipt::try_from_slice(&bytes)
-        .with_context(|| format!("{} is not a receipt: it holds neither its bytes nor JSON with them", file.display()))
+    T::try_from_slice(&bytes)
+        .with_context(|| format!("{} is no {what}: it holds neither its bytes nor JSON with them", file.display()))
 }
 
 /// The bytes out of JSON or hexadecimal; `None` where the content is neither.

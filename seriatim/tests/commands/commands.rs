@@ -21,7 +21,7 @@ fn errors(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-async fn run(arguments: &[&str]) -> Output {
+pub(crate) async fn run(arguments: &[&str]) -> Output {
     let mut command = seriatim(arguments);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }

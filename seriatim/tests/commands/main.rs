@@ -3,8 +3,11 @@
 
 #[path = "../../../node/tests/fixtures/clients.rs"]
 mod clients;
+#[path = "../../../node/tests/fixtures/provers.rs"]
+mod provers;
 #[allow(dead_code, unused_imports, reason = "shared with the node's own tests, which use all of it")]
 #[path = "../../../node/tests/suite/support.rs"]
 mod support;
 
 mod commands;
+mod proofs;

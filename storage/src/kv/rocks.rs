@@ -299,7 +299,7 @@ fn table_options(table: Table, cache: &Cache, options: KvOptions) -> Options {
             family.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
         }
         // read by numbers that ascend: files move down the levels as they are, where nothing has to be compressed
-        Table::Batches | Table::Tiles | Table::Heads | Table::Meta => {
+        Table::Batches | Table::Tiles | Table::Heads | Table::Attestations | Table::Meta => {
             family.set_compression_type(DBCompressionType::None);
         }
     }

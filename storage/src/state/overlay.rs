@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use foldhash::HashMap;
 use ledger::apply::BatchEffects;
 use ledger::merkle::TileId;
@@ -48,6 +49,8 @@ pub(super) struct Overlay {
     /// Batches by (log size afterwards, number).
     pub(super) heads: BTreeMap<(Sequence, u64), [u8; 32]>,
     pub(super) tiles: BTreeMap<TileId, Vec<u8>>,
+    /// Rows by their keys.
+    pub(super) attestations: BTreeMap<Vec<u8>, Bytes>,
     bytes: usize,
 }
 
@@ -123,6 +126,14 @@ impl Overlay {
             );
             self.live.insert(output.id, LiveChange::Consumed(Box::new(key)));
             self.owners.get_mut().map(|owners| owners.insert(key, false));
+        }
+    }
+
+    /// Adds the rows of an attestation.
+    pub(super) fn add_attestation(&mut self, rows: [(Vec<u8>, Vec<u8>); 2]) {
+        for (key, row) in rows {
+            self.bytes += row.len();
+            self.attestations.insert(key, row.into());
         }
     }
 

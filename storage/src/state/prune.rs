@@ -8,7 +8,7 @@ use ledger::merkle::{TILE_HEIGHT, TileId};
 use ledger::{OutcomeRecord, Sequence};
 
 use super::codec::{self, SpentKey};
-use super::{BatchRecord, OVERLAY_ROWS_MAX, StateFault, tables};
+use super::{BatchRecord, OVERLAY_ROWS_MAX, StateFault, attestations, tables};
 use crate::{KvBatch, KvStore, Table};
 
 /// Key of the row of `Meta` with the first batch that is still stored.
@@ -45,6 +45,10 @@ pub(super) fn add_deletions(
         let Some(value) = kv.get(Table::Batches, &number.to_be_bytes())? else { break };
         deleted += delete_batch(kv, &tables::read_batch(&value)?, rows)?;
         number += 1;
+    }
+    // a few every second: they keep up with the batches that they are about
+    for key in attestations::rows_before(kv, history.beginning().batch, ROWS_PER_SCAN)? {
+        rows.delete(Table::Attestations, key);
     }
     if number > first {
         rows.put(Table::Meta, FIRST_STORED, number.to_be_bytes().to_vec());

@@ -1,18 +1,20 @@
 //! The layers as one: current overlay over the one being written over the store.
 
 use borsh::BorshDeserialize;
+use bytes::Bytes;
 use ledger::check::LedgerIdentity;
 use ledger::commitments::Commitments;
 use ledger::digest::UnspentDigest;
 use ledger::entry::Configuration;
 use ledger::history::{KeptHistory, Mark};
-use ledger::identifier::{append_canonical_bytes, canonical_bytes};
+use ledger::identifier::canonical_bytes;
 use ledger::merkle::{TileId, TileSource};
 use ledger::view::{LedgerView, LiveOutput, Place, ViewFault};
 use ledger::{AssetType, Contract, Hash, Origin, Outcome, OutputId, Party, Sequence, TransactionId};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::attestations::Proofs;
 use super::codec::{self, OwnerKey, SpentKey, SpentRow};
 use super::overlay::{LiveChange, Overlay};
 use super::{BatchRecord, Core, Memory, StateFault};
@@ -29,6 +31,7 @@ pub(super) fn read_core(kv: &dyn KvStore, identity: &LedgerIdentity) -> Result<C
             configuration: Configuration::genesis(),
             live_outputs: 0,
             history: KeptHistory::default(),
+            proofs: Proofs::default(),
             position: None,
         });
     };
@@ -103,15 +106,16 @@ pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
         batch.put(Table::Transactions, id.as_bytes().to_vec(), codec::transaction_value(*sequence, *number));
     }
     for (number, record) in &overlay.batches {
-        let mut value = Vec::with_capacity(record.encoded_bytes_about());
-        append_canonical_bytes(&mut value, &**record);
-        batch.put(Table::Batches, number.to_be_bytes().to_vec(), value);
+        batch.put(Table::Batches, number.to_be_bytes().to_vec(), record.encode());
     }
     for ((size, number), root) in &overlay.heads {
         batch.put(Table::Heads, codec::head_key(*size, *number), root.to_vec());
     }
     for (tile, hashes) in &overlay.tiles {
         batch.put(Table::Tiles, tile.key().to_vec(), hashes.clone());
+    }
+    for (key, row) in &overlay.attestations {
+        batch.put(Table::Attestations, key.clone(), row.clone());
     }
     batch.put(Table::Meta, CORE, canonical_bytes(core));
     batch
@@ -129,7 +133,7 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     /// The overlays, newest first.
-    fn overlays(&self) -> impl Iterator<Item = &Overlay> {
+    pub(super) fn overlays(&self) -> impl Iterator<Item = &Overlay> {
         std::iter::once(&self.memory.current).chain(self.memory.writing.as_deref())
     }
 
@@ -165,13 +169,26 @@ impl View<'_> {
         if number < self.beginning().batch {
             return Ok(None);
         }
-        if let Some(found) = self.overlays().find_map(|overlay| overlay.batches.get(&number)) {
-            return Ok(Some(Arc::clone(found)));
+        match self.recent_batch(number) {
+            Some(recent) => Ok(Some(recent)),
+            None => self.batch_bytes(number)?.map(|value| read_batch(&value).map(Arc::new)).transpose(),
         }
-        match self.kv.get(Table::Batches, &number.to_be_bytes())? {
-            Some(value) => read_batch(&value).map(Arc::new).map(Some),
-            None => Ok(None),
-        }
+    }
+
+    /// Whether a batch is new or kept.
+    pub(super) fn kept(&self, number: u64) -> Result<(), StateFault> {
+        let earliest_batch = self.beginning().batch;
+        if (1..earliest_batch).contains(&number) { Err(StateFault::Pruned { earliest_batch }) } else { Ok(()) }
+    }
+
+    /// A batch that is not on disk yet, or has just got there.
+    pub(super) fn recent_batch(&self, number: u64) -> Option<Arc<BatchRecord>> {
+        self.overlays().find_map(|overlay| overlay.batches.get(&number)).map(Arc::clone)
+    }
+
+    /// A batch's record on disk.
+    pub(super) fn batch_bytes(&self, number: u64) -> Result<Option<Bytes>, StateFault> {
+        Ok(self.kv.get(Table::Batches, &number.to_be_bytes())?)
     }
 
     /// The first batch (log size afterwards, number, root) with at least this size afterwards.

@@ -69,7 +69,7 @@ pub(crate) struct LoadArguments {
     #[arg(long, default_value_t = 0, value_parser = value_parser!(u64).range(..=1_000_000_000))]
     live_outputs: u64,
     /// Nodes of a running cluster, separated by commas
-    #[arg(long, value_delimiter = ',', conflicts_with_all = ["nodes", "validators"])]
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["nodes", "validators", "provers"])]
     endpoints: Vec<String>,
     /// Voting nodes of the temporary cluster
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u8).range(1..=5))]
@@ -77,6 +77,9 @@ pub(crate) struct LoadArguments {
     /// Validator processes of the temporary cluster; without any, the nodes check transactions themselves
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u8).range(..=16))]
     validators: u8,
+    /// Prover processes of the temporary cluster; with any, all that they attest is verified at the end
+    #[arg(long, default_value_t = 0, value_parser = value_parser!(u8).range(..=4))]
+    provers: u8,
     /// Do not read every node's history at the end; the report says so
     #[arg(long)]
     no_audit: bool,
@@ -93,7 +96,7 @@ pub(crate) struct LoadArguments {
 
 pub(super) async fn run(arguments: LoadArguments) -> anyhow::Result<ExitCode> {
     let place = arguments.place();
-    if let Place::Temporary { nodes, validators } = &place {
+    if let Place::Temporary { nodes, validators, .. } = &place {
         eprintln!("Starting {nodes} nodes and {validators} validators");
     }
     let manner = Manner { audited: !arguments.no_audit, shown: true };
@@ -110,7 +113,7 @@ pub(super) async fn run(arguments: LoadArguments) -> anyhow::Result<ExitCode> {
 impl LoadArguments {
     fn place(&self) -> Place {
         if self.endpoints.is_empty() {
-            Place::Temporary { nodes: self.nodes, validators: self.validators }
+            Place::Temporary { nodes: self.nodes, validators: self.validators, provers: self.provers }
         } else {
             Place::Running(self.endpoints.clone())
         }

@@ -8,6 +8,7 @@ use ::bench::audit::{Expected, audit};
 use ::bench::load::{Load, Onlooker};
 use ::bench::meter::Meter;
 use ::bench::processes::Watched;
+use ::bench::proofs::{Arrivals, audit_proofs};
 use ::bench::report::Report;
 use tokio::task::JoinHandle;
 
@@ -23,6 +24,8 @@ pub(super) enum Place {
         nodes: u8,
         /// Validator processes.
         validators: u8,
+        /// Prover processes.
+        provers: u8,
     },
     /// These nodes, which run already.
     Running(Vec<String>),
@@ -41,17 +44,25 @@ pub(super) struct Manner {
 pub(super) async fn run(place: &Place, load: Load, manner: Manner) -> anyhow::Result<Report> {
     match place {
         Place::Running(endpoints) => against(endpoints, &[Watched::load_generator()], load, manner).await,
-        Place::Temporary { nodes, validators } => {
+        Place::Temporary { nodes, validators, provers } => {
             let options = LocalOptions {
                 nodes: usize::from(*nodes),
                 validators: usize::from(*validators),
+                provers: usize::from(*provers),
                 name: "bench".to_owned(),
                 directory: None,
             };
             let cluster = LocalCluster::start(&options).await?;
             let mut watched = cluster.watched();
             watched.push(Watched::load_generator());
-            let report = against(&cluster.endpoints(), &watched, load, manner).await;
+            let arrivals = Arrivals::default();
+            let client = cluster.client()?;
+            let timing = tokio::spawn(arrivals.clone().watch(client.clone()));
+            let mut report = against(&cluster.endpoints(), &watched, load, manner).await;
+            if let (Ok(report), false) = (&mut report, cluster.prover_keys().is_empty()) {
+                audit_proofs(&client, cluster.prover_keys(), &arrivals, progress::proofs(), report).await;
+            }
+            timing.abort();
             cluster.stop().await?;
             report
         }

@@ -1,0 +1,236 @@
+//! The thread that judges: a solver belongs to one, and the replay is a matter of order.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use checker::attestation::ProofStatistics;
+use checker::collect::{self, Testimony, TestimonyFault};
+use checker::frontier::Standing;
+use checker::{Chunk, Frontier, Replay, Verdict};
+use ledger::batch::BatchRecord;
+use ledger::{ClusterId, Hash, Head};
+use prover::Prover;
+use seams::{OsEntropy, next_u64};
+use tokio::sync::mpsc;
+
+use crate::Options;
+use crate::figures::Shared;
+use crate::files::Files;
+
+/// Jobs that wait: batches, each as large as a bundle.
+const JOBS_MAX: usize = 8;
+/// Transactions after which a copy of the replay is kept, and the share of all that it holds.
+const COPY_TRANSACTIONS_MIN: u64 = 200_000;
+const COPY_SHARE: u64 = 4;
+
+/// What the thread is asked.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// To stand behind a batch that is not later than this one, and to answer here from then on.
+    Restore { at_most: u64, told: mpsc::Sender<Told> },
+    /// To move behind a batch that was attested before.
+    Replay(Box<BatchRecord>),
+    /// To judge a batch.
+    Judge(Box<BatchRecord>),
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// It stands there.
+    Restored(Frontier),
+    /// It could not be restored.
+    Failed(String),
+    /// It moved, or the batch is not what was attested.
+    Replayed(Result<Frontier, (Verdict, Box<BatchRecord>)>),
+    /// A batch was judged.
+    Judged(Box<Judged>),
+}
+
+/// A batch that was judged.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) head: Head,
+    pub(crate) before: Frontier,
+    pub(crate) after: Frontier,
+    /// `None` where the record could not even be read.
+    pub(crate) evidence: Option<Hash>,
+    pub(crate) verdict: Verdict,
+    pub(crate) statistics: ProofStatistics,
+    pub(crate) patterns: BTreeSet<Hash>,
+    /// True where the replay stands behind the batch.
+    pub(crate) moved: bool,
+    pub(crate) record: Box<BatchRecord>,
+}
+
+struct Judge {
+    prover: Prover,
+    replay: Option<Replay>,
+    cluster: ClusterId,
+    files: Files,
+    shared: Arc<Shared>,
+    since_copy: u64,
+}
+
+/// Starts the thread. It ends when nobody can ask it any more, and keeps its files then.
+pub(crate) fn start(options: &Options, shared: Arc<Shared>) -> io::Result<mpsc::Sender<Job>> {
+    let (jobs, given) = mpsc::channel(JOBS_MAX);
+    let files = Files::new(options.data_dir.clone(), options.cluster);
+    let (settings, cluster) = (options.proving, options.cluster);
+    thread::Builder::new().name("prover".to_owned()).spawn(move || {
+        let mut judge = Judge { prover: Prover::new(settings), replay: None, cluster, files, shared, since_copy: 0 };
+        judge.load_patterns();
+        judge.work(given);
+    })?;
+    Ok(jobs)
+}
+
+impl Judge {
+    /// A cache that cannot be read is an empty one: everything in it can be proved again.
+    fn load_patterns(&mut self) {
+        let loaded = self.files.patterns().and_then(|kept| kept.map(|kept| self.prover.load(&kept)).transpose());
+        match loaded {
+            Ok(Some(loaded)) => {
+                tracing::info!(proved = loaded.proved, dropped = loaded.dropped, "patterns proved again")
+            }
+            Ok(None) => {}
+            Err(fault) => tracing::warn!(%fault, "the kept patterns cannot be read; they are proved as they come"),
+        }
+    }
+
+    fn work(&mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut answers: Option<mpsc::Sender<Told>> = None;
+        while let Some(job) = jobs.blocking_recv() {
+            let told = match job {
+                Job::Restore { at_most, told } => {
+                    answers = Some(told);
+                    self.restore(at_most)
+                }
+                Job::Replay(record) => Told::Replayed(self.follow(record)),
+                Job::Judge(record) => Told::Judged(Box::new(self.judge(record))),
+            };
+            self.tell_figures();
+            if let Some(answers) = &answers {
+                // whoever asked may have begun anew
+                drop(answers.blocking_send(told));
+            }
+        }
+        self.keep();
+    }
+
+    fn restore(&mut self, at_most: u64) -> Told {
+        let stands = |replay: &Replay| {
+            replay.frontier().standing == Standing::BetweenBatches && replay.frontier().batch <= at_most
+        };
+        if !self.replay.as_ref().is_some_and(stands) {
+            let seed = next_u64(&OsEntropy);
+            let genesis = Replay::genesis(self.cluster, 0, seed);
+            match self.files.newest_replay(at_most, seed) {
+                Ok(copy) => self.replay = Some(copy.unwrap_or(genesis)),
+                Err(fault) => return Told::Failed(format!("the prover's directory cannot be read: {fault}")),
+            }
+        }
+        self.replay
+            .as_ref()
+            .map_or_else(|| Told::Failed("there is no replay".to_owned()), |it| Told::Restored(*it.frontier()))
+    }
+
+    fn follow(&mut self, record: Box<BatchRecord>) -> Result<Frontier, (Verdict, Box<BatchRecord>)> {
+        let Some(replay) = self.replay.as_mut() else {
+            return Err((Verdict::Inconclusive("there is no replay".to_owned()), record));
+        };
+        let chunks = match chunks(&record, replay) {
+            Ok(chunks) => chunks,
+            Err(fault) => return Err((unreadable(&fault), record)),
+        };
+        for chunk in &chunks {
+            if let Err(finding) = replay.accept(chunk) {
+                return Err((finding.into(), record));
+            }
+        }
+        let frontier = *replay.frontier();
+        self.moved_behind(&record);
+        Ok(frontier)
+    }
+
+    fn judge(&mut self, record: Box<BatchRecord>) -> Judged {
+        let before = self.replay.as_ref().map_or_else(Frontier::genesis, |replay| *replay.frontier());
+        let mut judged = Judged {
+            head: record.head,
+            before,
+            after: before,
+            evidence: None,
+            verdict: Verdict::Inconclusive("there is no replay".to_owned()),
+            statistics: ProofStatistics::default(),
+            patterns: BTreeSet::new(),
+            moved: false,
+            record,
+        };
+        let Some(replay) = self.replay.as_mut() else { return judged };
+        let chunks = match chunks(&judged.record, replay) {
+            Ok(chunks) => chunks,
+            Err(fault) => {
+                judged.verdict = unreadable(&fault);
+                return judged;
+            }
+        };
+        judged.evidence = Some(Chunk::digest(&chunks));
+        judged.after = chunks.last().map_or(before, |last| last.after);
+        judged.verdict = Verdict::Proved;
+        for chunk in &chunks {
+            let report = self.prover.judge(chunk, replay);
+            judged.statistics.add(&report.statistics);
+            judged.patterns.extend(&report.patterns);
+            if judged.verdict.is_proved() {
+                judged.verdict = report.verdict;
+            }
+            if !report.by_replay.is_proved() {
+                return judged;
+            }
+        }
+        judged.moved = true;
+        self.moved_behind(&judged.record);
+        judged
+    }
+
+    /// Keeps a copy once in a while: rarely enough that writing it stays a small part of the work.
+    fn moved_behind(&mut self, record: &BatchRecord) {
+        self.since_copy += u64::try_from(record.records.len()).unwrap_or(u64::MAX);
+        let held = self.replay.as_ref().map_or(0, |replay| replay.counts().1);
+        let share = u64::try_from(held).unwrap_or(u64::MAX) / COPY_SHARE;
+        if self.since_copy >= share.max(COPY_TRANSACTIONS_MIN) {
+            self.keep();
+        }
+    }
+
+    fn keep(&mut self) {
+        self.since_copy = 0;
+        let kept = self.files.keep_patterns(&self.prover.cache().to_bytes());
+        let kept = kept.and_then(|()| self.replay.as_ref().map_or(Ok(()), |replay| self.files.keep_replay(replay)));
+        if let Err(fault) = kept {
+            tracing::warn!(%fault, "the replay cannot be kept; the next start begins at the last copy");
+        }
+    }
+
+    fn tell_figures(&self) {
+        let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        let (live, transactions) = self.replay.as_ref().map(Replay::counts).unwrap_or_default();
+        self.shared.change(|figures| {
+            figures.patterns = count(self.prover.cache().len());
+            figures.solvers_replaced = self.prover.solver_statistics().replaced;
+            figures.live_outputs = count(live);
+            figures.replayed_transactions = count(transactions);
+        });
+    }
+}
+
+fn chunks(record: &BatchRecord, replay: &Replay) -> Result<Vec<Chunk>, TestimonyFault> {
+    Ok(collect::chunks(&Testimony::of_record(record)?, replay))
+}
+
+fn unreadable(fault: &TestimonyFault) -> Verdict {
+    let words = format!("the record of the batch contradicts itself: {fault}");
+    Verdict::Refuted(Box::new(checker::Counterexample::new(checker::Invariant::Completeness, words)))
+}

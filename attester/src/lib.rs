@@ -1,0 +1,141 @@
+//! The role of a prover: follows a ledger, proves batch after batch, and has its attestations ordered.
+//!
+//! ```text
+//! nodes ─► evidence (any node) ─► judge (one thread: replay and solver) ─► run of batches ─► attestation ─► ledger
+//!    └───► heads (every node) ─► compared with what was proved
+//! ```
+//! What it attested the ledger itself keeps: after a crash a prover goes on behind its last attestation there. Of its own
+//! it keeps copies of the replay, so that it need not begin at the first batch, and the patterns that were proved.
+//!
+//! Invariants:
+//! 1. Each attestation begins where the one before it in the ledger ended: no gap, no repetition.
+//! 2. One is under way at a time; the next one is about everything proved meanwhile.
+//! 3. Evidence that is refuted is kept in a file, and the other nodes are asked before the ledger is said to be wrong.
+//!
+//! Deliberately absent: the rules (crate `checker`), Z3 (crate `prover`), Raft, storage.
+
+mod figures;
+mod files;
+mod heads;
+mod judge;
+mod session;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Client, ConfigurationFault};
+use ledger::ClusterId;
+use ledger::signature::SigningKey;
+use prover::ProverSettings;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use figures::Figures;
+use figures::Shared;
+
+/// How long one node may take to answer before another one is asked.
+const NODE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a prover runs with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The ledger.
+    pub cluster: ClusterId,
+    /// The nodes to follow, `host:port`.
+    pub nodes: Vec<String>,
+    /// The key that signs attestations; it has to be configured.
+    pub key: SigningKey,
+    /// Where it keeps copies of the replay, patterns, and refuted evidence.
+    pub data_dir: PathBuf,
+    /// How it proves.
+    pub proving: ProverSettings,
+    /// Between two attestations at least: each is an entry of the log.
+    pub interval: Duration,
+}
+
+impl Options {
+    /// The usual bounds.
+    #[must_use]
+    pub fn new(cluster: ClusterId, nodes: Vec<String>, key: SigningKey, data_dir: PathBuf) -> Self {
+        Self { cluster, nodes, key, data_dir, proving: ProverSettings::default(), interval: Duration::from_millis(250) }
+    }
+}
+
+/// Why a prover does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AttesterFault {
+    /// An address is none.
+    #[error(transparent)]
+    Endpoint(#[from] ConfigurationFault),
+    /// Its directory or thread cannot be made.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// A prover that runs. Dropping it ends it as a crash would.
+#[derive(Debug)]
+pub struct Attester {
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    following: JoinHandle<()>,
+    comparing: JoinHandle<()>,
+}
+
+/// One node by itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) address: String,
+    pub(crate) client: Client,
+}
+
+impl Attester {
+    /// Starts to follow. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// Where an address is none, or its directory cannot be used.
+    pub fn start(options: Options) -> Result<Self, AttesterFault> {
+        let io = |what| move |source| AttesterFault::Io { what, source };
+        std::fs::create_dir_all(&options.data_dir).map_err(io("making the prover's directory"))?;
+        let node = |address: &String| {
+            let client = Client::builder().endpoint(address.clone()).ledger(options.cluster).deadline(NODE_PATIENCE);
+            let client = client.connect()?;
+            Ok(Node { address: address.clone(), client })
+        };
+        let nodes: Vec<Node> = options.nodes.iter().map(node).collect::<Result<_, ConfigurationFault>>()?;
+        let all = Client::builder().endpoints(options.nodes.clone()).ledger(options.cluster).connect()?;
+        let shared = Arc::new(Shared::default());
+        let jobs = judge::start(&options, Arc::clone(&shared)).map_err(io("starting the prover's thread"))?;
+        let (stop, stopped) = watch::channel(false);
+        let following = session::follow(options, all, nodes.clone(), jobs, Arc::clone(&shared), stopped);
+        let comparing = tokio::spawn(heads::compare(nodes, Arc::clone(&shared)));
+        Ok(Self { following: tokio::spawn(following), comparing, shared, stop })
+    }
+
+    /// What it did so far, and how far behind it is.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.shared.figures()
+    }
+
+    /// Stops, and keeps what makes the next start short.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        // the thread writes its files before it ends
+        if let Err(fault) = (&mut self.following).await {
+            tracing::warn!(%fault, "the prover did not stop in order; it begins at its last copy again");
+        }
+    }
+}
+
+impl Drop for Attester {
+    fn drop(&mut self) {
+        self.following.abort();
+        self.comparing.abort();
+    }
+}

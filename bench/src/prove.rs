@@ -1,0 +1,225 @@
+//! What proving costs, as figures: what was measured, in which way, and what an older prover needed.
+
+use serde::Serialize;
+
+/// What the transactions do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Workload {
+    /// Two positions of different assets change hands.
+    Swaps,
+    /// A position is paid in two parts.
+    Payments,
+    /// A position is paid in eight.
+    Splits,
+    /// Up to four positions of one asset become one.
+    Merges,
+    /// Up to six positions of two assets are netted.
+    Nets,
+    /// All of these.
+    Mixed,
+}
+
+impl Workload {
+    /// Every single one.
+    pub const ALL: [Self; 5] = [Self::Swaps, Self::Payments, Self::Splits, Self::Merges, Self::Nets];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Swaps => "swaps",
+            Self::Payments => "payments",
+            Self::Splits => "splits",
+            Self::Merges => "merges",
+            Self::Nets => "nets",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+/// How the transactions were proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// A fresh solver for every chunk, nothing kept.
+    FreshSolver,
+    /// One incremental solver, nothing kept.
+    OneSolver,
+    /// One incremental solver and an empty cache of patterns.
+    ColdCache,
+    /// The same again: the patterns are known.
+    WarmCache,
+    /// The linear checker alone, following the ledger.
+    Checker,
+}
+
+impl Way {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FreshSolver => "fresh solver per chunk",
+            Self::OneSolver => "one incremental solver",
+            Self::ColdCache => "incremental, cold cache",
+            Self::WarmCache => "incremental, warm cache",
+            Self::Checker => "linear checker",
+        }
+    }
+}
+
+/// One measurement. Times are processor time of the one thread that works.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProveRow {
+    /// The workload's name, or the block.
+    pub workload: String,
+    /// Of a hundred transactions so many lose a race.
+    pub contention_percent: usize,
+    /// Transactions of a chain.
+    pub depth: usize,
+    /// Transactions of the whole batch sequence: what the row is about.
+    pub size: usize,
+    /// How.
+    pub way: Way,
+    /// Transactions that were measured: fewer than `size` where all of them would take too long.
+    pub transactions: usize,
+    /// Time for them, in seconds.
+    pub seconds: f64,
+    /// The same as a rate.
+    pub transactions_per_second: f64,
+    /// How much faster than a fresh solver per chunk, where that was measured.
+    pub times_faster_than_fresh: Option<f64>,
+    /// Resident memory after it, in MiB.
+    pub resident_mib: f64,
+    /// Windows whose pattern was known.
+    pub pattern_hits: u64,
+    /// Windows whose pattern was proved for them.
+    pub pattern_misses: u64,
+    /// Questions to the solver.
+    pub solver_checks: u64,
+}
+
+/// A figure of the prover that this one replaces, measured on this class of machine: a fresh solver, weaker constraints.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct OlderFigure {
+    /// Transactions.
+    pub transactions: usize,
+    /// Seconds; for the last, the time after which it was given up.
+    pub seconds: f64,
+    /// Whether there was a result.
+    pub finished: bool,
+}
+
+/// What the older document's prover needed.
+pub const OLDER: [OlderFigure; 3] = [
+    OlderFigure { transactions: 100, seconds: 0.306, finished: true },
+    OlderFigure { transactions: 200, seconds: 1.53, finished: true },
+    OlderFigure { transactions: 1_000, seconds: 120.0, finished: false },
+];
+
+/// How time grows with the number of transactions: seconds = constant + slope · transactions, by least squares of the
+/// relative errors.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fit {
+    /// How.
+    pub way: Way,
+    /// Microseconds for each further transaction.
+    pub micros_per_transaction: f64,
+    /// Microseconds before the first.
+    pub constant_micros: f64,
+    /// The largest deviation of a measurement from the line, in percent of the measurement.
+    pub largest_deviation_percent: f64,
+}
+
+/// A block given as real input, and what became of a double spend planted in it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BlockFigures {
+    /// Its transactions as ours.
+    pub transactions: usize,
+    /// True where every one of them was proved.
+    pub proved: bool,
+    /// True where a second spender that is said to have committed is refuted.
+    pub planted_refuted: bool,
+    /// True where the counterexample names it and whoever was first.
+    pub planted_named: bool,
+}
+
+/// A run of `bench prove`. The keys are stable.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProveReport {
+    /// What ran.
+    pub workload: &'static str,
+    /// The solver.
+    pub solver: String,
+    /// The measurements.
+    pub rows: Vec<ProveRow>,
+    /// Growth with size.
+    pub fits: Vec<Fit>,
+    /// The older prover.
+    pub older: [OlderFigure; 3],
+    /// The block, where one was given.
+    pub block: Option<BlockFigures>,
+    /// Transactions proved in all rows together.
+    pub transactions: u64,
+    /// Batches of honest evidence that were refuted: a false alarm each.
+    pub refuted: u64,
+    /// Batches that were left undecided.
+    pub inconclusive: u64,
+}
+
+impl ProveReport {
+    /// True where everything honest was proved, and what was planted was not.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        let block =
+            self.block.as_ref().is_none_or(|block| block.proved && block.planted_refuted && block.planted_named);
+        self.refuted == 0 && self.inconclusive == 0 && block
+    }
+
+    /// The report as JSON.
+    ///
+    /// # Panics
+    /// Never: the report holds nothing that JSON cannot.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers, texts and lists of them are JSON")
+    }
+}
+
+/// Fits a line to measurements of (transactions, seconds); `None` where there are too few.
+#[must_use]
+pub fn fit(way: Way, points: &[(f64, f64)]) -> Option<Fit> {
+    if points.len() < 3 {
+        return None;
+    }
+    // weighted by 1/seconds², so that small sizes count as much as large ones
+    let sum = |value: &dyn Fn(f64, f64) -> f64| points.iter().map(|(x, y)| value(*x, *y) / (y * y)).sum::<f64>();
+    let (w, x, y) = (sum(&|_, _| 1.0), sum(&|x, _| x), sum(&|_, y| y));
+    let (xx, xy) = (sum(&|x, _| x * x), sum(&|x, y| x * y));
+    let determinant = w * xx - x * x;
+    let (slope, constant) = ((w * xy - x * y) / determinant, (xx * y - x * xy) / determinant);
+    let deviation = |(x, y): &(f64, f64)| ((constant + slope * x - y) / y).abs() * 100.0;
+    let largest = points.iter().map(deviation).fold(0.0, f64::max);
+    slope.is_finite().then_some(Fit {
+        way,
+        micros_per_transaction: slope * 1e6,
+        constant_micros: constant * 1e6,
+        largest_deviation_percent: largest,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_found_in_points_that_lie_on_one() {
+        let points = [10.0, 100.0, 1_000.0, 100_000.0].map(|x| (x, 0.001 + x * 2e-6));
+        let found = fit(Way::WarmCache, &points).unwrap();
+        assert!((found.micros_per_transaction - 2.0).abs() < 1e-6 && (found.constant_micros - 1_000.0).abs() < 1e-3);
+        assert!(found.largest_deviation_percent < 1e-6);
+        assert_eq!(fit(Way::WarmCache, &points[..2]), None);
+    }
+}

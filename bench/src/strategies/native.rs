@@ -1,0 +1,269 @@
+//! The same strategies on a ledger that is as fast as it is: costs are fitted to it, and what they predict stands beside
+//! what was measured, and beside what the document's model says.
+
+use std::time::Duration;
+
+use client::strategy::{CostModel, StrategyConfig};
+
+use super::load::{Measured, Place, run};
+use super::model::{Costs, fit};
+use super::report::{Curve, CurvePoint, Row, StrategiesReport, Wanted};
+use super::{Load, Scenario, batch_of, floor};
+use crate::report::number;
+
+/// Batches of the sweep.
+const SWEEP: [usize; 7] = [1, 2, 5, 10, 25, 50, 100];
+/// Hot parties of the per-position rows.
+const POSITIONS: usize = 128;
+/// In flight per party and batch: one is settled while the next is proposed, and one waits.
+const AHEAD: usize = 4;
+/// Most in flight: a second of what the fastest ledger carries.
+const IN_FLIGHT_MAX: usize = 40_000;
+/// Share of the peak rate at which latency is measured.
+const LATENCY_AT_PERCENT: u32 = 70;
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub struct NativeOptions {
+    /// The measured part of each run.
+    pub length: Duration,
+    /// Left out of every figure.
+    pub warm_up: Duration,
+    /// The strategies to measure besides the sweep, over one hot party unless they are `per-position`.
+    pub strategies: Vec<StrategyConfig>,
+}
+
+/// What is measured unless it is told otherwise.
+#[must_use]
+pub fn strategies() -> Vec<StrategyConfig> {
+    let texts = [
+        "serial",
+        "batching:200",
+        "per-position:1",
+        "per-position:50",
+        "bookkeeping:1",
+        "bookkeeping:50",
+        "bookkeeping:200",
+        "shards:1:50",
+        "shards:4:1",
+        "shards:4:50",
+        "shards:4:200",
+        "shards:16:1",
+        "shards:16:50",
+        "shards:16:200",
+        "shards:64:1",
+        "shards:64:50",
+        "shards:256:1",
+        "p99:64:1",
+        "p99:64:50",
+        "command",
+    ];
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// Who looks on.
+pub trait Onlooker: Sync {
+    /// A run begins: which, and of how many.
+    fn begins(&self, name: &str, number: usize, of: usize);
+}
+
+/// Runs the sweep and the strategies.
+///
+/// # Errors
+/// Where a scenario cannot begin.
+pub async fn run_all(
+    place: &Place,
+    options: &NativeOptions,
+    onlooker: &dyn Onlooker,
+    report: &mut StrategiesReport,
+) -> Result<(), floor::FloorFault> {
+    let mut native =
+        Native { place, options, onlooker, report, begun: 0, of: 2 * SWEEP.len() + options.strategies.len() + 2 };
+    let costs = native.sweep().await?;
+    let document = Costs::from(CostModel::DOCUMENT);
+    let mut best: [Option<(StrategyConfig, Measured)>; 2] = [None, None];
+    for strategy in &options.strategies {
+        let measured = native.strategy(strategy, costs.as_ref(), &document).await?;
+        let kind = match strategy {
+            StrategyConfig::Bookkeeping { .. } => 1,
+            StrategyConfig::Batching { .. } | StrategyConfig::Shards { .. } | StrategyConfig::P99 { .. } => 0,
+            StrategyConfig::Naive
+            | StrategyConfig::Serial
+            | StrategyConfig::PerPosition { .. }
+            | StrategyConfig::Split { .. }
+            | StrategyConfig::Command => continue,
+        };
+        let slower =
+            |(_, other): &(StrategyConfig, Measured)| other.settlements_per_second < measured.settlements_per_second;
+        if best[kind].as_ref().is_none_or(slower) {
+            best[kind] = Some((strategy.clone(), measured));
+        }
+    }
+    for (constraint, best) in ["one position with constraints", "one position under a grant"].iter().zip(best) {
+        if let Some((strategy, peak)) = best {
+            native.latency(constraint, &strategy, &peak).await?;
+        }
+    }
+    Ok(())
+}
+
+struct Native<'a> {
+    place: &'a Place,
+    options: &'a NativeOptions,
+    onlooker: &'a dyn Onlooker,
+    report: &'a mut StrategiesReport,
+    begun: usize,
+    of: usize,
+}
+
+impl Native<'_> {
+    async fn measure(&mut self, scenario: &Scenario) -> Result<Measured, floor::FloorFault> {
+        self.begun += 1;
+        self.onlooker.begins(&scenario.name, self.begun, self.of);
+        let measured = run(self.place, scenario).await?;
+        let failed = measured.failed.iter();
+        self.report
+            .audit
+            .problems
+            .extend(failed.map(|(reason, count)| format!("{}: {count} settlements failed: {reason}", scenario.name)));
+        self.report.add(measured.clone());
+        Ok(measured)
+    }
+
+    fn closed(&self, in_flight: usize) -> Load {
+        Load::Closed {
+            in_flight: in_flight.min(IN_FLIGHT_MAX),
+            warm_up: self.options.warm_up,
+            length: self.options.length,
+        }
+    }
+
+    /// Batches of every size, one after another on one position and on as many positions as keep the ledger busy.
+    async fn sweep(&mut self) -> Result<Option<Costs>, floor::FloorFault> {
+        let (mut alone, mut busy) = (Vec::new(), Vec::new());
+        for batch in SWEEP {
+            let strategy = StrategyConfig::PerPosition { batch, linger: Duration::from_millis(1) };
+            let one = Scenario::new(
+                format!("sweep: one position, batches of {batch}"),
+                strategy.clone(),
+                self.closed(AHEAD * batch),
+            );
+            alone.push((batch, self.measure(&one).await?.settlements_per_second));
+            let name = format!("sweep: {POSITIONS} positions, batches of {batch}");
+            let many = Scenario::new(name, strategy, self.closed(AHEAD * batch * POSITIONS)).with_parties(POSITIONS);
+            busy.push((batch, self.measure(&many).await?.settlements_per_second));
+        }
+        let costs = fit(&alone, &busy);
+        self.report.fitted = costs;
+        let Some(costs) = costs else {
+            self.report.remarks.push("no line fits the sweep: nothing is predicted".to_owned());
+            return Ok(None);
+        };
+        let label = "fitted costs";
+        for (figure, unit, value) in [
+            ("fixed_tx: latency of a transaction", "ms", costs.latency_fixed * 1e3),
+            ("var_tx: latency that a settlement adds", "ms", costs.latency_per_settlement * 1e3),
+            ("max_throughput: transactions that settle nothing", "1/s", 1.0 / costs.work_fixed),
+            ("work of a settlement, in transactions", "", costs.work_per_settlement / costs.work_fixed),
+        ] {
+            self.report.rows.push(Row::alone(label, figure, unit, value));
+        }
+        self.curve("Batches one after another on one position", &alone, |batch| costs.one_after_another(batch));
+        self.curve("Batches on many positions", &busy, |batch| costs.capacity(batch));
+        Ok(Some(costs))
+    }
+
+    fn curve(&mut self, title: &str, measured: &[(usize, f64)], model: impl Fn(usize) -> f64) {
+        let point = |(batch, measured): &(usize, f64)| CurvePoint {
+            at: count(*batch),
+            model: Some(model(*batch)),
+            measured: *measured,
+        };
+        self.report.curves.push(Curve {
+            title: title.to_owned(),
+            along: "settlements per transaction".to_owned(),
+            value: "settlements per second".to_owned(),
+            points: measured.iter().map(point).collect(),
+        });
+    }
+
+    /// One strategy as fast as it goes.
+    async fn strategy(
+        &mut self,
+        strategy: &StrategyConfig,
+        costs: Option<&Costs>,
+        document: &Costs,
+    ) -> Result<Measured, floor::FloorFault> {
+        let parties = if matches!(strategy, StrategyConfig::PerPosition { .. }) { POSITIONS } else { 1 };
+        let batch = batch_of(strategy);
+        let lanes = match strategy {
+            StrategyConfig::Shards { target, .. } | StrategyConfig::P99 { target, .. } => *target,
+            StrategyConfig::Bookkeeping { .. } | StrategyConfig::Command => POSITIONS,
+            StrategyConfig::Naive
+            | StrategyConfig::Serial
+            | StrategyConfig::Batching { .. }
+            | StrategyConfig::PerPosition { .. }
+            | StrategyConfig::Split { .. } => 1,
+        };
+        let in_flight = (AHEAD * batch * lanes * parties).max(AHEAD);
+        let scenario =
+            Scenario::new(strategy.to_string(), strategy.clone(), self.closed(in_flight)).with_parties(parties);
+        let measured = self.measure(&scenario).await?;
+        let (label, rate) = (strategy.to_string(), measured.settlements_per_second);
+        match costs.and_then(|costs| costs.rate(strategy, parties)) {
+            Some(predicted) => {
+                self.report.rows.push(Row::new(
+                    &label,
+                    "throughput, predicted by the fit",
+                    "1/s",
+                    Wanted::Beside,
+                    predicted,
+                    rate,
+                ));
+            }
+            None => self.report.rows.push(Row::alone(&label, "throughput", "1/s", rate)),
+        }
+        if let Some(model) = document.rate(strategy, parties) {
+            self.report.rows.push(Row::new(&label, "throughput, by the document", "1/s", Wanted::Beside, model, rate));
+        }
+        self.report.rows.push(Row::alone(&label, "settlement latency p99, closed loop", "ms", measured.latency_ms.p99));
+        self.report.rows.push(Row::new(
+            &label,
+            "wasted share of the order",
+            "",
+            Wanted::AtMost,
+            0.01,
+            measured.wasted_share,
+        ));
+        Ok(measured)
+    }
+
+    async fn latency(
+        &mut self,
+        what: &str,
+        strategy: &StrategyConfig,
+        peak: &Measured,
+    ) -> Result<(), floor::FloorFault> {
+        let rate = whole(peak.settlements_per_second * f64::from(LATENCY_AT_PERCENT) / 100.0).max(1);
+        let (warm_up, length) = (self.options.warm_up, self.options.length);
+        let name = format!("{strategy} at {LATENCY_AT_PERCENT} % of its peak");
+        let measured =
+            self.measure(&Scenario::new(name, strategy.clone(), Load::Open { rate, warm_up, length })).await?;
+        let label = format!("best on {what}: {strategy}");
+        self.report.rows.push(Row::alone(&label, "peak throughput", "1/s", peak.settlements_per_second));
+        let rate = measured.settlements_per_second;
+        self.report.rows.push(Row::alone(&label, format!("throughput at {LATENCY_AT_PERCENT} %"), "1/s", rate));
+        let figure = format!("settlement latency p99 at {LATENCY_AT_PERCENT} %");
+        self.report.rows.push(Row::alone(&label, figure, "ms", measured.latency_ms.p99));
+        Ok(())
+    }
+}
+
+fn count(number_of: usize) -> f64 {
+    number(u64::try_from(number_of).unwrap_or(u64::MAX))
+}
+
+fn whole(number_of: f64) -> u32 {
+    // a duration's seconds are the standard library's checked way to say it
+    u32::try_from(Duration::from_secs_f64(number_of.clamp(0.0, 1e9)).as_secs()).unwrap_or(u32::MAX)
+}

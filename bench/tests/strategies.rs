@@ -1,0 +1,58 @@
+//! The settlement document's figures against a ledger in the process that keeps to its cost model, on simulated time.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use bench::audit::{Expected, audit};
+use bench::strategies::calibrated::{Part, run_command, run_part};
+use bench::strategies::load::Place;
+use bench::strategies::report::StrategiesReport;
+use client::strategy::CostModel;
+use client::testkit::LocalLedger;
+
+/// Each part with the number of rows that it has to give.
+const PARTS: [(Part, usize); 7] = [
+    (Part::Naive, 3),
+    (Part::Serial, 2),
+    (Part::Split, 4),
+    (Part::Command, 1),
+    (Part::Batching, 7),
+    (Part::P99, 4),
+    (Part::Large, 2),
+];
+
+fn place(model: CostModel) -> Place {
+    let ledger = LocalLedger::with_costs("calibrated", model);
+    let client =
+        |()| ledger.client_builder().node(ledger.node()).deadline(Duration::from_secs(3_600)).connect().unwrap();
+    Place { sellers: client(()), buyers: client(()), model, slowdown: 1, run: 1 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_documents_figures_come_out_and_the_end_state_is_sound() {
+    for (part, rows) in PARTS {
+        let place = place(CostModel::DOCUMENT);
+        let mut report = StrategiesReport::new("calibrated");
+        run_part(&place, part, &mut report).await.unwrap();
+        let failing: Vec<_> = report.failing().collect();
+        assert!(failing.is_empty(), "{}: {failing:#?}", part.name());
+        assert_eq!(report.rows.len(), rows, "{}", part.name());
+        assert_eq!(report.audit.problems, Vec::<String>::new());
+        let acknowledged: Vec<_> = report.runs.iter().flat_map(|run| run.acknowledged.iter().copied()).collect();
+        let supply: Vec<_> = report.runs.iter().flat_map(|run| run.supply.iter().copied()).collect();
+        let expected = Expected { acknowledged: &acknowledged, supply: &supply };
+        let mut end = bench::report::Report::default();
+        audit(std::slice::from_ref(&place.sellers), &expected, &|_, _| {}, &mut end).await;
+        assert!(end.is_good(), "{}: {:?}", part.name(), end.problems);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_are_as_fast_on_any_number_of_processors() {
+    let mut report = StrategiesReport::new("calibrated");
+    for processors in [1, 4, 10] {
+        let place = place(CostModel::DOCUMENT.with_processors(processors));
+        run_command(&place, processors, &mut report).await.unwrap();
+    }
+    assert_eq!((report.rows.len(), report.failing().count()), (3, 0), "{:#?}", report.rows);
+}

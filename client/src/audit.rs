@@ -1,0 +1,302 @@
+//! Verification without trusting anybody: the ledger's whole history is replayed by the checker, its end compared with a
+//! head that trusted nodes signed, and every attestation with the evidence that it is about. No solver is needed.
+
+use std::collections::BTreeMap;
+
+use checker::attestation::{ProofStatistics, verify_agreement, verify_chain};
+use checker::collect::{self, Testimony, TestimonyFault};
+use checker::{Attestation, Chunk, Finding, Frontier, Replay, Verdict};
+use futures::StreamExt;
+use ledger::batch::BatchRecord;
+use ledger::merkle::verify_consistency;
+use ledger::{Hash, LogTime, Party};
+use proto::convert::Consistency;
+use proto::{Problem, ProblemKind};
+
+use crate::client::{Client, Numbered};
+use crate::heads::TrustedNodes;
+
+/// What a verifier trusts, and what it asks for.
+#[derive(Debug, Clone)]
+pub struct AuditOptions {
+    /// The nodes whose signatures make a head the ledger's.
+    pub nodes: TrustedNodes,
+    /// The provers whose attestations count.
+    pub provers: Vec<Party>,
+    /// How many of them have to agree on a batch.
+    pub required: usize,
+    /// The batches that are to be attested, from 1; without an end, up to the newest.
+    pub first_batch: u64,
+    /// The last one.
+    pub last_batch: Option<u64>,
+}
+
+/// What a verifier found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Audit {
+    /// Batches that were replayed.
+    pub batches: u64,
+    /// Transactions in them.
+    pub transactions: u64,
+    /// True where the end of the replay is part of a head that enough trusted nodes signed.
+    pub signed: bool,
+    /// Attestations of trusted provers with valid signatures.
+    pub attestations: u64,
+    /// Batches of the range that enough provers proved from just the evidence that was replayed.
+    pub attested_batches: u64,
+    /// Transactions in them.
+    pub attested_transactions: u64,
+    /// Batches of the range that are not attested.
+    pub missing_batches: u64,
+    /// Attestations that say refuted.
+    pub refuted: u64,
+    /// Attestations that say inconclusive.
+    pub inconclusive: u64,
+    /// What the provers say that it cost, added up.
+    pub statistics: ProofStatistics,
+    /// Log times of the batches of the range.
+    pub log_times: BTreeMap<u64, LogTime>,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+/// Why nothing can be concluded.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditFault {
+    /// A node did not tell what is needed.
+    #[error(transparent)]
+    Problem(#[from] Problem),
+    /// A batch's record contradicts itself.
+    #[error("the record of batch {batch} is none: {source}")]
+    Record {
+        /// Which.
+        batch: u64,
+        /// Why.
+        source: TestimonyFault,
+    },
+    /// A batch did not happen as it is told.
+    #[error("batch {batch} is refuted by the replay: {finding}")]
+    Refuted {
+        /// Which.
+        batch: u64,
+        /// What was found.
+        finding: Box<Finding>,
+    },
+}
+
+/// A batch that was replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replayed {
+    /// The hash of its evidence, which attestations name.
+    pub evidence: Hash,
+    /// Before it.
+    pub before: Frontier,
+    /// Behind it.
+    pub after: Frontier,
+    /// Its transactions.
+    pub transactions: u64,
+}
+
+/// Replays one batch's record, which has to follow where the replay stands.
+///
+/// # Errors
+/// Where it is not what one serial execution gives.
+pub fn replay_batch(record: &BatchRecord, replay: &mut Replay) -> Result<Replayed, AuditFault> {
+    let batch = record.head.batch;
+    let told = Testimony::of_record(record).map_err(|source| AuditFault::Record { batch, source })?;
+    let before = *replay.frontier();
+    let chunks = collect::chunks(&told, replay);
+    for chunk in &chunks {
+        replay.accept(chunk).map_err(|finding| AuditFault::Refuted { batch, finding: Box::new(finding) })?;
+    }
+    let transactions = u64::try_from(record.records.len()).unwrap_or(u64::MAX);
+    Ok(Replayed { evidence: Chunk::digest(&chunks), before, after: *replay.frontier(), transactions })
+}
+
+/// Whether an attestation says proved of just these batches, which were replayed one after another.
+///
+/// # Errors
+/// What it says otherwise, in words.
+pub fn compare(attestation: &Attestation, replayed: &BTreeMap<u64, Replayed>) -> Result<(), String> {
+    let statement = &attestation.findings.statement;
+    if !attestation.findings.verdict.is_proved() {
+        return Err(format!("it says {}", attestation.findings.verdict));
+    }
+    for batch in statement.first_batch..=statement.last_batch {
+        let Some(here) = replayed.get(&batch) else { return Err(format!("batch {batch} was not replayed")) };
+        if statement.evidence_of(batch) != Some(here.evidence) {
+            return Err(format!("it is about other evidence of batch {batch}"));
+        }
+    }
+    let ends = (replayed.get(&statement.first_batch), replayed.get(&statement.last_batch));
+    match ends {
+        (Some(first), Some(last)) if (first.before, last.after) == (statement.before, statement.after) => Ok(()),
+        _ => Err("it begins or ends at another frontier".to_owned()),
+    }
+}
+
+impl Client {
+    /// Replays the ledger from its first batch on, and verifies the attestations of a range of batches.
+    /// `seen` is called with every record, and with how many batches there are.
+    ///
+    /// # Errors
+    /// Where a node does not tell what is needed, and where a batch is refuted. What is wrong with attestations and
+    /// signatures is in the report.
+    pub async fn audit(
+        &self,
+        options: &AuditOptions,
+        mut seen: impl FnMut(&BatchRecord, u64),
+    ) -> Result<Audit, AuditFault> {
+        let signed = self.head(Consistency::Linearizable).await?;
+        let last_batch = options.last_batch.unwrap_or(signed.head.batch);
+        if last_batch > signed.head.batch || options.first_batch == 0 || options.first_batch > last_batch {
+            let message = format!("the ledger has batches 1 to {}", signed.head.batch);
+            return Err(Problem::bad_request("batches", message).into());
+        }
+        let mut audit = Audit::default();
+        let mut replay = Replay::genesis(signed.head.cluster, signed.head.group, self.nonce());
+        let mut replayed: BTreeMap<u64, Replayed> = BTreeMap::new();
+        while replay.frontier().batch < last_batch {
+            let mut evidence = self.evidence(replay.frontier().batch + 1).await?;
+            while replay.frontier().batch < last_batch {
+                let record = match evidence.next().await {
+                    Some(Ok(record)) => record,
+                    Some(Err(problem)) if problem.retry() == proto::problem::Retry::Never => return Err(problem.into()),
+                    // the node went away: another one goes on
+                    Some(Err(_)) | None => break,
+                };
+                seen(&record, last_batch);
+                let here = replay_batch(&record, &mut replay)?;
+                audit.batches += 1;
+                audit.transactions += here.transactions;
+                audit.log_times.insert(record.head.batch, record.head.log_time);
+                replayed.insert(record.head.batch, here);
+            }
+        }
+        audit.signed = self.is_signed(options, replay.frontier(), &mut audit.problems).await?;
+        let attestations = self.attestations(1).await?;
+        judge(options, last_batch, &attestations, &replayed, &mut audit);
+        Ok(audit)
+    }
+
+    /// True where a head that enough trusted nodes signed continues this frontier.
+    async fn is_signed(
+        &self,
+        options: &AuditOptions,
+        end: &Frontier,
+        problems: &mut Vec<String>,
+    ) -> Result<bool, Problem> {
+        // the newest head has the signatures of its round a moment later
+        let signed = self.head(Consistency::Local).await?;
+        let signed = if signed.head.batch >= end.batch && options.nodes.signed(&signed) {
+            signed
+        } else {
+            self.signed_head(options, end.batch).await?
+        };
+        if !options.nodes.signed(&signed) {
+            problems.push(format!("no head of batch {} or later is signed by enough trusted nodes", end.batch));
+            return Ok(false);
+        }
+        if signed.head.batch == end.batch {
+            let agrees = end.agrees_with(&signed.head);
+            if !agrees {
+                problems.push(format!("the signed head of batch {} is not where its evidence leads", end.batch));
+            }
+            return Ok(agrees);
+        }
+        if end.next.get() == 0 || signed.head.size == end.next {
+            return Ok(end.next.get() == 0 || signed.head.log_root == end.log_root);
+        }
+        let proof = self.consistency(end.next, signed.head.size).await?;
+        let (old, new) = (end.next.get(), signed.head.size.get());
+        let proved = verify_consistency(old, &end.log_root, new, &signed.head.log_root, &proof.hashes);
+        if let Err(fault) = &proved {
+            problems.push(format!(
+                "the signed head of batch {} does not continue the evidence: {fault}",
+                signed.head.batch
+            ));
+        }
+        Ok(proved.is_ok())
+    }
+
+    /// Waits some rounds for signatures.
+    async fn signed_head(&self, options: &AuditOptions, batch: u64) -> Result<ledger::SignedHead, Problem> {
+        let mut last = Err(Problem::new(ProblemKind::Timeout, "no signed head"));
+        for _ in 0..20 {
+            last = self.head(Consistency::Local).await;
+            if last.as_ref().is_ok_and(|signed| signed.head.batch >= batch && options.nodes.signed(signed)) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        last
+    }
+}
+
+fn judge(
+    options: &AuditOptions,
+    last_batch: u64,
+    attestations: &[Numbered],
+    replayed: &BTreeMap<u64, Replayed>,
+    audit: &mut Audit,
+) {
+    let mut chains: BTreeMap<Party, Vec<Attestation>> = BTreeMap::new();
+    for Numbered { number, attestation } in attestations {
+        if !options.provers.contains(&attestation.prover) {
+            continue;
+        }
+        if let Err(fault) = attestation.verify_signature(&options.provers) {
+            audit.problems.push(format!("attestation {number} proves nothing: {fault}"));
+            continue;
+        }
+        audit.attestations += 1;
+        match &attestation.findings.verdict {
+            Verdict::Proved => {}
+            Verdict::Refuted(_) => audit.refuted += 1,
+            Verdict::Inconclusive(_) => audit.inconclusive += 1,
+        }
+        audit.statistics.add(&attestation.findings.statistics);
+        if attestation.findings.statement.last_batch <= last_batch
+            && let Err(words) = compare(attestation, replayed)
+        {
+            audit.problems.push(format!("attestation {number} does not hold: {words}"));
+        }
+        chains.entry(attestation.prover).or_default().push(attestation.clone());
+    }
+    for (prover, chain) in &chains {
+        let Some(first) = chain.first() else { continue };
+        let predecessor = first.findings.predecessor;
+        if first.findings.statement.first_batch == 1 && predecessor != Attestation::NONE {
+            audit.problems.push(format!("the chain of prover {prover} begins with batch 1 and names a predecessor"));
+        }
+        let proved: Vec<Attestation> =
+            chain.iter().take_while(|attestation| attestation.findings.verdict.is_proved()).cloned().collect();
+        let followed = verify_chain(&proved, &options.provers, &first.findings.statement.before, predecessor);
+        if let Err(fault) = followed {
+            audit.problems.push(format!("the chain of prover {prover} is broken: {fault}"));
+        }
+    }
+    let all: Vec<Attestation> = chains.into_values().flatten().collect();
+    let mut by_end: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (place, attestation) in all.iter().enumerate() {
+        by_end.entry(attestation.findings.statement.last_batch).or_default().push(place);
+    }
+    for batch in options.first_batch..=last_batch {
+        let about: Vec<Attestation> = by_end
+            .range(batch..)
+            .take(2 * checker::attestation::BATCHES_MAX)
+            .flat_map(|(_, places)| places)
+            .filter_map(|place| all.get(*place))
+            .filter(|attestation| attestation.findings.statement.first_batch <= batch)
+            .cloned()
+            .collect();
+        let agreed = verify_agreement(batch, &about, &options.provers, options.required);
+        match (agreed, replayed.get(&batch)) {
+            (Ok(evidence), Some(here)) if evidence == here.evidence => {
+                audit.attested_batches += 1;
+                audit.attested_transactions += here.transactions;
+            }
+            _ => audit.missing_batches += 1,
+        }
+    }
+}

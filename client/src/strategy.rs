@@ -1,0 +1,248 @@
+//! Contention strategies: how a party settles many times at once from one position, behind one interface.
+//!
+//! ```text
+//! Request ─► Strategy ─► positions drawn and claimed ─► transactions ─► Settled
+//! ```
+//! A trader's code makes [`Request`]s and awaits what becomes of them; which positions pay, how many requests share a
+//! transaction and how many transactions are under way is the strategy's matter, chosen by a [`StrategyConfig`]. docs/
+//! strategies.md says which to choose.
+//!
+//! Invariants:
+//! 1. Every request is told once what became of it, and nothing happened unless it is told so, [`Unsettled::Unknown`]
+//!    excepted.
+//! 2. What one transaction claims no other one of the same strategy uses ([`StrategyConfig::Naive`] excepted); a claim
+//!    ends with its transaction's outcome, whatever it is.
+//! 3. A transaction that lost a race is never sent again: its requests travel in a new one with other positions, a bounded
+//!    number of times, after pauses with jitter.
+//!
+//! A strategy acts for one key and expects to be the only one that spends that party's positions; where it is not, it
+//! loses races, and goes on. Deliberately absent: finding proposals (a [`crate::Wallet`] shows them), and prices.
+
+mod model;
+mod plan;
+mod request;
+mod metrics;
+mod outbox;
+mod funds;
+mod sizes;
+mod drawing;
+mod attempt;
+mod engine;
+mod split;
+mod command;
+mod config;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::AssetType;
+use proto::Problem;
+use tokio::sync::mpsc;
+
+use crate::client::Client;
+use crate::key::Key;
+use crate::submitter::{Submitter, SubmitterOptions};
+
+use attempt::Desk;
+use drawing::{Drawing, SizedPool};
+use engine::{Engine, EngineOptions, SharedFunds};
+use metrics::Counters;
+use request::Item;
+use sizes::SizeEstimate;
+
+pub use command::CoSigner;
+pub use config::{StrategyConfig, StrategyConfigFault};
+pub use funds::Stock;
+pub use metrics::Metrics;
+pub use model::{Cost, CostModel, CostModelFault, WorkClock};
+pub use outbox::{Outbox, OutboxFault};
+pub use plan::{PlanBounds, SplitPlan};
+pub use request::{Request, Settled, Settlement, Unsettled};
+
+/// Transactions of one queue under way at once, where nothing else bounds them: more would only wait in the node.
+const OPEN_MAX: usize = 4_096;
+
+/// A way to settle. Dropping the last handle lets it finish what it has taken in.
+pub trait Strategy: Send + Sync + Debug + 'static {
+    /// Takes a request in. What becomes of it is told by the returned future; dropping that changes nothing.
+    fn settle(&self, request: Request) -> Settlement;
+
+    /// The party's positions as the strategy sees them, free and claimed, by asset.
+    fn stocks(&self) -> BTreeMap<AssetType, Stock>;
+
+    /// What it has done so far.
+    fn metrics(&self) -> Metrics;
+}
+
+/// What all strategies have in common.
+#[derive(Debug, Clone)]
+pub struct StrategyOptions {
+    /// How often a request travels again after a lost race before it fails.
+    pub retries_max: u32,
+    /// How long a request waits for positions that other transactions have claimed, before it fails as locked.
+    pub patience: Duration,
+    /// How often the ledger is read for what others did to this party's positions. It is read besides whenever a request
+    /// finds too little, or a race is lost.
+    pub refresh_every: Duration,
+    /// Keeps transactions on their way, so that a later process finds out about them; without it they are not kept.
+    pub outbox: Option<Outbox>,
+    /// Bounds of the pipeline to the nodes.
+    pub submitter: SubmitterOptions,
+    /// Who gives the other payers' signatures, for [`StrategyConfig::Command`].
+    pub co_signer: Option<Arc<dyn CoSigner>>,
+    /// What plans are made by, for [`StrategyConfig::Split`].
+    pub cost_model: CostModel,
+}
+
+impl Default for StrategyOptions {
+    /// Eight rebuilds outlast any burst of lost races; half a minute is the client's own deadline.
+    fn default() -> Self {
+        Self {
+            retries_max: 8,
+            patience: Duration::from_secs(30),
+            refresh_every: Duration::from_secs(15),
+            outbox: None,
+            submitter: SubmitterOptions::default(),
+            co_signer: None,
+            cost_model: CostModel::DOCUMENT,
+        }
+    }
+}
+
+/// Why a strategy cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFault {
+    /// No node answers.
+    #[error(transparent)]
+    Problem(#[from] Problem),
+    /// The outbox cannot be read.
+    #[error(transparent)]
+    Outbox(#[from] OutboxFault),
+    /// It needs somebody who gives the other payers' signatures.
+    #[error("the command lane needs a co-signer: every payer signs a command")]
+    NoCoSigner,
+}
+
+/// Opens a strategy for a key. Transactions that an earlier process left in the outbox are resolved first.
+///
+/// # Errors
+/// Where no node answers in time, or the outbox cannot be read.
+pub async fn open(
+    client: &Client,
+    key: Key,
+    config: &StrategyConfig,
+    options: &StrategyOptions,
+) -> Result<Arc<dyn Strategy>, OpenFault> {
+    if let Some(outbox) = &options.outbox {
+        for (transaction, outcome) in outbox.recover(client).await? {
+            tracing::info!(%transaction, committed = outcome.is_committed(), "a transaction of an earlier process");
+        }
+    }
+    let desk = Arc::new(Desk {
+        client: client.clone(),
+        submitter: Submitter::start(client, options.submitter),
+        key,
+        outbox: options.outbox.clone(),
+        counters: Counters::default(),
+    });
+    match config {
+        StrategyConfig::Command => {
+            let co_signer = options.co_signer.clone().ok_or(OpenFault::NoCoSigner)?;
+            Ok(Arc::new(command::CommandLane::new(desk, co_signer)))
+        }
+        StrategyConfig::Split { plan, gather } => {
+            let planner = split::Planner { plan: plan.clone(), model: options.cost_model, gather: *gather };
+            Ok(Arc::new(split::SplitBursts::open(desk, planner, options).await?))
+        }
+        StrategyConfig::Naive
+        | StrategyConfig::Serial
+        | StrategyConfig::Batching { .. }
+        | StrategyConfig::PerPosition { .. }
+        | StrategyConfig::Bookkeeping { .. }
+        | StrategyConfig::Shards { .. }
+        | StrategyConfig::P99 { .. } => Ok(Arc::new(Queued::open(desk, config, options).await?)),
+    }
+}
+
+/// A strategy that is an engine with its own way of drawing positions.
+#[derive(Debug)]
+struct Queued {
+    desk: Arc<Desk>,
+    funds: SharedFunds,
+    requests: mpsc::UnboundedSender<Item>,
+}
+
+impl Queued {
+    async fn open(desk: Arc<Desk>, config: &StrategyConfig, options: &StrategyOptions) -> Result<Self, Problem> {
+        let funds = SharedFunds::default();
+        let (drawing, engine) = how(config, options);
+        let engine = Engine::open(Arc::clone(&desk), drawing, engine, funds.clone()).await?;
+        let (requests, arrivals) = mpsc::unbounded_channel();
+        drop(seams::tasks::spawn(engine.run(arrivals)));
+        Ok(Self { desk, funds, requests })
+    }
+}
+
+impl Strategy for Queued {
+    fn settle(&self, request: Request) -> Settlement {
+        let (item, settlement) = Item::new(request, &self.desk.party());
+        count_request(&self.desk.counters, item.is_some());
+        if let Some(item) = item {
+            // where the engine is gone, dropping the item tells
+            let _sent = self.requests.send(item);
+        }
+        settlement
+    }
+
+    fn stocks(&self) -> BTreeMap<AssetType, Stock> {
+        self.funds.stocks()
+    }
+
+    fn metrics(&self) -> Metrics {
+        self.desk.counters.read()
+    }
+}
+
+fn count_request(counters: &Counters, sound: bool) {
+    let mut metrics = counters.add();
+    metrics.requests += 1;
+    metrics.failed += u64::from(!sound);
+}
+
+/// How an engine draws and queues for a configuration.
+fn how(config: &StrategyConfig, options: &StrategyOptions) -> (Drawing, EngineOptions) {
+    let one_by_one = EngineOptions {
+        batch_max: 1,
+        linger: Duration::ZERO,
+        open_max: 1,
+        by_asset: false,
+        net_at: None,
+        retries_max: options.retries_max,
+        patience: options.patience,
+        refresh_every: options.refresh_every,
+    };
+    let batched = |batch: usize, linger: Duration| EngineOptions { batch_max: batch.max(1), linger, ..one_by_one };
+    let many = |batch, linger| EngineOptions { open_max: OPEN_MAX, by_asset: true, ..batched(batch, linger) };
+    match config {
+        StrategyConfig::Naive => (Drawing::Unclaimed, EngineOptions { retries_max: 0, ..many(1, Duration::ZERO) }),
+        StrategyConfig::Serial | StrategyConfig::Command | StrategyConfig::Split { .. } => {
+            (Drawing::Everything, one_by_one)
+        }
+        StrategyConfig::Batching { batch, linger } => (Drawing::Everything, batched(*batch, *linger)),
+        StrategyConfig::PerPosition { batch, linger } => {
+            (Drawing::Everything, EngineOptions { by_asset: true, ..batched(*batch, *linger) })
+        }
+        StrategyConfig::Bookkeeping { batch, linger, net_at } => {
+            (Drawing::Bookkeeping, EngineOptions { net_at: Some(*net_at), ..many(*batch, *linger) })
+        }
+        StrategyConfig::Shards { target, batch, linger } => {
+            (Drawing::Shards { target: *target }, many(*batch, *linger))
+        }
+        StrategyConfig::P99 { target, batch, linger } => {
+            let pool = SizedPool { target: *target, sizes: SizeEstimate::new() };
+            (Drawing::Sized(pool), many(*batch, *linger))
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A client that is killed: the next one finds out what became of its work, and nothing stays locked.
+
+use std::time::Duration;
+
+use client::Proposal;
+use client::strategy::{CostModel, Outbox, Request, StrategyOptions, Unsettled};
+use ledger::Rejection;
+use seams::TaskGroup;
+use tokio::time::sleep;
+
+use crate::floor::{Floor, HOLDING, all_at_once};
+
+const STRATEGIES: [&str; 6] = ["serial", "batching:5", "per-position:1", "shards:6:2", "p99:6:2", "split"];
+
+fn kept_in(folder: &std::path::Path) -> StrategyOptions {
+    StrategyOptions { outbox: Some(Outbox::open(folder).unwrap()), ..StrategyOptions::default() }
+}
+
+/// A process that asks for everything and is killed after a while.
+async fn killed_after(floor: &Floor, config: &str, options: StrategyOptions, proposals: Vec<Proposal>, life: Duration) {
+    let process = TaskGroup::new();
+    process
+        .scope(async {
+            let strategy = floor.strategy_with(&config.parse().unwrap(), options).await;
+            for proposal in proposals {
+                drop(strategy.settle(Request::Settle(proposal)));
+            }
+            sleep(life).await;
+            process.abort_all();
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_clients_work_is_recovered_at_any_step() {
+    for config in STRATEGIES {
+        for life in [0, 1, 240, 255, 270, 400, 520, 800, 1_300] {
+            let floor = Floor::open(Some(CostModel::DOCUMENT)).await;
+            let folder = tempfile::tempdir().unwrap();
+            let proposals = floor.proposals(&[7; 20]).await;
+            let life = Duration::from_millis(life);
+            killed_after(&floor, config, kept_in(folder.path()), proposals.clone(), life).await;
+            let sent = Outbox::open(folder.path()).unwrap().kept().unwrap().len();
+
+            let strategy = floor.strategy_with(&config.parse().unwrap(), kept_in(folder.path())).await;
+            assert_eq!(Outbox::open(folder.path()).unwrap().kept().unwrap(), [], "{config}: all are known");
+            let stock = strategy.stocks().get(&floor.stock).copied().unwrap_or_default();
+            assert_eq!(stock.claimed_positions, 0, "{config}: no claim outlives its process");
+            // what the first process had settled says so; the rest settles now
+            let (done, _) = all_at_once(&*strategy, proposals).await;
+            for outcome in &done {
+                let before = matches!(outcome, Err(Unsettled::Rejected(Rejection::InputSpent { .. })));
+                assert!(before || outcome.is_ok(), "{config} after {life:?}, {sent} sent: {outcome:?}");
+            }
+            let (held, _) = floor.held(floor.hot.party(), floor.stock).await;
+            assert_eq!(held, HOLDING - 140, "{config} after {life:?}: every one of them once");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_client_had_sent_is_completed_by_the_next() {
+    let floor = Floor::open(Some(CostModel::DOCUMENT)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let proposals = floor.proposals(&[7; 3]).await;
+    killed_after(&floor, "batching:3", kept_in(folder.path()), proposals.clone(), Duration::from_millis(50)).await;
+    assert_eq!(Outbox::open(folder.path()).unwrap().kept().unwrap().len(), 1);
+    let (held, _) = floor.held(floor.hot.party(), floor.stock).await;
+    assert_eq!(held, HOLDING, "nothing has happened yet");
+    let recovered = Outbox::open(folder.path()).unwrap().recover(&floor.client).await.unwrap();
+    assert!(recovered[0].1.is_committed(), "{recovered:?}");
+    let (held, _) = floor.held(floor.hot.party(), floor.stock).await;
+    assert_eq!(held, HOLDING - 21);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_stays_locked_past_its_expiry() {
+    let floor = Floor::open(None).await;
+    let process = TaskGroup::new();
+    process
+        .scope(async {
+            let strategy = floor.strategy("per-position:1").await;
+            let expires_at = floor.client.now().plus_millis(60_000);
+            let locked = strategy.settle(Request::Propose { terms: floor.sale(400), expires_at }).await;
+            assert!(locked.is_ok(), "{locked:?}");
+            process.abort_all();
+        })
+        .await;
+    floor.ledger.clock().advance(Duration::from_secs(61));
+    let strategy = floor.strategy("per-position:1").await;
+    sleep(Duration::from_secs(1)).await;
+    let stock = strategy.stocks()[&floor.stock];
+    assert_eq!(stock.free.minor_units(), HOLDING, "what had expired is back");
+    assert_eq!(floor.held(floor.hot.party(), floor.stock).await.0, HOLDING);
+    // the same while the strategy runs
+    let expires_at = floor.client.now().plus_millis(60_000);
+    assert!(strategy.settle(Request::Propose { terms: floor.sale(400), expires_at }).await.is_ok());
+    floor.ledger.clock().advance(Duration::from_secs(61));
+    sleep(2 * StrategyOptions::default().refresh_every + Duration::from_secs(1)).await;
+    assert_eq!(strategy.stocks()[&floor.stock].total().minor_units(), HOLDING);
+}

@@ -1,0 +1,225 @@
+//! Provers that follow a cluster: chains without gap over crashes, agreement, and nodes that lie to them.
+
+use std::net::SocketAddr;
+
+use attester::Attester;
+use client::{AuditOptions, Client, Consistency, TrustedNodes};
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use ledger::batch::BatchRecord;
+use ledger::{ClusterId, Outcome, Party, Rejection};
+use proto::wire;
+use proto::wire::proofs_client::ProofsClient;
+use proto::wire::proofs_server::{Proofs, ProofsServer};
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Response, Status};
+
+use crate::provers::{addresses, attested, configure, options, work};
+use crate::support::{CLUSTER, Cluster, commit, eventually, in_time, issue, key};
+
+async fn audit(cluster: &Cluster, client: &Client, provers: &[u8], required: usize) -> client::Audit {
+    let provers: Vec<Party> = provers.iter().map(|number| key(*number).party()).collect();
+    let keys = cluster.node_keys();
+    let nodes = TrustedNodes { cluster: ClusterId::of_name(CLUSTER), required: keys.len() / 2 + 1, keys };
+    let last = client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch;
+    let options = AuditOptions { nodes, provers, required, first_batch: 1, last_batch: Some(last) };
+    in_time(client.audit(&options, |_, _| {})).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prover_attests_every_batch_once_over_stops_and_crashes_and_anybody_can_check_it() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    work(&client, 3).await;
+    configure(&cluster, &[7], 0).await;
+    let first = Attester::start(options(addresses(&cluster), 7, directory.path())).unwrap();
+    attested(&client).await;
+    first.stop().await;
+
+    // the ledger goes on, and what came meanwhile is attested after the next start
+    work(&client, 4).await;
+    let second = Attester::start(options(addresses(&cluster), 7, directory.path())).unwrap();
+    attested(&client).await;
+    work(&client, 3).await;
+    drop(second);
+
+    // nothing was kept in order: the ledger says where to go on
+    let elsewhere = tempfile::tempdir().unwrap();
+    cluster.stop_node(1).await;
+    work(&client, 2).await;
+    let third = Attester::start(options(addresses(&cluster), 7, elsewhere.path())).unwrap();
+    let newest = attested(&client).await;
+    let figures = third.figures();
+    assert!(figures.configured && figures.refuted == 0 && figures.faulty_nodes.is_empty(), "{figures:?}");
+    third.stop().await;
+    cluster.start_node(1).await;
+
+    let found = audit(&cluster, &client, &[7], 1).await;
+    assert_eq!(found.problems, Vec::<String>::new());
+    assert!(found.signed);
+    assert_eq!(
+        (found.attested_batches, found.missing_batches, found.refuted, found.inconclusive),
+        (newest, 0, 0, 0)
+    );
+    assert_eq!(found.attested_transactions, 12);
+    let chain = client.attestations(1).await.unwrap();
+    let mut next = 1;
+    for numbered in &chain {
+        let statement = &numbered.attestation.findings.statement;
+        assert_eq!(statement.first_batch, next, "no gap and no repetition");
+        assert!(numbered.attestation.findings.versions.solver.starts_with("z3 "));
+        next = statement.last_batch + 1;
+    }
+    assert_eq!(next, newest + 1);
+    // who trusts nobody of them has nothing
+    let strangers = audit(&cluster, &client, &[8], 1).await;
+    assert_eq!((strangers.attested_batches, strangers.missing_batches), (0, newest));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_attested_once_enough_provers_have_proved_it_from_the_same_evidence() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    configure(&cluster, &[7, 8], 2).await;
+    let first = Attester::start(options(addresses(&cluster), 7, one.path())).unwrap();
+    work(&client, 2).await;
+    let newest = client.position(Consistency::Linearizable).await.unwrap().batch;
+    eventually(|| async { (first.figures().attested_batch >= newest).then_some(()) }).await;
+    assert_eq!(client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch, 0);
+    let second = Attester::start(options(addresses(&cluster), 8, two.path())).unwrap();
+    let newest = attested(&client).await;
+    first.stop().await;
+    second.stop().await;
+    let found = audit(&cluster, &client, &[7, 8], 2).await;
+    assert_eq!(found.problems, Vec::<String>::new());
+    assert_eq!((found.attested_batches, found.missing_batches), (newest, 0));
+}
+
+/// Passes everything on to a node, and lies about the outcome in every batch that has one.
+struct Liar(ProofsClient<Channel>);
+
+fn lie(record: &mut BatchRecord) {
+    let log_time = record.head.log_time;
+    if let Some(line) = record.records.first_mut() {
+        line.outcome = Outcome::Rejected(Rejection::Expired { log_time });
+    }
+}
+
+#[tonic::async_trait]
+impl Proofs for Liar {
+    type WatchEvidenceStream = BoxStream<'static, Result<wire::BatchEvidence, Status>>;
+    type WatchAttestationsStream = BoxStream<'static, Result<wire::NumberedAttestation, Status>>;
+
+    async fn watch_evidence(
+        &self,
+        request: Request<wire::WatchEvidenceRequest>,
+    ) -> Result<Response<Self::WatchEvidenceStream>, Status> {
+        let told = self.0.clone().watch_evidence(request.into_inner()).await?.into_inner();
+        let lies = told.map(|message| {
+            let message = message?;
+            let mut record: BatchRecord = borsh::from_slice(&message.record).unwrap();
+            lie(&mut record);
+            Ok(wire::BatchEvidence { record: record.encode().into(), ..message })
+        });
+        Ok(Response::new(lies.boxed()))
+    }
+
+    async fn submit_attestation(
+        &self,
+        request: Request<wire::SubmitAttestationRequest>,
+    ) -> Result<Response<wire::SubmitAttestationResponse>, Status> {
+        self.0.clone().submit_attestation(request.into_inner()).await
+    }
+
+    async fn get_attestation(
+        &self,
+        request: Request<wire::GetAttestationRequest>,
+    ) -> Result<Response<wire::GetAttestationResponse>, Status> {
+        self.0.clone().get_attestation(request.into_inner()).await
+    }
+
+    async fn list_attestations(
+        &self,
+        request: Request<wire::ListAttestationsRequest>,
+    ) -> Result<Response<wire::ListAttestationsResponse>, Status> {
+        self.0.clone().list_attestations(request.into_inner()).await
+    }
+
+    async fn watch_attestations(
+        &self,
+        _request: Request<wire::WatchAttestationsRequest>,
+    ) -> Result<Response<Self::WatchAttestationsStream>, Status> {
+        Ok(Response::new(stream::pending().boxed()))
+    }
+
+    async fn get_proof_status(
+        &self,
+        request: Request<wire::GetProofStatusRequest>,
+    ) -> Result<Response<wire::ProofStatus>, Status> {
+        self.0.clone().get_proof_status(request.into_inner()).await
+    }
+}
+
+/// A liar in front of a node; where it listens.
+async fn liar(cluster: &Cluster) -> String {
+    let honest = ProofsClient::connect(format!("http://{}", cluster.address(1))).await.unwrap();
+    let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let serving = Server::builder().add_service(ProofsServer::new(Liar(honest))).serve_with_incoming(incoming);
+    drop(tokio::spawn(serving));
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lies_to_a_prover_is_named_and_the_others_evidence_is_proved() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    work(&client, 3).await;
+    configure(&cluster, &[7], 0).await;
+    let liar = liar(&cluster).await;
+    let nodes = [vec![liar.clone()], addresses(&cluster)].concat();
+    let prover = Attester::start(options(nodes, 7, directory.path())).unwrap();
+    let newest = attested(&client).await;
+    let figures = prover.figures();
+    assert_eq!(figures.faulty_nodes.keys().collect::<Vec<_>>(), [&liar]);
+    prover.stop().await;
+    let found = audit(&cluster, &client, &[7], 1).await;
+    assert_eq!((found.attested_batches, found.refuted), (newest, 0));
+    let kept = std::fs::read_dir(directory.path()).unwrap();
+    let kept: Vec<String> = kept.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(kept.iter().any(|name| name.starts_with("refuted-") && name.ends_with(".record")), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_all_nodes_tell_a_lie_it_is_attested_as_refuted_and_every_node_raises_the_alarm() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    let transaction = issue(&client, &key(1), key(2).party(), 5).await;
+    let batch = commit(&client, &transaction).await;
+    configure(&cluster, &[7], 0).await;
+    let prover = Attester::start(options(vec![liar(&cluster).await], 7, directory.path())).unwrap();
+    for (node, _) in cluster.running() {
+        let node = cluster.client_of(node);
+        let (at, words) = eventually(|| async {
+            let status = node.proof_status(Consistency::Linearizable).await.unwrap();
+            status.prover(&key(7).party()).and_then(|prover| prover.alarm.clone())
+        })
+        .await;
+        assert!(at == batch && words.contains(&transaction.id().to_string()), "{at}: {words}");
+    }
+    let said = client.attestations_of(batch).await.unwrap().remove(0).attestation;
+    assert!(matches!(said.findings.verdict, checker::Verdict::Refuted(_)));
+    let before = client.attestations_of(batch - 1).await.unwrap().remove(0).attestation;
+    assert!(before.findings.verdict.is_proved(), "what came before is proved");
+    eventually(|| async { prover.figures().stuck }).await;
+    let (_, _, metrics) = crate::http::get_text(format!("{}/metrics", cluster.http(2))).await;
+    assert!(metrics.contains(&format!("seriatim_prover_alarm{{key=\"{}\"}} 1", key(7).party())), "{metrics}");
+    prover.stop().await;
+    let found = audit(&cluster, &client, &[7], 1).await;
+    assert_eq!((found.attested_batches, found.refuted), (batch - 1, 1));
+}

@@ -1,0 +1,106 @@
+//! `seriatim prover`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use ::node::config::{ProverConfig, ProverConfigSettings, read_file};
+use ::node::metrics::ProverMetrics;
+use ::node::roles::ProverFront;
+use ::node::roles::prover::prover_key;
+use ::node::telemetry;
+use attester::{Attester, Figures, Options};
+use clap::Args;
+use ledger::ClusterId;
+use serde_json::json;
+
+/// Run a prover, which proves every batch and has its attestations ordered.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every option may also be given in the environment, as named above, or in a TOML file under the option's name.
+
+A prover counts once its key is in the cluster's configuration; its log and --ready-json show the key:
+    seriatim prover --cluster venue --nodes a:7400,b:7400,c:7400 --data-dir /var/lib/seriatim-prover
+    seriatim admin add-prover KEY --endpoint a:7400
+    seriatim admin require-provers 2 --endpoint a:7400        two of the configured provers have to agree
+
+It may be stopped and started at any time: the ledger goes on without it, and it goes on behind its last attestation there.
+What it attests: docs/proofs.md. Who checks it: `seriatim verify ledger`.")]
+pub(super) struct ProverArgs {
+    /// TOML file with settings
+    #[arg(long, env = "SERIATIM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print address and key as one line of JSON once the prover runs
+    #[arg(long)]
+    ready_json: bool,
+    /// Stop when standard input ends: whoever started this process holds its other end
+    #[arg(long)]
+    attached: bool,
+    /// Print the settings that result from flags, environment and file, as TOML, and end
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    settings: ProverConfigSettings,
+}
+
+impl ProverArgs {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let settings = self.settings.or(file);
+        if self.print_config {
+            print!("{}", toml::to_string(&settings)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = ProverConfig::try_from(settings)?;
+        telemetry::init(config.log_format);
+        let key = prover_key(&config.key_file)?;
+        let nodes = config.nodes.as_slice().iter().map(|node| node.as_str().to_owned()).collect();
+        let mut options = Options::new(ClusterId::of_name(&config.cluster), nodes, key, config.data_dir);
+        options.interval = config.attest_interval;
+        let prover = Arc::new(Attester::start(options)?);
+        let figures = Arc::clone(&prover);
+        let front = ProverFront::start(config.http_listen, Arc::new(move || metrics(&figures.figures()))).await?;
+        let (http, key) = (front.address(), key.party().to_string());
+        tracing::info!(%http, %key, solver = prover::solver_version(), "proving");
+        if self.ready_json {
+            let ready = json!({ "role": "prover", "cluster": config.cluster, "http": http, "key": key, "pid": std::process::id() });
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{ready}")?;
+            out.flush()?;
+        }
+        super::asked_to_stop(self.attached).await;
+        front.stop().await;
+        // the server held the other one
+        match Arc::try_unwrap(prover) {
+            Ok(prover) => prover.stop().await,
+            Err(_served_still) => {
+                tracing::warn!("stopping without keeping the replay: its metrics are still being read")
+            }
+        }
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn metrics(figures: &Figures) -> ProverMetrics {
+    let statistics = &figures.statistics;
+    ProverMetrics {
+        configured: figures.configured,
+        newest_batch: figures.newest_batch,
+        judged_batch: figures.judged_batch,
+        attested_batch: figures.attested_batch,
+        attestations: figures.attestations,
+        verdicts: [figures.proved, figures.refuted, figures.inconclusive],
+        transactions: statistics.transactions,
+        patterns: [statistics.pattern_hits, statistics.pattern_misses],
+        patterns_kept: figures.patterns,
+        solver_checks: [statistics.solver_checks, statistics.solver_unknown],
+        solvers_replaced: figures.solvers_replaced,
+        proving_us: statistics.total_us,
+        replay: [figures.replayed_transactions, figures.live_outputs],
+        lag_ms: figures.lag_ms,
+        faulty_nodes: u64::try_from(figures.faulty_nodes.len()).unwrap_or(u64::MAX),
+        stuck: figures.stuck.is_some(),
+    }
+}
