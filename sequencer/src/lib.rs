@@ -29,7 +29,6 @@ mod log_store;
 mod members;
 mod network;
 mod reads;
-mod silence;
 mod snapshot_transfer;
 mod state_machine;
 #[cfg(test)]

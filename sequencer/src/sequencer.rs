@@ -25,7 +25,6 @@ use crate::log_store;
 use crate::machine::{EntryId, Machine};
 use crate::network::{NOT_SERVED, Network, UNREADABLE, refused, serve};
 use crate::options::Options;
-use crate::silence;
 use crate::snapshot_transfer::{self, Receiver};
 use crate::state_machine::StateMachine;
 use crate::status::{Leader, Status};
@@ -115,7 +114,6 @@ impl Sequencer {
             options: Arc::clone(&options),
         };
         drop(seams::tasks::spawn(compaction.run()));
-        drop(seams::tasks::spawn(silence::watch(raft.clone(), Arc::clone(&options))));
         Ok(Sequencer(Arc::new(Node {
             transport,
             receiver: Receiver::new(raft.clone(), state_machine.clone()),
