@@ -17,6 +17,7 @@ pub mod clock;
 pub mod network;
 pub mod disk;
 pub mod liars;
+mod intruder;
 pub mod cluster;
 pub mod recorder;
 pub mod client;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flaws::{Flaw, is_planted};
 use openraft::{OptionalSend, SnapshotPolicy, type_config::alias};
 use openraft_rt::AsyncRuntime;
 use openraft_rt::deterministic_rng::DeterministicRng;
@@ -143,7 +144,7 @@ pub(crate) fn raft_config(options: &Options) -> Result<Arc<openraft::Config>, St
         quorum_loss_probe_interval: Some(millis(lease) * 2),
         enable_pre_vote: Some(options.pre_vote),
         // a leader that restarts without its unsynced tail must not go on in the same term
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(is_planted(Flaw::LeaderRestored)),
         allow_log_reversion: Some(false),
         // `compaction` decides when to snapshot and what to purge
         snapshot_policy: SnapshotPolicy::Never,

@@ -16,10 +16,11 @@ use crate::check::Property;
 use crate::history::{Call, Found, Level, Ticket};
 use crate::sim::bugs::PlantedBug;
 use crate::sim::cluster::Cluster;
+use crate::sim::intruder::Intruder;
 use crate::sim::network::Network;
 use crate::sim::recorder::History;
 use crate::sim::world::World;
-use crate::workload::Market;
+use crate::workload::{Kind, Market};
 
 /// Attempts at one submission before a client turns to something else.
 const ATTEMPTS_MAX: usize = 5;
@@ -78,12 +79,23 @@ impl Client {
             sleep(self.world.pause(&think)).await;
             if self.world.chance(150) {
                 self.read().await;
+            } else if self.world.chance(10) {
+                self.intrude().await;
             } else {
                 // several at once share bundles, and meet each other's outputs there
                 let burst = if self.world.chance(200) { self.world.between(2..=6) } else { 1 };
                 let submissions = (0..burst).flat_map(|_| self.market.draw());
                 join_all(submissions.map(|members| self.submit(members))).await;
             }
+        }
+    }
+
+    /// A transaction with a false signature, past the gateways.
+    async fn intrude(&self) {
+        let (world, network, cluster) = (self.world.clone(), self.network.clone(), self.cluster.clone());
+        let intruder = Intruder { world, network, cluster, address: self.address.clone() };
+        for transaction in self.market.draw_of(&[Kind::Forgery]).into_iter().flatten() {
+            intruder.smuggle(self.some_node(), &transaction).await;
         }
     }
 

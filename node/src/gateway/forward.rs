@@ -55,7 +55,9 @@ fn encode<T: BorshSerialize>(message: &T, content_bytes: usize) -> Bytes {
 }
 
 impl ForwardRequest {
-    fn encode(&self) -> Bytes {
+    /// The form in which a node sends it to another.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
         let content_bytes = match self {
             Self::Bundle(certified) => certified.bundle.len(),
             Self::Configure(_) => 0,
