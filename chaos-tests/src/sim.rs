@@ -18,6 +18,7 @@ pub mod network;
 pub mod disk;
 pub mod liars;
 mod intruder;
+mod pace;
 pub mod cluster;
 pub mod recorder;
 pub mod client;

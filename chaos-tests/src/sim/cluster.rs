@@ -1,6 +1,7 @@
 //! A cluster of real replicas and validators on simulated machines, which can be crashed and started again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::sim::disk::Disk;
 use crate::sim::liars::{Lie, LyingValidator};
 use crate::sim::network::Network;
 use crate::sim::observations::Observations;
+use crate::sim::pace::{Pace, PacedService};
 use crate::sim::world::{Event, World};
 
 /// Nodes that may take the place of others.
@@ -131,6 +133,7 @@ struct ValidatorMachine {
     address: Address,
     key: SigningKey,
     clock: Arc<NodeClock>,
+    pace: Pace,
     group: Mutex<Option<TaskGroup>>,
 }
 
@@ -156,6 +159,7 @@ impl Cluster {
             address: Address::new(format!("validator-{number}:7000")),
             key: SigningKey::from_seed(world.key_seed()),
             clock: clock(),
+            pace: Pace::new(world),
             group: Mutex::default(),
         };
         Self(Arc::new(Shared {
@@ -485,6 +489,11 @@ impl Cluster {
         self.0.validators.len()
     }
 
+    /// A validator takes so long for each answer from now on.
+    pub fn set_pace(&self, number: usize, pace: RangeInclusive<Duration>) {
+        self.0.validators.get(number).into_iter().for_each(|machine| machine.pace.set(pace.clone()));
+    }
+
     /// Starts a validator, where it does not run.
     pub fn start_validator(&self, number: usize) {
         let Some(machine) = self.0.validators.get(number) else { return };
@@ -509,6 +518,7 @@ impl Cluster {
             Some(lie) => Arc::new(LyingValidator { service, key, lie }),
             None => Arc::new(service),
         };
+        let service = Arc::new(PacedService { service, pace: machine.pace.clone() });
         self.0.network.join(machine.address.clone(), group.clone(), service);
         drop(group.spawn(announcer.run()));
         *running = Some(group);

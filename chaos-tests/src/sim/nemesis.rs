@@ -28,6 +28,12 @@ pub enum Fault {
     CrashInWrite,
     /// A node's disk fails after some more writes, in the midst of whatever it does.
     FailDisk,
+    /// The next sync of a node's log fails.
+    FailSync,
+    /// There is no room on a node's disk for a while.
+    FillDisk,
+    /// A validator becomes slow, or as quick as it was.
+    SlowValidator,
     /// The network falls into two parts.
     Partition,
     /// Some link is cut in one direction.
@@ -56,12 +62,15 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::CrashNode,
         Self::CrashLeader,
         Self::CrashAll,
         Self::CrashInWrite,
         Self::FailDisk,
+        Self::FailSync,
+        Self::FillDisk,
+        Self::SlowValidator,
         Self::Partition,
         Self::CutOneWay,
         Self::IsolateLeader,
@@ -176,7 +185,9 @@ impl Nemesis {
         let quick = Duration::from_millis(1)..=Duration::from_millis(3);
         for id in self.cluster.nodes() {
             self.cluster.disk(id).temper().set_sync(quick.clone());
+            self.cluster.disk(id).temper().set_full(false);
         }
+        (0..self.cluster.validators()).for_each(|number| self.cluster.set_pace(number, Duration::ZERO..=Duration::ZERO));
         self.cluster.start_all().await;
         // a damaged copy that nobody has noticed is set aside, as an operator would who knows of it
         for id in self.cluster.nodes().into_iter().filter(|id| self.cluster.disk(*id).is_corrupt()) {
@@ -208,6 +219,9 @@ impl Nemesis {
                     self.cluster.disk(id).temper().fail_after(self.dice.between(1..=20));
                 }
             }
+            Fault::FailSync => self.some_node().into_iter().for_each(|id| self.cluster.disk(id).temper().fail_sync()),
+            Fault::FillDisk => self.fill_disk(),
+            Fault::SlowValidator => self.slow_validator(),
             Fault::Partition => {
                 self.partition();
                 self.heal_later();
@@ -308,6 +322,27 @@ impl Nemesis {
             sleep(downtime).await;
             cluster.start_validator(number);
         }));
+    }
+
+    fn fill_disk(&self) {
+        for id in self.some_node() {
+            let (temper, pause) = (self.cluster.disk(id).temper().clone(), self.dice.between(50..=3_000));
+            temper.set_full(true);
+            drop(tokio::spawn(async move {
+                sleep(Duration::from_millis(pause)).await;
+                temper.set_full(false);
+            }));
+        }
+    }
+
+    fn slow_validator(&self) {
+        let paces = [0..=0, 20..=200, 300..=900, 2_000..=4_000];
+        let pace = self.dice.pick(&paces).cloned().unwrap_or(0..=0);
+        let numbers: Vec<usize> = (0..self.cluster.validators()).collect();
+        for number in self.dice.pick(&numbers) {
+            let pace = Duration::from_millis(*pace.start())..=Duration::from_millis(*pace.end());
+            self.cluster.set_pace(*number, pace);
+        }
     }
 
     fn partition(&self) {

@@ -115,13 +115,14 @@ impl Engine {
     }
 
     fn writing(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
-        if self.medium.temper.takes_write() { self.living() } else { Err(StorageFault::Stopped) }
+        self.medium.temper.take_write(&self.medium.name)?;
+        self.living()
     }
 }
 
 fn living(medium: &KvMedium, life: u64) -> Result<MutexGuard<'_, State>, StorageFault> {
     let state = medium.state();
-    let dead = state.life != life || medium.temper.has_failed();
+    let dead = state.life != life || medium.temper.is_dead();
     if dead { Err(StorageFault::Stopped) } else { Ok(state) }
 }
 

@@ -192,6 +192,9 @@ impl LogMedium {
             if state.life != life {
                 return;
             }
+            if let Err(fault) = self.temper.take_sync(&self.name) {
+                return state.fail(survivors(&self.world, group), &fault);
+            }
             state.stats.syncs += 1;
             for _ in 0..group {
                 let Some(queued) = state.queue.pop_front() else { break };
@@ -226,6 +229,16 @@ impl LogMedium {
 }
 
 impl State {
+    /// A sync failed: so many batches are durable all the same, and everybody who waits is told that it failed.
+    fn fail(&mut self, kept: usize, fault: &StorageFault) {
+        for (position, queued) in std::mem::take(&mut self.queue).into_iter().enumerate() {
+            if position < kept {
+                self.make_durable(&queued.batch);
+            }
+            drop(queued.done.send(Err(fault.clone())));
+        }
+    }
+
     fn make_durable(&mut self, batch: &LogBatch) {
         self.durable.apply(batch);
         self.stats.batches += 1;
@@ -252,21 +265,22 @@ struct Engine {
 impl Engine {
     fn living(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
         let state = self.medium.state();
-        let failed = self.medium.temper.has_failed() && !self.medium.has(PlantedBug::SyncErrorSwallowed);
+        let failed = self.medium.temper.is_dead() && !self.medium.has(PlantedBug::SyncErrorSwallowed);
         let dead = state.life != self.life || failed;
         if dead { Err(StorageFault::Stopped) } else { Ok(state) }
     }
 
     fn queue(&self, batch: LogBatch) -> Result<oneshot::Receiver<Result<(), StorageFault>>, StorageFault> {
-        let taken = self.medium.temper.takes_write();
-        if !taken && !self.medium.has(PlantedBug::SyncErrorSwallowed) {
-            return Err(StorageFault::Stopped);
+        let taken = self.medium.temper.take_write(&self.medium.name);
+        let fault = taken.err();
+        if let Some(fault) = fault.as_ref().filter(|_| !self.medium.has(PlantedBug::SyncErrorSwallowed)) {
+            return Err(fault.clone());
         }
         let mut state = self.living()?;
         state.written.check(&batch)?;
         state.written.apply(&batch);
         let (done, durable) = oneshot::channel();
-        if !taken {
+        if fault.is_some() {
             // the flaw: it says that it was done
             drop(done.send(Ok(())));
             return Ok(durable);
