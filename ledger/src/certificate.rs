@@ -198,6 +198,10 @@ impl ValidatorSet {
         }
         let claim =
             Claim { signer: certificate.validator, message: attested.message(), signature: certificate.signature };
-        if claim.holds() || is_planted(Flaw::CertificateUnchecked) { Ok(()) } else { Err(CertificateFault::FalseSignature(certificate.validator)) }
+        if claim.holds() || is_planted(Flaw::CertificateUnchecked) {
+            Ok(())
+        } else {
+            Err(CertificateFault::FalseSignature(certificate.validator))
+        }
     }
 }

@@ -187,7 +187,8 @@ impl Nemesis {
             self.cluster.disk(id).temper().set_sync(quick.clone());
             self.cluster.disk(id).temper().set_full(false);
         }
-        (0..self.cluster.validators()).for_each(|number| self.cluster.set_pace(number, Duration::ZERO..=Duration::ZERO));
+        (0..self.cluster.validators())
+            .for_each(|number| self.cluster.set_pace(number, Duration::ZERO..=Duration::ZERO));
         self.cluster.start_all().await;
         // a damaged copy that nobody has noticed is set aside, as an operator would who knows of it
         for id in self.cluster.nodes().into_iter().filter(|id| self.cluster.disk(*id).is_corrupt()) {

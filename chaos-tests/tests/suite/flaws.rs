@@ -1,14 +1,11 @@
 //! The checks are checked with bugs in production code, which only builds with the feature `planted` have.
-#![cfg(feature = "planted")]
-
-mod hunt;
 
 use std::env;
 
+use crate::hunt::{Quarry, hunt};
 use chaos_tests::check::Property::{self, *};
 use chaos_tests::{SimulationOptions, simulate};
 use flaws::Flaw;
-use hunt::{Quarry, hunt};
 
 /// Also hunts for bugs that take hundreds of seeds: minutes each.
 const RARE_VARIABLE: &str = "SERIATIM_SIM_RARE_BUGS";

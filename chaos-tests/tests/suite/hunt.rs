@@ -29,7 +29,8 @@ pub struct Found {
 impl Quarry {
     /// The first seed in which the bug is found.
     pub fn find(&self) -> Option<Found> {
-        let is_found = |report: &Report| report.violations().iter().any(|found| self.found_by.contains(&found.property));
+        let is_found =
+            |report: &Report| report.violations().iter().any(|found| self.found_by.contains(&found.property));
         (1..=self.seeds).find_map(|seed| {
             let report = (self.simulate)(seed);
             is_found(&report).then_some(Found { seed, report })

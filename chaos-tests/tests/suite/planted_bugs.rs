@@ -1,11 +1,9 @@
 //! The checks are checked: each flaw of the simulated world is found within so many seeds, by the check meant for it.
 
-mod hunt;
-
 use std::env;
 
+use crate::hunt::{Found, Quarry, hunt};
 use chaos_tests::{PlantedBug, Report, SimulationOptions, simulate};
-use hunt::{Found, Quarry, hunt};
 
 /// Also hunts for bugs that take hundreds of seeds: minutes each.
 const RARE_VARIABLE: &str = "SERIATIM_SIM_RARE_BUGS";
