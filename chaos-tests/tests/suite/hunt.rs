@@ -1,6 +1,5 @@
 //! Looks for bugs that were planted: seed after seed, until the check meant for the bug finds it.
 
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -8,27 +7,27 @@ use chaos_tests::Report;
 use chaos_tests::check::Property;
 
 /// A bug to be found.
-pub struct Quarry {
-    pub name: String,
+pub(crate) struct Quarry {
+    pub(crate) name: String,
     /// What it is.
-    pub sentence: &'static str,
+    pub(crate) sentence: &'static str,
     /// Of these properties one has to be found violated; anything else is an accident.
-    pub found_by: &'static [Property],
+    pub(crate) found_by: &'static [Property],
     /// Seeds within which it has to be found.
-    pub seeds: u64,
+    pub(crate) seeds: u64,
     /// Runs a seed with the bug.
-    pub simulate: Box<dyn Fn(u64) -> Report + Sync>,
+    pub(crate) simulate: Box<dyn Fn(u64) -> Report + Sync>,
 }
 
 /// What found a bug: the seed, and the faults that it took.
-pub struct Found {
-    pub seed: u64,
-    pub report: Report,
+pub(crate) struct Found {
+    pub(crate) seed: u64,
+    pub(crate) report: Report,
 }
 
 impl Quarry {
     /// The first seed in which the bug is found.
-    pub fn find(&self) -> Option<Found> {
+    pub(crate) fn find(&self) -> Option<Found> {
         let is_found =
             |report: &Report| report.violations().iter().any(|found| self.found_by.contains(&found.property));
         (1..=self.seeds).find_map(|seed| {
@@ -47,17 +46,11 @@ impl Quarry {
     }
 }
 
-impl fmt::Debug for Quarry {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.name)
-    }
-}
-
 /// Hunts for all of them on every core, and tells of each.
 ///
 /// # Panics
 /// Where one is not found.
-pub fn hunt(quarries: &[Quarry]) {
+pub(crate) fn hunt(quarries: &[Quarry]) {
     let next = AtomicUsize::new(0);
     let one_after_another = || {
         let mut missed = Vec::new();
