@@ -300,9 +300,7 @@ impl SnapshotSink for Sink {
         }
         let content = self.files.get(CONTENT).ok_or_else(|| self.medium.mismatch("no content"))?;
         let restored = rows(content).ok_or_else(|| self.medium.mismatch("unreadable content"))?;
-        if !self.medium.temper.takes_write() {
-            return Err(StorageFault::Stopped);
-        }
+        self.medium.temper.take_write(&self.medium.name)?;
         let mut state = living(&self.medium, self.life)?;
         state.unsynced.clear();
         if self.medium.has(PlantedBug::RestoreKeepsOldRows) {
