@@ -340,7 +340,7 @@ impl Nemesis {
         let paces = [0..=0, 20..=200, 300..=900, 2_000..=4_000];
         let pace = self.dice.pick(&paces).cloned().unwrap_or(0..=0);
         let numbers: Vec<usize> = (0..self.cluster.validators()).collect();
-        for number in self.dice.pick(&numbers) {
+        if let Some(number) = self.dice.pick(&numbers) {
             let pace = Duration::from_millis(*pace.start())..=Duration::from_millis(*pace.end());
             self.cluster.set_pace(*number, pace);
         }
