@@ -3,7 +3,9 @@
 //! Every node and validator is a child process with its own data directory, ports and log file. A child stops when this
 //! process does: it holds a pipe to it and watches for its end (`--attached`).
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use client::{Client, Key};
 use ledger::Party;
 use proto::wire;
 use proto::wire::admin_client::AdminClient;
-use seams::OsEntropy;
+use seams::{OsEntropy, next_u64};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
@@ -23,6 +25,12 @@ use tonic::transport::Channel;
 const START_MAX: Duration = Duration::from_secs(60);
 /// How long a process may take to stop when asked to.
 const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Where processes listen: below the ports that systems give to outgoing connections, one of which could be given away
+/// while the process that is to listen there is not up.
+const PORTS: Range<u16> = 18_000..32_000;
+/// How many ports are tried.
+const PORT_TRIES_MAX: usize = 10_000;
 
 /// What a node calls a validator that it uses.
 const HEALTHY: &str = "healthy";
@@ -481,14 +489,25 @@ fn spawn(program: &Path, process: &mut Process) -> Result<(), LocalFault> {
     Ok(())
 }
 
-/// Ports that are free now. Taken together, so that they differ.
+/// Ports that are free now, taken together, so that they differ.
 fn free_ports(count: usize) -> Result<Vec<u16>, LocalFault> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<Result<_, _>>()
-        .map_err(io("looking for free ports"))?;
-    let ports = listeners.iter().map(|listener| listener.local_addr().map(|address| address.port()));
-    ports.collect::<Result<_, _>>().map_err(io("looking for free ports"))
+    let mut listeners = Vec::new();
+    for _ in 0..PORT_TRIES_MAX {
+        if listeners.len() == count {
+            break;
+        }
+        let offset = next_u64(&OsEntropy) % u64::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(offset).expect("within the range");
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(listener) => listeners.push((port, listener)),
+            Err(fault) if fault.kind() == ErrorKind::AddrInUse => {}
+            Err(fault) => return Err(io("looking for free ports")(fault)),
+        }
+    }
+    if listeners.len() < count {
+        return Err(io("looking for free ports")(ErrorKind::AddrInUse.into()));
+    }
+    Ok(listeners.into_iter().map(|(port, _)| port).collect())
 }
 
 fn tail(log: &Path) -> String {

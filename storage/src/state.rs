@@ -45,7 +45,7 @@ use crate::{KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
 
 /// When the overlay is written to disk: at this many changed rows. Enough that short-lived outputs are gone before
 /// they are written, and about 100 MiB of memory.
-const OVERLAY_ROWS_MAX: usize = 400_000;
+const OVERLAY_ROWS_MAX: usize = 200_000;
 /// The same by the bytes of batches, which are kept for readers of recent history.
 const OVERLAY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
