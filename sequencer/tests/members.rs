@@ -10,7 +10,6 @@ use seams::Method;
 use sequencer::{MemberFault, Options, Role};
 use support::machine::Broken;
 use support::{Cluster, address, eventually, quick, simulate};
-use tokio::time::timeout;
 
 fn bounded(id: u64) -> Options {
     Options {
@@ -230,22 +229,5 @@ fn members_are_removed_only_where_a_majority_stays() {
 
         let follower = cluster.node(others[1]).remove(leader).await;
         assert!(matches!(follower, Err(MemberFault::NotLeader { leader: Some(_) })), "{follower:?}");
-    });
-}
-
-#[test]
-fn a_change_that_only_the_leader_knows_of_is_not_said_to_be_made() {
-    simulate(9, async {
-        let cluster = Cluster::of(9, 3).await;
-        let leader = cluster.leader().await;
-        cluster.isolate(leader);
-        let node = cluster.node(leader);
-        let patience = Duration::from_millis(150);
-        assert!(timeout(patience, node.add_learner(4, address(4))).await.is_err(), "nobody else has heard of it");
-        assert!(node.status().members.learners.contains_key(&4) && !node.status().members.committed);
-        let again = node.add_learner(4, address(4)).await;
-        assert!(matches!(again, Err(MemberFault::InProgress | MemberFault::NotLeader { .. })), "{again:?}");
-        let promoted = node.promote(4).await;
-        assert!(matches!(promoted, Err(MemberFault::InProgress | MemberFault::NotLeader { .. })), "{promoted:?}");
     });
 }

@@ -35,9 +35,9 @@ pub(crate) struct RunArguments {
     /// Validator processes
     #[arg(long, default_value_t = 2)]
     validators: u8,
-    /// No prover: nothing is attested
+    /// A prover besides, whose attestations are replayed in the end
     #[arg(long)]
-    no_prover: bool,
+    prover: bool,
     /// Clients that wait for their answers
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         duration: arguments.duration,
         nodes: usize::from(arguments.nodes),
         validators: usize::from(arguments.validators),
-        prover: !arguments.no_prover,
+        prover: arguments.prover,
         clients: usize::from(arguments.clients),
         command: again(&arguments, seed),
         workloads: or_all(arguments.workloads, &Workload::ALL),
@@ -100,8 +100,8 @@ fn again(arguments: &RunArguments, seed: u64) -> String {
         "seriatim chaos run --seed {seed} --duration {duration} --nodes {nodes} --validators {validators} \
          --clients {clients}"
     );
-    if arguments.no_prover {
-        command.push_str(" --no-prover");
+    if arguments.prover {
+        command.push_str(" --prover");
     }
     let faults: Vec<&str> = arguments.faults.iter().map(|fault| fault.name()).collect();
     let workloads: Vec<&str> = arguments.workloads.iter().map(|workload| workload.name()).collect();
