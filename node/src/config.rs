@@ -113,7 +113,7 @@ settings! {
         /// File with this node's private key, made on the first start [default: <DATA_DIR>/node.key]
         #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
         key_file: PathBuf,
-        /// A follower that hears nothing from a leader for this long, or up to twice as long, starts an election
+        /// A follower that hears nothing from a leader for this long, or up to 1.6 times as long, starts an election
         #[arg(long, env = "SERIATIM_ELECTION_TIMEOUT_MS", value_name = "MILLISECONDS")]
         election_timeout_ms: u64,
         /// The log is compacted when it holds more than this
