@@ -34,7 +34,7 @@ async fn audit(cluster: &Cluster, position: usize, prover: Party, findings: &mut
         first_batch: 1,
         last_batch: None,
     };
-    let audit = node.audit(&options, |_, _| {}).await?;
+    let (audit, _) = node.audit(&options, None, |_, _| {}).await?;
     findings.looked_at(Property::Attestations, usize::try_from(audit.attested_batches)?);
     let mut problems = audit.problems;
     if audit.missing_batches > 0 {
