@@ -9,7 +9,7 @@ use_cached_rocksdb
 seconds=${1:-60}
 echo "| Target | Seconds | Executions |"
 echo "|---|---|---|"
-for crate in ledger node; do
+for crate in ledger checker node; do
     for target in $(cd "$crate/fuzz/fuzz_targets" && ls -- *.rs); do
         name=${target%.rs}
         report=$(cd "$crate/fuzz" && cargo fuzz run --fuzz-dir . --sanitizer none "$name" -- \

@@ -163,14 +163,32 @@ impl Tally {
         *self.failed.entry(reason).or_default() += 1;
     }
 
-    /// Settlements per second between the first and the last transaction told. What the first carried came before.
+    /// Settlements per second.
     fn rate(&self) -> f64 {
-        let times = || self.transactions.values();
-        let (Some(first), Some(last)) = (times().min(), times().max()) else { return 0.0 };
-        let length = (last.0 - first.0).as_secs_f64();
-        let after: u64 = times().map(|(_, count)| count).sum::<u64>() - first.1;
-        if length > 0.0 { number(after) / length } else { 0.0 }
+        let mut told: Vec<(Instant, u64)> = self.transactions.values().copied().collect();
+        told.sort_unstable();
+        let Some((first, _)) = told.first().copied() else { return 0.0 };
+        slope(told.into_iter().map(|(at, count)| ((at - first).as_secs_f64(), number(count))))
     }
+}
+
+/// How fast a count grows, by least squares over the moments at which it grew, each with half of its own growth. Growth
+/// in steps, where all shards are told at once, so counts for what it is, wherever the first and the last step lie.
+fn slope(growth: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let mut before = 0.0;
+    let points: Vec<(f64, f64)> = growth
+        .map(|(at, count)| {
+            before += count;
+            (at, before - count / 2.0)
+        })
+        .collect();
+    let mean = |part: fn(&(f64, f64)) -> f64| {
+        points.iter().map(part).sum::<f64>() / number(u64::try_from(points.len()).unwrap_or(u64::MAX)).max(1.0)
+    };
+    let (middle, height) = (mean(|point| point.0), mean(|point| point.1));
+    let together: f64 = points.iter().map(|(at, sum)| (at - middle) * (sum - height)).sum();
+    let spread: f64 = points.iter().map(|(at, _)| (at - middle).powi(2)).sum();
+    if spread > 0.0 { together / spread } else { 0.0 }
 }
 
 fn micros(time: Duration) -> u64 {
@@ -400,4 +418,23 @@ fn latency(histogram: &Histogram<u64>, scale: f64) -> Latency {
     let at = |quantile: f64| number(histogram.value_at_quantile(quantile)) / 1_000.0 / scale;
     let max = if histogram.is_empty() { 0.0 } else { number(histogram.max()) / 1_000.0 / scale };
     Latency { p50: at(0.50), p95: at(0.95), p99: at(0.99), max }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(found: f64, wanted: f64) {
+        assert!((found - wanted).abs() < 1e-6, "{found}, not {wanted}");
+    }
+
+    #[test]
+    fn growth_in_steps_counts_for_what_it_is() {
+        let every_second = |together: u32| (0..60).map(move |told| (f64::from(told / together), 50.0));
+        for together in [1, 2, 10, 30] {
+            close(slope(every_second(together)), 50.0 * f64::from(together));
+        }
+        close(slope([(0.0, 1.0)].into_iter()), 0.0);
+        close(slope([].into_iter()), 0.0);
+    }
 }
