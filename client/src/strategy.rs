@@ -47,7 +47,7 @@ use crate::submitter::{Submitter, SubmitterOptions};
 
 use attempt::Desk;
 use drawing::{Drawing, SizedPool};
-use engine::{Engine, EngineOptions, SharedFunds};
+use engine::{Engine, EngineOptions, Merging, SharedFunds};
 use metrics::Counters;
 use request::Item;
 use sizes::SizeEstimate;
@@ -211,14 +211,19 @@ fn count_request(counters: &Counters, sound: bool) {
     metrics.failed += u64::from(!sound);
 }
 
+/// Positions beyond those that a strategy keeps, at which they are merged aside. Of an asset that only comes in there is no
+/// request that would merge them in passing.
+const PILE: usize = 100;
+
 /// How an engine draws and queues for a configuration.
 fn how(config: &StrategyConfig, options: &StrategyOptions) -> (Drawing, EngineOptions) {
+    let keeping = |keep: usize| Some(Merging { at: keep.saturating_add(PILE), keep });
     let one_by_one = EngineOptions {
         batch_max: 1,
         linger: Duration::ZERO,
         open_max: 1,
         by_asset: false,
-        net_at: None,
+        merging: keeping(1),
         retries_max: options.retries_max,
         patience: options.patience,
         refresh_every: options.refresh_every,
@@ -226,7 +231,9 @@ fn how(config: &StrategyConfig, options: &StrategyOptions) -> (Drawing, EngineOp
     let batched = |batch: usize, linger: Duration| EngineOptions { batch_max: batch.max(1), linger, ..one_by_one };
     let many = |batch, linger| EngineOptions { open_max: OPEN_MAX, by_asset: true, ..batched(batch, linger) };
     match config {
-        StrategyConfig::Naive => (Drawing::Unclaimed, EngineOptions { retries_max: 0, ..many(1, Duration::ZERO) }),
+        StrategyConfig::Naive => {
+            (Drawing::Unclaimed, EngineOptions { retries_max: 0, merging: None, ..many(1, Duration::ZERO) })
+        }
         StrategyConfig::Serial | StrategyConfig::Command | StrategyConfig::Split { .. } => {
             (Drawing::Everything, one_by_one)
         }
@@ -235,14 +242,16 @@ fn how(config: &StrategyConfig, options: &StrategyOptions) -> (Drawing, EngineOp
             (Drawing::Everything, EngineOptions { by_asset: true, ..batched(*batch, *linger) })
         }
         StrategyConfig::Bookkeeping { batch, linger, net_at } => {
-            (Drawing::Bookkeeping, EngineOptions { net_at: Some(*net_at), ..many(*batch, *linger) })
+            let merging = Some(Merging { at: *net_at, keep: 0 });
+            (Drawing::Bookkeeping, EngineOptions { merging, ..many(*batch, *linger) })
         }
         StrategyConfig::Shards { target, batch, linger } => {
-            (Drawing::Shards { target: *target }, many(*batch, *linger))
+            let options = EngineOptions { merging: keeping(*target), ..many(*batch, *linger) };
+            (Drawing::Shards { target: *target }, options)
         }
         StrategyConfig::P99 { target, batch, linger } => {
             let pool = SizedPool { target: *target, sizes: SizeEstimate::new() };
-            (Drawing::Sized(pool), many(*batch, *linger))
+            (Drawing::Sized(pool), EngineOptions { merging: keeping(*target), ..many(*batch, *linger) })
         }
     }
 }

@@ -39,8 +39,14 @@ const EXPIRED_MAX: usize = 200;
 /// Requests of one transaction on the remainder of a pool, which is one position: it is shared at least so much.
 const REMAINDER_BATCH: usize = 50;
 
-/// Free positions beyond those that a strategy keeps, at which they are merged aside.
-const PILE: usize = 100;
+/// When free positions of one asset are merged into one, off the way of requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Merging {
+    /// At so many.
+    pub(super) at: usize,
+    /// So many are left as they are: the largest.
+    pub(super) keep: usize,
+}
 
 /// How an engine works.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +59,8 @@ pub(super) struct EngineOptions {
     pub(super) open_max: usize,
     /// True where each asset has a queue of its own.
     pub(super) by_asset: bool,
-    /// Positions of one asset that are netted into one; never where there is none.
-    pub(super) net_at: Option<usize>,
+    /// What is merged aside; nothing where there is none.
+    pub(super) merging: Option<Merging>,
     /// How often a request travels again before it fails.
     pub(super) retries_max: u32,
     /// How long a request waits for positions that are claimed.
@@ -519,21 +525,14 @@ impl Engine {
     }
 
     fn upkeep_of(&self, funds: &Funds, asset: &AssetType, stock: &Stock) -> Option<Drawn> {
-        if let Some(net_at) = self.options.net_at
-            && stock.free_positions >= net_at
+        if let Some(Merging { at, keep }) = self.options.merging
+            && stock.free_positions >= at
         {
-            let claim: Vec<LiveOutput> = funds.free(asset).take(self.limits.inputs_max).copied().collect();
+            let count = stock.free_positions.saturating_sub(keep).min(self.limits.inputs_max);
+            let claim: Vec<LiveOutput> = funds.free(asset).take(count).copied().collect();
             let total = claim.iter().map(quantity_of).fold(ledger::Quantity::ZERO, sum);
             let grants = if total.is_negative() { vec![funds.grant(asset)?] } else { Vec::new() };
             return Some(Drawn { claim, grants, ..Drawn::default() });
-        }
-        if let Some(target) = self.drawing.keeps()
-            && stock.free_positions >= target + PILE
-        {
-            // what only comes in is drawn by no request and so merged by none
-            let claim: Vec<LiveOutput> =
-                funds.free(asset).take((stock.free_positions - target).min(self.limits.inputs_max)).copied().collect();
-            return Some(Drawn { claim, ..Drawn::default() });
         }
         match &self.drawing {
             Drawing::Sized(pool) => {

@@ -74,6 +74,16 @@ async fn a_shard_pool_keeps_its_number_and_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn any_number_of_shards_may_be_asked_for() {
+    for config in ["shards:18446744073709551615:1", "p99:18446744073709551615:18446744073709551615"] {
+        let floor = Floor::open(None).await;
+        let strategy = floor.strategy(config).await;
+        let done = paced(&floor, &*strategy, &[7; 30], Duration::from_millis(5)).await;
+        assert!(done.iter().all(Result::is_ok), "{config}: {:?}", done.iter().find(|outcome| outcome.is_err()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_only_comes_in_is_merged_aside_by_every_strategy_that_claims() {
     for config in ["serial", "per-position:1", "p99:20:1"] {
         let floor = Floor::open(None).await;
