@@ -303,8 +303,7 @@ impl LocalCluster {
         let request = wire::ConfigureValidatorsRequest { add, remove: Vec::new(), required: 0 };
         match self.nodes.first() {
             Some(node) => match admin(&node.address).await {
-                // a cluster that was there before knows its validators: the change is void
-                Some(mut admin) => admin.configure_validators(request).await.is_ok() || !self.temporary,
+                Some(mut admin) => admin.configure_validators(request).await.is_ok(),
                 None => false,
             },
             None => false,

@@ -1,6 +1,6 @@
 //! Changes of the cluster. Each happens on the leader; who is asked elsewhere is told where that is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ledger::Party;
@@ -47,6 +47,21 @@ pub enum Done {
     Here(String),
     /// That node leads: ask it.
     Elsewhere(Leader),
+}
+
+/// One of the cluster's sets of keys: what changes it, and what so many of its keys are for.
+struct KeyKind {
+    add: fn(Vec<Party>) -> ConfigurationChange,
+    require: fn(u16) -> ConfigurationChange,
+    remove: fn(Vec<Party>) -> ConfigurationChange,
+    agreement: &'static str,
+}
+
+/// What a set of keys should become.
+struct KeyChange {
+    add: Vec<Party>,
+    remove: Vec<Party>,
+    required: Option<u16>,
 }
 
 impl Api {
@@ -110,26 +125,15 @@ impl Api {
         required: Option<u16>,
     ) -> Result<String, Problem> {
         self.initialized()?;
-        let mut said = Vec::new();
+        self.await_freshness(Consistency::Linearizable).await?;
         let set = self.validator_set()?;
-        let add: Vec<Party> = add.into_iter().filter(|key| !set.keys.contains(key)).collect();
-        if !add.is_empty() {
-            said.push(format!("{} added", add.len()));
-            self.configure(ConfigurationChange::AddValidators(add)).await?;
-        }
-        if let Some(required) = required.filter(|required| *required != set.required) {
-            said.push(format!("{required} certificates required"));
-            self.configure(ConfigurationChange::RequireCertificates(required)).await?;
-        }
-        let remove: Vec<Party> = remove.into_iter().filter(|key| set.keys.contains(key)).collect();
-        if !remove.is_empty() {
-            said.push(format!("{} removed", remove.len()));
-            self.configure(ConfigurationChange::RemoveValidators(remove)).await?;
-        }
-        if said.is_empty() {
-            said.push("nothing to change".to_owned());
-        }
-        Ok(said.join(", "))
+        let kind = KeyKind {
+            add: ConfigurationChange::AddValidators,
+            require: ConfigurationChange::RequireCertificates,
+            remove: ConfigurationChange::RemoveValidators,
+            agreement: "certificates required",
+        };
+        self.change_keys(&kind, &set.keys, set.required, KeyChange { add, remove, required }).await
     }
 
     /// How long history is kept from now on, `None` for ever. Transactions may be valid for no longer.
@@ -168,21 +172,38 @@ impl Api {
     ) -> Result<String, Problem> {
         self.initialized()?;
         self.await_freshness(Consistency::Linearizable).await?;
-        let mut said = Vec::new();
         let set = self.replica()?.state().configuration().provers;
-        let add: Vec<Party> = add.into_iter().filter(|key| !set.keys.contains(key)).collect();
+        let kind = KeyKind {
+            add: ConfigurationChange::AddProvers,
+            require: ConfigurationChange::RequireProvers,
+            remove: ConfigurationChange::RemoveProvers,
+            agreement: "have to agree",
+        };
+        self.change_keys(&kind, &set.keys, set.required, KeyChange { add, remove, required }).await
+    }
+
+    /// Adds first and removes last, so that what is required can be had in between.
+    async fn change_keys(
+        &self,
+        kind: &KeyKind,
+        keys: &BTreeSet<Party>,
+        required: u16,
+        change: KeyChange,
+    ) -> Result<String, Problem> {
+        let mut said = Vec::new();
+        let add: Vec<Party> = change.add.into_iter().filter(|key| !keys.contains(key)).collect();
         if !add.is_empty() {
             said.push(format!("{} added", add.len()));
-            self.configure(ConfigurationChange::AddProvers(add)).await?;
+            self.configure((kind.add)(add)).await?;
         }
-        if let Some(required) = required.filter(|required| *required != set.required) {
-            said.push(format!("{required} have to agree"));
-            self.configure(ConfigurationChange::RequireProvers(required)).await?;
+        if let Some(required) = change.required.filter(|wanted| *wanted != required) {
+            said.push(format!("{required} {}", kind.agreement));
+            self.configure((kind.require)(required)).await?;
         }
-        let remove: Vec<Party> = remove.into_iter().filter(|key| set.keys.contains(key)).collect();
+        let remove: Vec<Party> = change.remove.into_iter().filter(|key| keys.contains(key)).collect();
         if !remove.is_empty() {
             said.push(format!("{} removed", remove.len()));
-            self.configure(ConfigurationChange::RemoveProvers(remove)).await?;
+            self.configure((kind.remove)(remove)).await?;
         }
         if said.is_empty() {
             said.push("nothing to change".to_owned());
