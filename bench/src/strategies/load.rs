@@ -148,7 +148,7 @@ impl Tally {
                 }
                 format!("{} {}", rejection.code(), rejection.name())
             }
-            Unsettled::Unknown { .. } => {
+            Unsettled::Unknown { .. } | Unsettled::Stopped => {
                 self.unknown += 1;
                 "unknown".to_owned()
             }

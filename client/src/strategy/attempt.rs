@@ -248,6 +248,7 @@ pub(super) fn may_succeed_later(fault: &Unsettled) -> bool {
         | Unsettled::NothingToFund
         | Unsettled::Unsupported(_)
         | Unsettled::Refused(_)
+        | Unsettled::Stopped
         | Unsettled::Unknown { .. } => false,
     }
 }

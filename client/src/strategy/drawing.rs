@@ -183,6 +183,10 @@ fn everything(funds: &Funds, items: &[&Item], bounds: Bounds) -> Result<Drawn, N
     let mut drawn = Drawn { items: count, ..Drawn::default() };
     for (asset, needed) in needs {
         let room = bounds.inputs_max.saturating_sub(drawn.claim.len());
+        if room == 0 {
+            // what pays for the asset before leaves none for this one
+            return Err(NotDrawn::Merge(drawn.claim));
+        }
         let all: Vec<LiveOutput> = funds.free(&asset).rev().take(room).copied().collect();
         if total_of(&all) < needed {
             return Err(not_covered(funds, &asset, funds.shortage(&asset, needed, room), bounds));

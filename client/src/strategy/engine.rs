@@ -118,6 +118,8 @@ pub(super) struct Engine {
     /// Requests that travel again after a pause.
     resting: FuturesUnordered<BoxFuture<'static, Vec<Item>>>,
     upkeep: BTreeSet<AssetType>,
+    /// Assets whose upkeep did not happen: left alone until the ledger has been read again.
+    left_alone: BTreeSet<AssetType>,
     /// Assets of which a large request gathers all it can get: small ones let it go first.
     gathering: BTreeSet<AssetType>,
     returning: BTreeSet<OutputId>,
@@ -149,6 +151,7 @@ impl Engine {
             flights: FuturesUnordered::new(),
             resting: FuturesUnordered::new(),
             upkeep: BTreeSet::new(),
+            left_alone: BTreeSet::new(),
             gathering: BTreeSet::new(),
             returning: BTreeSet::new(),
             reading: None,
@@ -190,6 +193,11 @@ impl Engine {
     }
 
     fn enqueue(&mut self, mut item: Item) {
+        // one input at least is this party's own, except where a grant stands for it
+        let own = usize::from(!matches!(self.drawing, Drawing::Bookkeeping));
+        if item.request.allocations().count() + own > self.limits.inputs_max {
+            return self.fail(item, Unsettled::Unsupported("consume as many allocations in one transaction"));
+        }
         let queue = self.drawing.queue_for(&item);
         item.queue = queue;
         self.lines.entry(self.line_of(&item)).or_default().waiting.push_back(item);
@@ -210,6 +218,8 @@ impl Engine {
     fn dispatch(&mut self, accepting: bool) -> Instant {
         let now = Instant::now();
         if now >= self.refresh_at {
+            // also where one is under way, which may take longer than that
+            self.refresh_at = now + self.options.refresh_every;
             self.begin_reading();
         }
         let mut due = self.refresh_at;
@@ -250,13 +260,13 @@ impl Engine {
             }
             match drawn {
                 Ok(drawn) => self.launch_requests(id, drawn),
-                Err(NotDrawn::Wait) => match self.give_up_waiting(id, now) {
-                    Some(due) => return due,
-                    None => continue,
-                },
-                Err(NotDrawn::Merge(positions)) => {
-                    self.launch_upkeep(Drawn { claim: positions, ..Drawn::default() });
-                    return far;
+                Err(blocked @ (NotDrawn::Wait | NotDrawn::Merge(_))) => {
+                    if let NotDrawn::Merge(positions) = blocked {
+                        self.launch_upkeep(Drawn { claim: positions, ..Drawn::default() });
+                    }
+                    if let Some(due) = self.give_up_waiting(id, now) {
+                        return due;
+                    }
                 }
                 Err(NotDrawn::ToRemainder) => self.move_to_remainder(id),
                 Err(NotDrawn::NoGrant) => {
@@ -324,7 +334,11 @@ impl Engine {
 
     fn launch_upkeep(&mut self, drawn: Drawn) {
         let Some(asset) = drawn.claim.first().map(|output| output.contract.asset()) else { return };
-        if self.upkeep.insert(asset) {
+        // one alone is in order, and what failed would fail again until something else is known
+        if (drawn.claim.len() > 1 || !drawn.pieces.is_empty())
+            && !self.left_alone.contains(&asset)
+            && self.upkeep.insert(asset)
+        {
             self.launch(Purpose::Upkeep(asset), Vec::new(), drawn);
         }
     }
@@ -392,6 +406,9 @@ impl Engine {
         }
         if let Purpose::Upkeep(asset) = purpose {
             self.upkeep.remove(&asset);
+            if !matches!(ending, Ending::Committed { .. }) {
+                self.left_alone.insert(asset);
+            }
         }
         for allocation in &draft.expired {
             self.returning.remove(&allocation.id);
@@ -414,7 +431,7 @@ impl Engine {
                     let failed = draft.items.remove(position);
                     self.fail(failed, Unsettled::Rejected(rejection));
                 }
-                self.retry(draft.items, &Unsettled::Unsupported("go on"), false);
+                self.again_at_once(draft.items);
             }
             Ending::Fell(fault) => {
                 self.release(&draft);
@@ -466,27 +483,34 @@ impl Engine {
             funds.release(&kept);
         }
         self.begin_reading();
-        self.retry(draft.items, &fault, true);
+        self.retry(draft.items, &fault);
     }
 
-    /// A whole transaction fell. With several requests in it, each half tries by itself: the one at fault ends up alone.
+    /// A whole transaction fell. With several requests in it, each half tries by itself, and the one at fault ends up alone;
+    /// unless no node took it in, which is nobody's fault.
     fn fell(&mut self, mut items: Vec<Item>, fault: Unsettled) {
         if matches!(fault, Unsettled::Rejected(Rejection::ReferenceSpent { .. } | Rejection::ReferenceUnknown { .. })) {
             self.begin_reading();
         }
-        if items.len() > 1 {
+        if items.len() > 1 && !fault.is_of_the_nodes() {
             let half = items.len() / 2;
             items.iter_mut().for_each(|item| item.batch_max = half);
-            self.retry(items, &fault, false);
+            self.again_at_once(items);
         } else if may_succeed_later(&fault) {
-            self.retry(items, &fault, true);
+            self.retry(items, &fault);
         } else {
             items.into_iter().for_each(|item| self.fail(item, fault.clone()));
         }
     }
 
-    /// The requests travel again, after a pause with jitter or at once; those that have too often fail with `fault`.
-    fn retry(&mut self, items: Vec<Item>, fault: &Unsettled, after_pause: bool) {
+    /// The requests travel again: the one that stopped them is gone, or fewer go together.
+    fn again_at_once(&mut self, items: Vec<Item>) {
+        self.desk.counters.add().retries += count(items.len());
+        self.again(items);
+    }
+
+    /// The requests travel again, after a pause with jitter; those that have too often fail with `fault`.
+    fn retry(&mut self, items: Vec<Item>, fault: &Unsettled) {
         let mut left = Vec::with_capacity(items.len());
         let mut most = 0;
         for mut item in items {
@@ -494,7 +518,7 @@ impl Engine {
                 self.fail(item, fault.clone());
                 continue;
             }
-            item.retries += u32::from(after_pause);
+            item.retries += 1;
             most = most.max(item.retries);
             left.push(item);
         }
@@ -502,9 +526,6 @@ impl Engine {
             return;
         }
         self.desk.counters.add().retries += count(left.len());
-        if !after_pause {
-            return self.again(left);
-        }
         let pause = self.desk.client.jittered_pause(most);
         let rest = async move {
             sleep(pause).await;
@@ -518,7 +539,8 @@ impl Engine {
         let drawn: Vec<Drawn> = {
             let funds = self.funds.lock();
             let stocks = funds.stocks();
-            let idle = stocks.iter().filter(|(asset, _)| !self.upkeep.contains(asset));
+            let busy = |asset: &AssetType| self.upkeep.contains(asset) || self.left_alone.contains(asset);
+            let idle = stocks.iter().filter(|(asset, _)| !busy(asset));
             idle.filter_map(|(asset, stock)| self.upkeep_of(&funds, asset, stock)).collect()
         };
         drawn.into_iter().for_each(|drawn| self.launch_upkeep(drawn));
@@ -574,6 +596,7 @@ impl Engine {
     /// Takes over what the ledger shows, and returns what has expired.
     fn learn(&mut self, free: &BTreeSet<OutputId>, live: &[LiveOutput]) {
         self.funds.lock().end_reading(free, live);
+        self.left_alone.clear();
         let now = self.desk.client.now();
         let party = self.desk.party();
         let expired = |output: &&LiveOutput| match &output.contract {

@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use ledger::{AssetType, Contract, LogTime, OutputId, Party, Quantity, Rejection, Terms, TransactionId};
+use proto::Problem;
 use proto::convert::Proposal;
-use proto::{Problem, ProblemKind};
+use proto::problem::Retry;
 use tokio::sync::oneshot;
 
 use super::drawing::Queue;
@@ -44,7 +45,7 @@ pub struct Settled {
     pub retries: u32,
 }
 
-/// Why a request was not carried out. But for [`Self::Unknown`], nothing of it happened.
+/// Why a request was not carried out. But for [`Self::Unknown`] and [`Self::Stopped`], nothing of it happened.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unsettled {
     /// The ledger said no.
@@ -85,6 +86,16 @@ pub enum Unsettled {
         /// The last problem met.
         problem: Problem,
     },
+    /// The strategy's tasks were aborted. Whether it happened shows in the ledger; what was on its way is in the outbox.
+    #[error("outcome unknown: the strategy was stopped")]
+    Stopped,
+}
+
+impl Unsettled {
+    /// True where no node took the transaction in, whatever is in it.
+    pub(super) fn is_of_the_nodes(&self) -> bool {
+        matches!(self, Self::Refused(problem) if problem.retry() != Retry::Never)
+    }
 }
 
 /// What becomes of a request, as soon as it is known.
@@ -105,7 +116,7 @@ impl Future for Settlement {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(|told| match told {
             Ok(outcome) => outcome,
-            Err(_dropped) => Err(Unsettled::Refused(Problem::new(ProblemKind::Cancelled, "the strategy was stopped"))),
+            Err(_dropped) => Err(Unsettled::Stopped),
         })
     }
 }

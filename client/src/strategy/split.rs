@@ -267,7 +267,7 @@ impl Tree {
             (draft, ending) => {
                 let fault = fault_of(ending);
                 let positions = if is_claim_lost(&fault) { Vec::new() } else { draft.claim };
-                let items = self.again(parts.into_iter().flatten().collect(), &fault);
+                let items = self.again_behind(parts.into_iter().flatten().collect(), fault);
                 Left { positions, items }
             }
         }
@@ -303,18 +303,18 @@ impl Tree {
                     draft.items.into_iter().rev().for_each(|item| waiting.push_front(item));
                 }
                 // the one at fault is found by halves
-                Ending::Fell(_) if size > 1 => {
+                Ending::Fell(ref fault) if size > 1 && !fault.is_of_the_nodes() => {
                     batch_max = size / 2;
                     draft.items.into_iter().rev().for_each(|item| waiting.push_front(item));
                 }
                 ending @ (Ending::Fell(_) | Ending::LostRace(..) | Ending::Unknown(..)) => {
                     let fault = fault_of(ending);
-                    if is_claim_lost(&fault) {
-                        let lost = draft.items.into_iter().chain(waiting.drain(..)).collect();
-                        left.items.extend(self.again(lost, &fault));
+                    let lost = is_claim_lost(&fault);
+                    left.items.extend(self.again(draft.items, fault.clone()));
+                    if lost {
+                        left.items.extend(self.again_behind(waiting.into(), fault));
                         return left;
                     }
-                    left.items.extend(self.again(draft.items, &fault));
                 }
             }
         }
@@ -322,9 +322,22 @@ impl Tree {
         left
     }
 
-    /// Those that may be tried again; the others are told.
-    fn again(&self, items: Vec<Item>, fault: &Unsettled) -> Vec<Item> {
-        let may = is_claim_lost(fault) && !matches!(fault, Unsettled::Unknown { .. }) || may_succeed_later(fault);
+    /// Requests of a transaction that did not happen, or whose outcome nobody knows: those that may be tried again; the others
+    /// are told.
+    fn again(&self, items: Vec<Item>, fault: Unsettled) -> Vec<Item> {
+        let unknown = matches!(fault, Unsettled::Unknown { .. });
+        let may = !unknown && is_claim_lost(&fault) || may_succeed_later(&fault);
+        self.again_if(may, items, &fault)
+    }
+
+    /// The same of requests that were to follow that transaction, and were no part of it: nothing of them happened.
+    fn again_behind(&self, items: Vec<Item>, fault: Unsettled) -> Vec<Item> {
+        let may = is_claim_lost(&fault) || may_succeed_later(&fault);
+        let fault = if let Unsettled::Unknown { problem, .. } = fault { Unsettled::Refused(problem) } else { fault };
+        self.again_if(may, items, &fault)
+    }
+
+    fn again_if(&self, may: bool, items: Vec<Item>, fault: &Unsettled) -> Vec<Item> {
         let mut again = Vec::new();
         for mut item in items {
             if may && item.retries < self.retries_max {

@@ -121,3 +121,67 @@ async fn lost_answers_and_lost_requests_settle_once() {
         assert_eq!(held, HOLDING - 150, "{config}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_shares_a_transaction_with_a_withdrawn_proposal_needs_no_retry() {
+    for config in ["batching:20", "per-position:20", "shards:8:10"] {
+        let floor = Floor::open(None).await;
+        let options = StrategyOptions { retries_max: 0, ..StrategyOptions::default() };
+        let strategy = floor.strategy_with(&config.parse().unwrap(), options).await;
+        let proposals = floor.proposals(&[5; 40]).await;
+        let other = Account::open(&floor.client, floor.other).await.unwrap();
+        assert!(other.withdraw(&proposals[3].allocations).await.unwrap().is_committed());
+        let (done, _) = all_at_once(&*strategy, proposals).await;
+        let failed: Vec<usize> = (0..40).filter(|position| done[*position].is_err()).collect();
+        assert_eq!(failed, [3], "{config}: {done:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_node_answers_a_batch_is_not_taken_apart() {
+    for (config, batches) in [("batching:20", 3), ("per-position:20", 3), ("shards:8:20", 8), ("split", 1)] {
+        let floor = Floor::open(None).await;
+        let strategy = floor.strategy(config).await;
+        let proposals = floor.proposals(&[5; 60]).await;
+        floor.node.stop();
+        let (done, _) = all_at_once(&*strategy, proposals).await;
+        assert!(done.iter().all(Result::is_err), "{config}: {done:?}");
+        let sent = strategy.metrics().transactions;
+        assert!(sent <= batches, "{config}: {sent} transactions");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_behind_a_split_that_nobody_knows_of_did_not_happen() {
+    let floor = Floor::open(None).await;
+    let strategy = floor.strategy("split").await;
+    let proposals = floor.proposals(&[5; 200]).await;
+    floor.node.plan([Mishap::LoseAnswer]);
+    let node = floor.node.clone();
+    let stops = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(2_050)).await;
+        node.stop();
+    });
+    floor.node.stop();
+    floor.node.start();
+    let (done, _) = all_at_once(&*strategy, proposals).await;
+    stops.await.unwrap();
+    let unknown = done.iter().filter(|outcome| matches!(outcome, Err(Unsettled::Unknown { .. }))).count();
+    assert_eq!(unknown, 0, "{done:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_merged_is_left_alone_until_more_is_known() {
+    for config in ["serial", "shards:8:1", "p99:8:4"] {
+        let floor = Floor::open(None).await;
+        // anyone may issue an asset of its own, as much as a number holds, as often as it likes
+        let stranger = Account::open(&floor.client, client::Key::from_seed([9; 32])).await.unwrap();
+        for _ in 0..130 {
+            let paid = stranger.issue("JUNK".parse().unwrap(), floor.hot.party(), Quantity::new(i128::MAX)).await;
+            assert!(paid.unwrap().is_committed());
+        }
+        let strategy = floor.strategy(config).await;
+        let (done, _) = all_at_once(&*strategy, floor.proposals(&[5; 20]).await).await;
+        assert!(done.iter().all(Result::is_ok), "{config}: {done:?}");
+    }
+}
