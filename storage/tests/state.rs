@@ -584,8 +584,12 @@ impl TestProver {
 
     /// What it would say of everything new.
     fn findings(&mut self, state: &LedgerState, verdict: Verdict) -> Findings {
+        self.findings_up_to(state, state.head().batch, verdict)
+    }
+
+    fn findings_up_to(&mut self, state: &LedgerState, last: u64, verdict: Verdict) -> Findings {
         let mut chunks = Vec::new();
-        for batch in self.replay.frontier().batch + 1..=state.head().batch {
+        for batch in self.replay.frontier().batch + 1..=last {
             let told = Testimony::of_record(&state.batch(batch).unwrap().unwrap()).unwrap();
             for chunk in collect::chunks(&told, &self.replay) {
                 self.replay.accept(&chunk).unwrap();
@@ -778,4 +782,71 @@ fn attestations_of_forgotten_batches_leave_the_disk() {
     assert_eq!(about[0].findings.statement.last_batch, earliest);
     assert_eq!(about.len() * 2, replica.rows(Table::Attestations).len());
     assert_eq!(replica.state().proof_status().attestations, 100);
+}
+
+/// Findings about a run of batches out of those about each single one.
+fn joined(singles: &[Findings], batches: std::ops::RangeInclusive<usize>) -> Findings {
+    let run = &singles[batches.start() - 1..*batches.end()];
+    let (first, last) = (&run[0], &run[run.len() - 1]);
+    let mut findings = last.clone();
+    findings.statement.first_batch = first.statement.first_batch;
+    findings.statement.before = first.statement.before;
+    findings.statement.evidence = run.iter().flat_map(|it| it.statement.evidence.clone()).collect();
+    findings
+}
+
+/// A prover may speak of 1,024 batches at once, others of one, and so a run that contradicts another may end far behind
+/// thousands of rows that do not. Whether they are in memory or on disk must not matter.
+#[test]
+fn replicas_find_the_same_contradiction_however_often_they_flush() {
+    const WIDTH: usize = 600;
+    const BATCHES: usize = WIDTH + 1_023;
+    let (mut calm, mut busy) = (Replica::new(), Replica::new());
+    let both = |calm: &mut Replica, busy: &mut Replica, payload: LogPayload| {
+        let (one, other) = (calm.apply(payload.clone()), busy.apply(payload));
+        assert_eq!(format!("{one:?}"), format!("{other:?}"));
+        assert_eq!(calm.state().proof_status(), busy.state().proof_status());
+        match one {
+            EntryResult::Attested(result) => result.unwrap(),
+            EntryResult::Applied { .. }
+            | EntryResult::PassedOver(_)
+            | EntryResult::Configured { .. }
+            | EntryResult::Nothing => None,
+        }
+    };
+    let provers = [50, 51, 52, 53].map(|number| key(number).party()).to_vec();
+    both(&mut calm, &mut busy, LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+    let [mut one, mut two, mut wide, mut late, mut reader] = [50, 51, 52, 53, 54].map(TestProver::new);
+    for batch in usize::try_from(calm.state().head().batch).unwrap() + 1..=BATCHES {
+        let keep = Some(1_000_000_000 + u64::try_from(batch).unwrap());
+        both(&mut calm, &mut busy, LogPayload::Configure(ConfigurationChange::KeepHistory(keep)));
+    }
+    let singles: Vec<Findings> =
+        (1..).take(BATCHES).map(|batch| reader.findings_up_to(calm.state(), batch, Verdict::Proved)).collect();
+    for (number, single) in singles.iter().enumerate() {
+        for prover in [&mut one, &mut two] {
+            let attestation = prover.sign(Findings { predecessor: prover.last, ..single.clone() });
+            assert_eq!(both(&mut calm, &mut busy, LogPayload::Attest(attestation)), None);
+        }
+        if number % 16 == 0 {
+            busy.state().flush().unwrap();
+        }
+    }
+    let before = wide.sign(joined(&singles, 1..=WIDTH - 1));
+    assert_eq!(both(&mut calm, &mut busy, LogPayload::Attest(before)), None);
+    let mut lie = Findings { predecessor: wide.last, ..joined(&singles, WIDTH..=BATCHES) };
+    lie.statement.evidence[0] = ledger::Hash::from_bytes([9; 32]);
+    let lie = wide.sign(lie);
+    assert!(both(&mut calm, &mut busy, LogPayload::Attest(lie)).is_some());
+    busy.state().flush().unwrap();
+
+    let truth = late.sign(joined(&singles, 1..=WIDTH));
+    let raised = both(&mut calm, &mut busy, LogPayload::Attest(truth)).unwrap();
+    assert_eq!(
+        raised.words,
+        format!("it proved batch {WIDTH} from other evidence than prover {}", wide.key.party())
+    );
+    let told = |replica: &Replica| replica.state().attestations_of(u64::try_from(WIDTH).unwrap()).unwrap();
+    assert_eq!(told(&calm).len(), 4);
+    assert_eq!(told(&calm), told(&busy));
 }
