@@ -451,6 +451,39 @@ proptest! {
     }
 }
 
+/// A change of the configuration is a batch without transactions: two batches begin at its place of the order.
+#[test]
+fn a_head_is_forgotten_by_ledger_and_checker_when_the_history_begins_behind_a_change_of_the_configuration() {
+    let mut replica = Replica::new();
+    let mut replay = Replay::genesis(identity().cluster, identity().group, 5);
+    let keep = |replica: &mut Replica, keep_ms| {
+        replica.apply(LogPayload::Configure(ConfigurationChange::KeepHistory(Some(keep_ms))));
+    };
+    let issued = |replica: &Replica, nonce| until(replica.now().plus_millis(10_000), &issue(nonce, 1, 100), 0);
+    keep(&mut replica, 20_000);
+    replica.submit(&[issued(&replica, 1)]);
+    keep(&mut replica, 20_001);
+    let seen = replica.state().head();
+    let mut answers = Vec::new();
+    for nonce in 2..40 {
+        let mut naming = issued(&replica, nonce);
+        naming.body.seen_head = Some(SeenHead { size: seen.size, log_root: seen.log_root });
+        naming.signatures = vec![key(0).sign_transaction(&naming.body)];
+        let outcome = replica.submit(&[naming]).remove(0);
+        follow(&mut replay, replica.state());
+        let copy = borsh::from_slice(&canonical_bytes(&replay.snapshot().unwrap())).unwrap();
+        replay = Replay::from_snapshot(identity().cluster, identity().group, &copy, 6).unwrap();
+        answers.push((replica.state().earliest_batch(), matches!(outcome, Outcome::Committed { .. })));
+    }
+    // the batch in which the beginning moves is judged by the beginning before it
+    let forgotten = |earliest: u64| answers.windows(2).filter(move |pair| pair[0].0 == earliest).map(|pair| pair[1].1);
+    assert!(forgotten(seen.batch).all(|known| known) && forgotten(seen.batch).count() > 0, "{answers:?}");
+    assert!(
+        forgotten(seen.batch + 1).all(|known| !known) && forgotten(seen.batch + 1).count() > 0,
+        "{answers:?}"
+    );
+}
+
 #[test]
 fn a_loser_learns_the_winner_from_disk() {
     let mut replica = Replica::new();
