@@ -127,6 +127,8 @@ pub(crate) struct State {
     roots: BTreeMap<Sequence, (Hash, u64)>,
     /// What is older the ledger has forgotten: it answers as if it had never been.
     remembered_from: Sequence,
+    /// The same by batches: one without transactions takes no place, and has a head.
+    remembered_from_batch: u64,
     /// The first place of the batch at hand, in which nothing is forgotten.
     batch_begins: Sequence,
     /// Rows when the state was last cleared of what was forgotten.
@@ -149,6 +151,7 @@ impl State {
             free: Vec::new(),
             roots: BTreeMap::new(),
             remembered_from: Sequence::default(),
+            remembered_from_batch: KeptHistory::default().first_batch(),
             batch_begins: Sequence::default(),
             rows_when_cleared: 0,
             roots_from: Sequence::default(),
@@ -188,6 +191,7 @@ impl State {
         }
         state.roots.extend(snapshot.roots.iter().map(|(size, root, batch)| (*size, (*root, *batch))));
         state.remembered_from = snapshot.kept.first();
+        state.remembered_from_batch = snapshot.kept.first_batch();
         state.batch_begins = snapshot.frontier.next;
         state.rows_when_cleared = state.names.len();
         state.roots_from = if snapshot.whole { Sequence::default() } else { snapshot.frontier.next };
@@ -305,10 +309,10 @@ impl State {
     /// Forgets what the ledger has forgotten. What was spent of it goes whenever the rows have
     /// doubled.
     pub(crate) fn remember_from(&mut self, kept: &KeptHistory) {
-        if kept.first() == self.remembered_from {
+        if (kept.first(), kept.first_batch()) == (self.remembered_from, self.remembered_from_batch) {
             return;
         }
-        self.remembered_from = kept.first();
+        (self.remembered_from, self.remembered_from_batch) = (kept.first(), kept.first_batch());
         // every ledger began empty: that head is never forgotten
         self.roots.retain(|size, (_, batch)| *batch >= kept.first_batch() || *size == Sequence::default());
         if self.names.len() > self.rows_when_cleared.saturating_mul(2) {

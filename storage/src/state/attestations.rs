@@ -4,7 +4,7 @@
 //! it is about batches that are there. Whether it is true is for those who verify it; but where a prover says that
 //! something is wrong, or says it of another ledger than this one, or says otherwise than another prover, that is an alarm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -23,6 +23,8 @@ use crate::Table;
 pub const ATTESTATION_BYTES_MAX: usize = Limits::V1.bundle_bytes_max;
 /// Most attestations of one answer.
 pub const PAGE_MAX: usize = 1_000;
+/// Rows that are read at once.
+const ROWS_PER_SCAN: usize = 1_024;
 
 /// First byte of the keys of attestations, by their numbers.
 const BY_NUMBER: u8 = 0;
@@ -231,10 +233,11 @@ fn contradiction(view: &View<'_>, attestation: &Attestation) -> Result<Option<St
         let words = format!("its proof of batch {} ends with another head than the ledger's", statement.last_batch);
         return Ok(Some(words));
     }
-    for (_, other) in view.attestations_about(statement.first_batch, statement.last_batch)? {
-        if other.prover == attestation.prover || !other.findings.verdict.is_proved() {
+    let others = view.numbers_about(statement.first_batch, statement.last_batch)?;
+    for (_, number) in others.into_iter().filter(|(prover, _)| *prover != attestation.prover) {
+        let Some(other) = view.attestation(number)?.filter(|other| other.findings.verdict.is_proved()) else {
             continue;
-        }
+        };
         let about = &other.findings.statement;
         let common = statement.first_batch.max(about.first_batch)..=statement.last_batch.min(about.last_batch);
         let differs = |batch: &u64| statement.evidence_of(*batch) != about.evidence_of(*batch);
@@ -255,9 +258,9 @@ fn batch_key(last_batch: u64, prover: Option<&Party>) -> Vec<u8> {
     [&[BY_BATCH], last_batch.to_be_bytes().as_slice(), prover].concat()
 }
 
-fn read_batch_key(key: &[u8]) -> Option<u64> {
-    let (last_batch, _prover) = key.strip_prefix(&[BY_BATCH])?.split_first_chunk::<8>()?;
-    Some(u64::from_be_bytes(*last_batch))
+fn read_batch_key(key: &[u8]) -> Option<(u64, Party)> {
+    let (last_batch, prover) = key.strip_prefix(&[BY_BATCH])?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*last_batch), Party::from_bytes(prover.try_into().ok()?)))
 }
 
 fn read_number(value: &[u8]) -> Result<u64, StateFault> {
@@ -268,7 +271,7 @@ fn read_number(value: &[u8]) -> Result<u64, StateFault> {
 pub(super) fn rows_before(kv: &dyn crate::KvStore, batch: u64, limit: usize) -> Result<Vec<Bytes>, StateFault> {
     let mut keys = Vec::new();
     for (key, value) in kv.scan(Table::Attestations, &[BY_BATCH], &[], limit)? {
-        let last_batch = read_batch_key(&key).ok_or(StateFault::Row("attestations (key)"))?;
+        let (last_batch, _prover) = read_batch_key(&key).ok_or(StateFault::Row("attestations (key)"))?;
         if last_batch >= batch {
             break;
         }
@@ -302,29 +305,46 @@ impl View<'_> {
         row.map(read).transpose()
     }
 
-    /// Attestations about any of these batches with their numbers, those about earlier ones first.
-    fn attestations_about(&self, first: u64, last: u64) -> Result<Vec<(u64, Attestation)>, StateFault> {
+    /// Provers and numbers of the attestations about any of these batches, those about earlier ones first.
+    fn numbers_about(&self, first: u64, last: u64) -> Result<Vec<(Party, u64)>, StateFault> {
         let from = batch_key(first.max(self.beginning().batch), None);
         // none is about more batches than that, so none that ends later begins in time
         let end = batch_key(last.saturating_add(u64::try_from(BATCHES_MAX).unwrap_or(u64::MAX)), None);
-        let mut numbers: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-        // as many rows as attestations about so many batches can have
-        let limit = BATCHES_MAX * self.memory.core.proofs.provers.len().max(1);
-        for (key, value) in self.kv.scan(Table::Attestations, &[BY_BATCH], &from, limit)? {
-            numbers.insert(key.to_vec(), read_number(&value)?);
+        // all of them from every layer: what a bound left out would depend on when this replica flushed
+        let mut rows: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
+        let mut next = from.clone();
+        loop {
+            let page = self.kv.scan(Table::Attestations, &[BY_BATCH], &next, ROWS_PER_SCAN)?;
+            let more = page.last().filter(|(key, _)| page.len() == ROWS_PER_SCAN && key[..] < end[..]);
+            let more = more.map(|(key, _)| [key.as_ref(), &[0]].concat());
+            rows.extend(page.into_iter().filter(|(key, _)| key[..] < end[..]).map(|(key, row)| (key.to_vec(), row)));
+            match more {
+                Some(more) => next = more,
+                None => break,
+            }
         }
         for overlay in self.overlays() {
-            for (key, value) in overlay.attestations.range(from.clone()..end.clone()) {
-                numbers.insert(key.clone(), read_number(value)?);
+            rows.extend(
+                overlay.attestations.range(from.clone()..end.clone()).map(|(key, row)| (key.clone(), row.clone())),
+            );
+        }
+        // a prover's runs follow one another: the one behind the run with the last batch, or beyond it, begins too late
+        let (mut about, mut beyond) = (Vec::new(), BTreeSet::new());
+        for (key, row) in rows {
+            let (last_batch, prover) = read_batch_key(&key).ok_or(StateFault::Row("attestations (key)"))?;
+            if last_batch < last || beyond.insert(prover) {
+                about.push((prover, read_number(&row)?));
             }
         }
+        Ok(about)
+    }
+
+    /// Attestations about a batch with their numbers.
+    fn attestations_about(&self, batch: u64) -> Result<Vec<(u64, Attestation)>, StateFault> {
         let mut about = Vec::new();
-        for number in numbers.range(from..end).map(|(_, number)| *number) {
-            if let Some(attestation) = self.attestation(number)?
-                && attestation.findings.statement.first_batch <= last
-            {
-                about.push((number, attestation));
-            }
+        for (_, number) in self.numbers_about(batch, batch)? {
+            let attestation = self.attestation(number)?;
+            about.extend(attestation.filter(|it| it.findings.statement.first_batch <= batch).map(|it| (number, it)));
         }
         Ok(about)
     }
@@ -353,7 +373,7 @@ impl LedgerState {
     pub fn attestations_of(&self, batch: u64) -> Result<Vec<(u64, Attestation)>, StateFault> {
         self.view(|view| {
             view.kept(batch)?;
-            view.attestations_about(batch, batch)
+            view.attestations_about(batch)
         })
     }
 
