@@ -43,6 +43,8 @@ pub enum Property {
     Atomicity,
     /// Invariant 10.
     AppendOnly,
+    /// Invariant 11.
+    Attestations,
     /// Every outcome is the one that its place in the order demands.
     Outcomes,
     /// Only what was submitted and rightly signed is in the order.
@@ -59,7 +61,7 @@ pub enum Property {
 
 impl Property {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SingleSpend,
         Self::KnownInputs,
         Self::Conservation,
@@ -70,6 +72,7 @@ impl Property {
         Self::RealTime,
         Self::Atomicity,
         Self::AppendOnly,
+        Self::Attestations,
         Self::Outcomes,
         Self::Authority,
         Self::Reads,
@@ -92,6 +95,7 @@ impl Property {
             Self::RealTime => "the order respects real time",
             Self::Atomicity => "a group is all or nothing",
             Self::AppendOnly => "heads are append-only",
+            Self::Attestations => "every batch is attested, and attestations hold of the batches they name",
             Self::Outcomes => "every outcome is the one that its place demands",
             Self::Authority => "only what was submitted and rightly signed happens",
             Self::Reads => "reads return what their level promises",
@@ -115,6 +119,7 @@ impl Property {
             Self::RealTime => "invariant 8",
             Self::Atomicity => "invariant 9",
             Self::AppendOnly => "invariant 10",
+            Self::Attestations => "invariant 11",
             Self::Outcomes => "outcomes",
             Self::Authority => "authority",
             Self::Reads => "reads",

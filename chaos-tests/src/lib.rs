@@ -19,4 +19,5 @@ pub mod sim;
 pub mod live;
 pub mod report;
 
-pub use sim::run::{PlantedBug, Report, SimulationOptions, simulate};
+pub use sim::bugs::PlantedBug;
+pub use sim::run::{Report, SimulationOptions, simulate};

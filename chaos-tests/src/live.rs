@@ -20,6 +20,7 @@ mod clients;
 mod watch;
 mod nemesis;
 mod read_back;
+mod attestations;
 mod run;
 
 pub use clients::Workload;

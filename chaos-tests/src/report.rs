@@ -29,6 +29,9 @@ pub struct Setting {
     pub nodes: usize,
     /// Validators.
     pub validators: usize,
+    /// Whether there was a prover.
+    #[serde(default)]
+    pub prover: bool,
     /// Clients that wait for their answers.
     pub clients: usize,
     /// What they did.

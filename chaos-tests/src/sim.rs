@@ -11,10 +11,14 @@
 //!
 //! Deliberately absent: knowledge of Raft.
 
+pub mod bugs;
 pub mod world;
 pub mod clock;
 pub mod network;
 pub mod disk;
+pub mod liars;
+mod intruder;
+mod pace;
 pub mod cluster;
 pub mod recorder;
 pub mod client;

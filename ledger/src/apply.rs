@@ -14,6 +14,8 @@ mod resolve;
 
 use std::ops::Range;
 
+use flaws::{Flaw, is_planted};
+
 use crate::bundle::{BundleFault, BundleLayout};
 use crate::certificate::{CertificateFault, ValidatorSet, VerdictBitmap};
 use crate::contract::Contract;
@@ -157,7 +159,11 @@ pub fn apply(
     let placed = prepare::place(&members, bundle.layout.submissions(), context, hashing);
     let components = component::components(&members, &placed);
     let resolved = parallel_resolve(view, threads, context, &members, &placed, &components)?;
-    Ok(assemble(threads, context, &members, placed, resolved))
+    let mut effects = assemble(threads, context, &members, placed, resolved);
+    if is_planted(Flaw::OutcomesByChance) && flaws::toss() {
+        effects.leaves.reverse();
+    }
+    Ok(effects)
 }
 
 /// What a command creates from the outputs that were chosen for it: for readers of the history, where commands are

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use flaws::{Flaw, is_planted};
 
 use crate::identifier::{BundleDigest, Party, canonical_bytes, tagged_hash};
 use crate::signature::{Claim, SigningKey, message};
@@ -197,6 +198,10 @@ impl ValidatorSet {
         }
         let claim =
             Claim { signer: certificate.validator, message: attested.message(), signature: certificate.signature };
-        if claim.holds() { Ok(()) } else { Err(CertificateFault::FalseSignature(certificate.validator)) }
+        if claim.holds() || is_planted(Flaw::CertificateUnchecked) {
+            Ok(())
+        } else {
+            Err(CertificateFault::FalseSignature(certificate.validator))
+        }
     }
 }

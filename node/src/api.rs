@@ -27,6 +27,7 @@ use proto::{Problem, ProblemKind};
 use seams::{Address, TaskGroup};
 use sequencer::NodeId;
 
+use crate::gateway::GatewayOptions;
 use crate::intake::Intake;
 use crate::network::Channels;
 use crate::replica::Replica;
@@ -77,10 +78,10 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// A node whose replica is still to start. `channels` are the connections over which it reaches others. What it
-    /// spawns joins the caller's task group.
+    /// A node whose replica is still to start. `channels` are the connections over which it reaches others, `gateway` is
+    /// what its gateway will be told. What it spawns joins the caller's task group.
     #[must_use]
-    pub fn new(facts: Facts, channels: Channels) -> Self {
+    pub fn new(facts: Facts, channels: Channels, gateway: &GatewayOptions) -> Self {
         Self(Arc::new(Inner {
             facts,
             channels,
@@ -90,7 +91,7 @@ impl Api {
             recent: RecentUpdates::default(),
             neighbours: Neighbours::default(),
             intake: Intake::default(),
-            turns: Turns::default(),
+            turns: Turns::new(gateway),
         }))
     }
 

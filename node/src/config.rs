@@ -52,6 +52,13 @@ pub enum LogFormat {
     Json,
 }
 
+/// Settings of which each may be missing.
+pub trait Settings: Clone + Default + Serialize + DeserializeOwned {
+    /// These settings; where one is missing, that of `other`.
+    #[must_use]
+    fn or(self, other: Self) -> Self;
+}
+
 /// Defines settings of which each may be missing, and how two sets of them combine.
 macro_rules! settings {
     ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
@@ -62,10 +69,8 @@ macro_rules! settings {
             $($(#[$field_meta])* #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
         }
 
-        impl $name {
-            /// These settings; where one is missing, that of `other`.
-            #[must_use]
-            pub fn or(self, other: Self) -> Self {
+        impl Settings for $name {
+            fn or(self, other: Self) -> Self {
                 Self { $($field: self.$field.or(other.$field),)* }
             }
         }
@@ -108,7 +113,7 @@ settings! {
         /// File with this node's private key, made on the first start [default: <DATA_DIR>/node.key]
         #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
         key_file: PathBuf,
-        /// A follower that hears nothing from a leader for this long, or up to twice as long, starts an election
+        /// A follower that hears nothing from a leader for this long, or up to 1.6 times as long, starts an election
         #[arg(long, env = "SERIATIM_ELECTION_TIMEOUT_MS", value_name = "MILLISECONDS")]
         election_timeout_ms: u64,
         /// The log is compacted when it holds more than this

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flaws::{Flaw, is_planted};
 use seams::Compute;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -50,6 +51,9 @@ impl Compaction {
         let (log, keep) = (Arc::clone(&self.log), self.options.log_bytes_keep);
         let position = seams::offload(&*self.compute, move || log.purge_position(keep)).await;
         let Ok(Some(position)) = position else { return Some(()) };
+        if is_planted(Flaw::PurgeBeforeFlush) {
+            return self.raft.trigger().purge_log(position).await.ok();
+        }
         if self.status.borrow().snapshot < Some(position) || self.machine.durable_index() < Some(position) {
             self.raft.trigger().snapshot().await.ok()?;
             let made = self.status.wait_for(|status| status.snapshot >= Some(position));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flaws::{Flaw, is_planted};
 use openraft::{OptionalSend, SnapshotPolicy, type_config::alias};
 use openraft_rt::AsyncRuntime;
 use openraft_rt::deterministic_rng::DeterministicRng;
@@ -132,14 +133,18 @@ impl AsyncRuntime for SeamsRuntime {
 /// openraft's configuration. What is set here against its defaults is set for safety or because we do it
 /// ourselves (docs/decisions/0001-openraft-alpha.md).
 pub(crate) fn raft_config(options: &Options) -> Result<Arc<openraft::Config>, StartFault> {
+    // openraft's followers wait for the leader's lease, which is its `election_timeout_max`, and then for a random time
+    let lease = options.election_timeout_max / 2;
     let config = openraft::Config {
         cluster_name: "seriatim".to_owned(),
         heartbeat_interval: millis(options.heartbeat),
-        election_timeout_min: millis(options.election_timeout_min),
-        election_timeout_max: millis(options.election_timeout_max),
+        election_timeout_min: millis(options.election_timeout_min.saturating_sub(lease)),
+        election_timeout_max: millis(lease),
+        // the way to a leader may be broken while its heartbeats still arrive: it must not hold up the others
+        quorum_loss_probe_interval: Some(millis(lease) * 2),
         enable_pre_vote: Some(options.pre_vote),
         // a leader that restarts without its unsynced tail must not go on in the same term
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(is_planted(Flaw::LeaderRestored)),
         allow_log_reversion: Some(false),
         // `compaction` decides when to snapshot and what to purge
         snapshot_policy: SnapshotPolicy::Never,

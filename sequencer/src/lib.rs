@@ -31,6 +31,8 @@ mod network;
 mod reads;
 mod snapshot_transfer;
 mod state_machine;
+#[cfg(test)]
+mod durability;
 
 pub use encoding::any_bytes;
 pub use fault::{InitializeFault, MachineFault, MemberFault, ProposeFault, ReadFault, StartFault};

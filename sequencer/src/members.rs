@@ -7,7 +7,7 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use seams::Address;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::NodeId;
 use crate::config::{Member, RaftMetrics, TypeConfig};
@@ -25,7 +25,7 @@ impl Sequencer {
     /// [`MemberFault`].
     pub async fn add_learner(&self, id: NodeId, address: Address) -> Result<(), MemberFault> {
         let _one_at_a_time = self.member_changes().lock().await;
-        let status = self.leading()?;
+        let status = self.settled().await?;
         let known = status.members.voters.get(&id).or_else(|| status.members.learners.get(&id));
         match known {
             Some(known) if *known == address => return Ok(()),
@@ -41,7 +41,7 @@ impl Sequencer {
     /// [`MemberFault`]; refused while the learner lags, because the cluster would wait for it.
     pub async fn promote(&self, id: NodeId) -> Result<(), MemberFault> {
         let _one_at_a_time = self.member_changes().lock().await;
-        let status = self.leading()?;
+        let status = self.settled().await?;
         if status.members.voters.contains_key(&id) && !status.members.changing {
             return Ok(());
         }
@@ -58,7 +58,7 @@ impl Sequencer {
     /// [`MemberFault`]; refused where those who answer would not be a majority of those who stay.
     pub async fn remove(&self, id: NodeId) -> Result<(), MemberFault> {
         let _one_at_a_time = self.member_changes().lock().await;
-        let status = self.leading()?;
+        let status = self.settled().await?;
         if id == self.id() {
             return Err(MemberFault::Refused("the leader hands over before it is removed".to_owned()));
         }
@@ -110,6 +110,16 @@ impl Sequencer {
             return Err(MemberFault::NotLeader { leader: status.leader });
         }
         Ok(status)
+    }
+
+    /// The members, once they are committed: what is not may be undone, and a change that looks done would not be.
+    async fn settled(&self) -> Result<Status, MemberFault> {
+        let mut watch = self.watch();
+        let settled = watch.wait_for(|now| now.role != Role::Leader || now.members.committed);
+        // whatever ends the waiting, the status says what is so
+        drop(timeout(self.options().election_timeout_max, settled).await);
+        let status = self.leading()?;
+        if status.members.committed { Ok(status) } else { Err(MemberFault::InProgress) }
     }
 
     fn require_caught_up(&self, status: &Status, id: NodeId) -> Result<(), MemberFault> {

@@ -15,7 +15,8 @@ pub struct Options {
     pub heartbeat: Duration,
     /// A follower that hears nothing for a random time between this …
     pub election_timeout_min: Duration,
-    /// … and this starts an election.
+    /// … and this starts an election. For half of this it also denies its vote to others, and a leader whom no majority
+    /// answers for as long as this falls silent, so that others may elect somebody who is heard.
     pub election_timeout_max: Duration,
     /// Whether a candidate first asks if it could win, so that a node that was cut off does not depose a
     /// leader when it returns.
@@ -55,9 +56,9 @@ impl Options {
     pub fn new(id: NodeId) -> Self {
         Options {
             id,
-            heartbeat: Duration::from_millis(100),
+            heartbeat: Duration::from_millis(50),
             election_timeout_min: Duration::from_millis(500),
-            election_timeout_max: Duration::from_millis(1000),
+            election_timeout_max: Duration::from_millis(800),
             pre_vote: true,
             append_timeout: Duration::from_secs(5),
             snapshot_piece_timeout: Duration::from_secs(10),
@@ -80,10 +81,13 @@ impl Options {
     pub(crate) fn check(&self) -> Result<(), StartFault> {
         let rules = [
             (self.heartbeat >= Duration::from_millis(1), "heartbeat is at least 1 ms"),
-            (self.heartbeat < self.election_timeout_min, "heartbeat is shorter than election_timeout_min"),
             (
                 self.election_timeout_min < self.election_timeout_max,
                 "election_timeout_min is shorter than election_timeout_max",
+            ),
+            (
+                self.election_timeout_max / 2 + self.heartbeat < self.election_timeout_min,
+                "election_timeout_min is longer than half of election_timeout_max and a heartbeat together",
             ),
             (self.log_bytes_keep < self.log_bytes_max, "log_bytes_keep is smaller than log_bytes_max"),
             (self.entry_bytes_max <= self.proposal_bytes_max, "entry_bytes_max fits in proposal_bytes_max"),

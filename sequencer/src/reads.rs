@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flaws::{Flaw, is_planted};
 use openraft::LinearizerOption;
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
@@ -21,6 +22,9 @@ impl Sequencer {
     /// # Errors
     /// [`ReadFault`]; asking again is safe.
     pub async fn read_index(&self, timeout: Duration) -> Result<u64, ReadFault> {
+        if is_planted(Flaw::ReadWithoutMajority) {
+            return Ok(self.status().applied.map_or(0, |applied| applied.index));
+        }
         let deadline = Instant::now() + timeout;
         let ask = async {
             match self.own_read_index(timeout).await {

@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use flaws::{Flaw, is_planted};
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, type_config::alias};
@@ -262,7 +263,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let _whole_state = self.0.whole_state.lock().await;
         let present = self.must(|machine| machine.applied()).await?.map(|applied| applied.last.index);
-        if present >= meta.last_log_id.map(|id| id.index) {
+        if present >= meta.last_log_id.map(|id| id.index) && !is_planted(Flaw::OldSnapshotInstalled) {
             tracing::info!(?present, %meta, "the machine is as new as the snapshot: not installed");
             return Ok(());
         }

@@ -42,6 +42,8 @@ pub struct Members {
     pub learners: BTreeMap<NodeId, Address>,
     /// Whether a change is half done.
     pub changing: bool,
+    /// Whether this is known to be committed. Until then it may be undone.
+    pub committed: bool,
 }
 
 /// What a node knows.
@@ -73,7 +75,9 @@ pub struct Status {
 
 impl Status {
     pub(crate) fn from_metrics(metrics: &RaftMetrics) -> Self {
-        let members = members(&metrics.membership_config);
+        let mut members = members(&metrics.membership_config);
+        let since = metrics.membership_config.log_id().as_ref().map(|id| id.index);
+        members.committed = since <= metrics.local_committed.map(|id| id.index);
         let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
         Status {
             id: metrics.id,

@@ -198,8 +198,9 @@ fn a_node_whose_log_cannot_sync_stops_and_says_so() {
         assert!(reason.contains("log: input/output error while syncing"), "{reason}");
         eventually("the node to stop", || cluster.status(leader).role == Role::Stopped).await;
         let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
-        let new = cluster.leader_among(&others).await;
-        propose(cluster.node(new), "c").await.unwrap();
+        cluster.leader_among(&others).await;
+        // a new leader takes work once a majority has answered it
+        cluster.write("c").await;
     });
 }
 

@@ -14,6 +14,7 @@ mod verify;
 mod proof;
 mod chaos;
 mod completions;
+mod role;
 mod endpoints;
 mod evidence;
 mod view;

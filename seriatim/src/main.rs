@@ -12,6 +12,8 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
+const _: () = assert!(!flaws::COMPILED, "bugs can be planted in this build: it is for tests only");
+
 fn main() -> ExitCode {
     node::telemetry::abort_on_panic();
     let cli = cli::Cli::parse();

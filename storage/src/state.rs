@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuar
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
+use flaws::{Flaw, is_planted};
 use ledger::apply::{self, AdmissionFault, AdmittedBundle, BatchContext, BatchEffects, MemberResult};
 use ledger::batch::BatchFault;
 use ledger::check::LedgerIdentity;
@@ -293,7 +294,7 @@ impl LedgerState {
             }
         };
         let head = memory.core.commitments.head();
-        let log_time = stamped.max(head.log_time);
+        let log_time = if is_planted(Flaw::LogTimeRunsBack) { stamped } else { stamped.max(head.log_time) };
         let context = BatchContext {
             next: head.size,
             log_time,
@@ -403,6 +404,9 @@ impl LedgerState {
             memory.writing = Some(Arc::clone(&overlay));
             (overlay, memory.core.clone())
         };
+        if is_planted(Flaw::FlushInTwoSteps) {
+            self.kv.write(tables::rows(&Overlay::default(), &core))?;
+        }
         let mut rows = tables::rows(&overlay, &core);
         let next_stored = prune::add_deletions(&*self.kv, &core.history, *first_stored, &mut rows)?;
         self.kv.write(rows)?;

@@ -5,6 +5,7 @@
 
 use std::sync::OnceLock;
 
+use flaws::{Flaw, is_planted};
 use ledger::bundle::{BundleLayout, Submission};
 use ledger::certificate::{Attested, Certificate, VerdictBitmap};
 use ledger::check::{LedgerIdentity, check_submissions};
@@ -100,8 +101,12 @@ pub fn validate_in_slices(
     parallel.for_each(slices.len(), &|position| {
         found[position].get_or_init(|| check_slice(bytes, layout, slices[position], identity, limits));
     });
-    let verdicts: Vec<_> =
+    let mut verdicts: Vec<_> =
         found.into_iter().flat_map(|slice| slice.into_inner().expect("for_each runs every job")).collect();
+    if is_planted(Flaw::VerdictsShifted) {
+        verdicts.insert(0, Ok(()));
+        verdicts.pop();
+    }
     assert_eq!(verdicts.len(), layout.members().len(), "every transaction has one verdict");
     BundleVerdicts { verdicts }
 }

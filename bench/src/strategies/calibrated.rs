@@ -254,12 +254,13 @@ impl Table<'_> {
 
     async fn per_position(&mut self) -> Done {
         let label = "per position";
-        for (batch, in_flight) in [(1, 400), (50, 16_000)] {
+        // every position needs a batch under way and another that gathers
+        for (batch, in_flight) in [(1, 400), (50, 3 * 50 * POSITIONS)] {
             let strategy = StrategyConfig::PerPosition { batch, linger: linger(batch) };
             let over_many = Scenario::new(
                 format!("{POSITIONS} positions, batches of {batch}"),
                 strategy.clone(),
-                closed(in_flight, 3 * SECOND, 6 * SECOND),
+                closed(in_flight, 4 * SECOND, MANY_CYCLES),
             );
             self.rate(label, over_many.with_parties(POSITIONS)).await?;
             let hot = Scenario::new(
@@ -276,7 +277,7 @@ impl Table<'_> {
         let label = "bookkeeping shards";
         let strategy = |batch| StrategyConfig::Bookkeeping { batch, linger: linger(batch), net_at: 100 };
         let batched =
-            Scenario::new("one total position, batches of 50", strategy(50), closed(16_000, 3 * SECOND, 6 * SECOND));
+            Scenario::new("one total position, batches of 50", strategy(50), closed(16_000, 3 * SECOND, MANY_CYCLES));
         self.rate(label, batched).await?;
         // proposals travel in batches, so that 500 settlements per second fit
         let at_500 =
@@ -308,7 +309,7 @@ impl Table<'_> {
                 let scenario = Scenario::new(
                     format!("{shards} shards, batches of {batch}"),
                     strategy,
-                    closed(in_flight, 3 * SECOND, 6 * SECOND),
+                    closed(in_flight, 3 * SECOND, if shards < 100 { 6 * SECOND } else { MANY_CYCLES }),
                 );
                 let measured = self.rate("shard pool", scenario).await?;
                 points.push(CurvePoint {
@@ -384,6 +385,10 @@ fn closed(in_flight: usize, warm_up: Duration, length: Duration) -> Load {
 fn open(rate: u32, warm_up: Duration, length: Duration) -> Load {
     Load::Open { rate, warm_up, length }
 }
+
+/// Those who trade in a closed loop propose and settle almost in step: what part of a cycle is cut off at the ends of the
+/// measured time must weigh little.
+const MANY_CYCLES: Duration = Duration::from_secs(12);
 
 /// Short beside any latency of the model; nothing waits where nothing is put together.
 const fn linger(batch: usize) -> Duration {

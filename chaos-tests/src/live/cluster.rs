@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use client::{Client, Key};
 use futures::future::join_all;
+use ledger::Party;
 use proto::wire;
 use proto::wire::admin_client::AdminClient;
 use seams::OsEntropy;
@@ -47,17 +48,30 @@ pub(super) struct Node {
     pub(super) clock_offset_ms: i64,
 }
 
+/// A process that is started the same way each time.
 #[derive(Debug)]
-struct Validator {
+struct Daemon {
     process: Process,
     arguments: Vec<String>,
+    place: Place,
+}
+
+impl Daemon {
+    fn start(&mut self, links: &Links) -> io::Result<()> {
+        self.process.start(&self.arguments)?;
+        if let Some(pid) = self.process.pid() {
+            links.is_at(pid, self.place);
+        }
+        Ok(())
+    }
 }
 
 /// A cluster of processes. Dropping it kills them.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) nodes: Vec<Node>,
-    validators: Vec<Validator>,
+    validators: Vec<Daemon>,
+    prover: Option<(Daemon, Party)>,
     links: Links,
     next_id: u64,
 }
@@ -69,6 +83,7 @@ pub(super) struct Plan<'a> {
     pub(super) directory: &'a Path,
     pub(super) nodes: usize,
     pub(super) validators: usize,
+    pub(super) prover: bool,
     pub(super) disks_fail: bool,
 }
 
@@ -83,7 +98,8 @@ impl Cluster {
     /// that comes and goes.
     pub(super) async fn start(plan: &Plan<'_>, links: &Links) -> anyhow::Result<Self> {
         std::fs::create_dir_all(plan.directory)?;
-        let mut cluster = Self { nodes: Vec::new(), validators: Vec::new(), links: links.clone(), next_id: 1 };
+        let (nodes, validators, prover) = (Vec::new(), Vec::new(), None);
+        let mut cluster = Self { nodes, validators, prover, links: links.clone(), next_id: 1 };
         for position in 0..=plan.nodes {
             let node = cluster.place_node(plan, position, position < plan.nodes).await?;
             cluster.nodes.push(node);
@@ -96,6 +112,9 @@ impl Cluster {
             keys.push(cluster.add_validator(plan, position).await?);
         }
         cluster.await_ready(plan, keys).await?;
+        if plan.prover {
+            cluster.add_prover(plan).await?;
+        }
         Ok(cluster)
     }
 
@@ -132,9 +151,37 @@ impl Cluster {
             ],
         );
         let log: PathBuf = plan.directory.join(format!("validator-{}.log", position + 1));
-        self.validators.push(Validator { process: Process::new(plan.program, log), arguments });
+        let process = Process::new(plan.program, log);
+        self.validators.push(Daemon { process, arguments, place: Place::Validator(position) });
         self.start_validator(position)?;
         Ok(Bytes::copy_from_slice(key.party().as_bytes()))
+    }
+
+    async fn add_prover(&mut self, plan: &Plan<'_>) -> anyhow::Result<()> {
+        let (directory, key) = (plan.directory.join("prover"), Key::generate(&OsEntropy));
+        let key_file = plan.directory.join("prover.key");
+        key.save(&key_file)?;
+        let arguments = command(
+            "prover",
+            &[
+                ("--cluster", CLUSTER.to_owned()),
+                ("--key-file", key_file.display().to_string()),
+                ("--data-dir", directory.display().to_string()),
+                ("--http-listen", "127.0.0.1:0".to_owned()),
+                ("--nodes", self.endpoints().join(",")),
+            ],
+        );
+        let process = Process::new(plan.program, plan.directory.join("prover.log"));
+        self.prover = Some((Daemon { process, arguments, place: Place::Prover }, key.party()));
+        self.start_prover()?;
+        let add = vec![Bytes::copy_from_slice(key.party().as_bytes())];
+        let request = wire::ConfigureProversRequest { add, ..wire::ConfigureProversRequest::default() };
+        let configure = |mut admin: AdminClient<Channel>| {
+            let request = request.clone();
+            async move { admin.configure_provers(request).await }
+        };
+        self.on_leader(configure).await.context("adding the prover")?;
+        Ok(())
     }
 
     async fn await_ready(&mut self, plan: &Plan<'_>, keys: Vec<Bytes>) -> anyhow::Result<()> {
@@ -204,12 +251,23 @@ impl Cluster {
     }
 
     pub(super) fn start_validator(&mut self, position: usize) -> io::Result<()> {
-        let Some(validator) = self.validators.get_mut(position) else { return Ok(()) };
-        validator.process.start(&validator.arguments)?;
-        if let Some(pid) = validator.process.pid() {
-            self.links.is_at(pid, Place::Validator(position));
+        self.validators.get_mut(position).map_or(Ok(()), |validator| validator.start(&self.links))
+    }
+
+    /// Starts the prover, where there is one and it does not run.
+    pub(super) fn start_prover(&mut self) -> io::Result<()> {
+        self.prover.as_mut().map_or(Ok(()), |(prover, _)| prover.start(&self.links))
+    }
+
+    pub(super) async fn kill_prover(&mut self) {
+        if let Some((prover, _)) = &mut self.prover {
+            prover.process.kill().await;
         }
-        Ok(())
+    }
+
+    /// The prover's key, where there is one.
+    pub(super) fn prover(&self) -> Option<Party> {
+        self.prover.as_ref().map(|(_, key)| *key)
     }
 
     pub(super) async fn kill_validators(&mut self) {
@@ -347,6 +405,7 @@ impl Cluster {
     /// Ends everything and gives the disks back.
     pub(super) async fn end(mut self) {
         self.kill_validators().await;
+        self.kill_prover().await;
         for node in &mut self.nodes {
             node.process.kill().await;
             if let Err(error) = node.disk.detach() {

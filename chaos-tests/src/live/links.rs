@@ -33,6 +33,8 @@ pub(super) enum Place {
     Node(usize),
     /// A validator, by its position.
     Validator(usize),
+    /// The prover.
+    Prover,
 }
 
 impl fmt::Display for Place {
@@ -41,6 +43,7 @@ impl fmt::Display for Place {
             Self::Clients => out.write_str("clients"),
             Self::Node(position) => write!(out, "n{}", position + 1),
             Self::Validator(position) => write!(out, "v{}", position + 1),
+            Self::Prover => out.write_str("prover"),
         }
     }
 }

@@ -36,6 +36,8 @@ pub enum Fault {
     KillAll,
     /// SIGKILL of every validator.
     KillValidators,
+    /// SIGKILL of the prover.
+    KillProver,
     /// SIGSTOP of whoever leads, and SIGCONT later.
     FreezeLeader,
     /// SIGSTOP of a node that does not lead, and SIGCONT later.
@@ -86,11 +88,12 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillAll,
         Self::KillValidators,
+        Self::KillProver,
         Self::FreezeLeader,
         Self::FreezeFollower,
         Self::RollingRestart,
@@ -124,6 +127,7 @@ impl Fault {
             Self::KillFollower => "kill-follower",
             Self::KillAll => "kill-all",
             Self::KillValidators => "kill-validators",
+            Self::KillProver => "kill-prover",
             Self::FreezeLeader => "freeze-leader",
             Self::FreezeFollower => "freeze-follower",
             Self::RollingRestart => "rolling-restart",
@@ -288,6 +292,7 @@ impl Nemesis<'_> {
             }
             Fault::KillAll => self.kill_and_restart(&self.cluster.members()).await,
             Fault::KillValidators => self.kill_validators().await,
+            Fault::KillProver => self.kill_prover().await,
             Fault::FreezeLeader => {
                 let leader = self.leader().await?;
                 self.freeze(leader).await
@@ -359,6 +364,14 @@ impl Nemesis<'_> {
         Ok(format!("all {}, down for {down:?}", self.cluster.validators()))
     }
 
+    async fn kill_prover(&mut self) -> anyhow::Result<String> {
+        self.cluster.kill_prover().await;
+        let down = self.downtime();
+        sleep(down).await;
+        self.cluster.start_prover()?;
+        Ok(format!("down for {down:?}"))
+    }
+
     async fn freeze(&mut self, position: usize) -> anyhow::Result<String> {
         self.cluster.nodes[position].process.freeze();
         let hold = self.hold();
@@ -381,7 +394,7 @@ impl Nemesis<'_> {
     fn places(&self) -> Vec<Place> {
         let nodes = self.cluster.members().into_iter().map(Place::Node);
         let validators = (0..self.cluster.validators()).map(Place::Validator);
-        nodes.chain(validators).chain([Place::Clients]).collect()
+        nodes.chain(validators).chain([Place::Prover, Place::Clients]).collect()
     }
 
     async fn partition(&mut self, leader_in_minority: bool) -> anyhow::Result<String> {

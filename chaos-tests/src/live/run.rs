@@ -14,7 +14,7 @@ use super::clients::{self, Desk, Workload};
 use super::cluster::{Cluster, Plan};
 use super::links::Links;
 use super::nemesis::{Fault, Nemesis};
-use super::{disk, read_back, watch};
+use super::{attestations, disk, read_back, watch};
 use crate::check::{Findings, Property, order, registers};
 use crate::dice::{Dice, lock};
 use crate::history::{Journal, to_edn, to_json_lines};
@@ -34,6 +34,8 @@ pub struct LiveOptions {
     pub nodes: usize,
     /// Validators.
     pub validators: usize,
+    /// Whether a prover proves what happens meanwhile.
+    pub prover: bool,
     /// Clients that wait for their answers.
     pub clients: usize,
     /// What clients do.
@@ -67,13 +69,14 @@ async fn attempt(options: &LiveOptions, progress: Progress<'_>) -> anyhow::Resul
     let links = Links::new(&dice);
     let disks_missing = disk::missing();
     let mut skipped = Vec::new();
-    let faults = usable(&options.faults, disks_missing.as_deref(), options.validators, &mut skipped);
+    let faults = usable(&options.faults, disks_missing.as_deref(), options, &mut skipped);
     skipped.iter().for_each(|line| progress(&format!("skipped: {line}")));
     let plan = Plan {
         program: &options.program,
         directory: &options.directory,
         nodes: options.nodes,
         validators: options.validators,
+        prover: options.prover,
         disks_fail: disks_missing.is_none(),
     };
     progress(&format!("starting {} nodes and {} validators", options.nodes, options.validators));
@@ -83,6 +86,7 @@ async fn attempt(options: &LiveOptions, progress: Progress<'_>) -> anyhow::Resul
         seed: options.seed,
         nodes: options.nodes,
         validators: options.validators,
+        prover: options.prover,
         clients: options.clients,
         workloads: options.workloads.iter().map(|workload| workload.name().to_owned()).collect(),
         skipped,
@@ -93,14 +97,18 @@ async fn attempt(options: &LiveOptions, progress: Progress<'_>) -> anyhow::Resul
 }
 
 /// The faults that this machine permits.
-fn usable(faults: &[Fault], disks: Option<&str>, validators: usize, skipped: &mut Vec<String>) -> Vec<Fault> {
+fn usable(faults: &[Fault], disks: Option<&str>, options: &LiveOptions, skipped: &mut Vec<String>) -> Vec<Fault> {
     let permitted = |fault: &Fault| {
         if let Some(why) = disks.filter(|_| fault.needs_disk()) {
             skipped.push(format!("{}: it needs file systems of its own ({why})", fault.name()));
             return false;
         }
-        if *fault == Fault::KillValidators && validators == 0 {
-            skipped.push(format!("{}: there are no validators", fault.name()));
+        let missing = [
+            (Fault::KillValidators, options.validators == 0, "there are no validators"),
+            (Fault::KillProver, !options.prover, "there is no prover"),
+        ];
+        if let Some((_, _, why)) = missing.iter().find(|(kind, missing, _)| kind == fault && *missing) {
+            skipped.push(format!("{}: {why}", fault.name()));
             return false;
         }
         true
@@ -171,6 +179,10 @@ async fn under_faults(
     findings.extend(desk.findings());
     let journal = desk.journal();
     let batches = judge(cluster, &journal, &market, &mut findings, progress).await;
+    if let Some(prover) = cluster.prover() {
+        progress("replaying what the prover attested");
+        attestations::check(cluster, prover, &mut findings).await;
+    }
     write_histories(&options.directory, &journal)?;
     let (spans, tracks) = (lock(&spans).clone(), lock(&tracks).clone());
     let report = LiveReport::new(setting, &journal, spans, tracks, &findings, batches);

@@ -57,10 +57,11 @@ pub fn page(report: &LiveReport) -> String {
     let setting = &report.setting;
     let title = format!("Chaos run, seed {}", setting.seed);
     let mut body = format!(
-        "<h1>{}</h1>\n<p>{} nodes, {} validators, {} clients ({}); {:.0} s; {} faults</p>\n",
+        "<h1>{}</h1>\n<p>{} nodes, {} validators{}, {} clients ({}); {:.0} s; {} faults</p>\n",
         escape(&title),
         setting.nodes,
         setting.validators,
+        if setting.prover { ", a prover" } else { "" },
         setting.clients,
         escape(&setting.workloads.join(", ")),
         report.seconds,

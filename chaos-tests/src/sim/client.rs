@@ -14,12 +14,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::check::Property;
 use crate::history::{Call, Found, Level, Ticket};
+use crate::sim::bugs::PlantedBug;
 use crate::sim::cluster::Cluster;
+use crate::sim::intruder::Intruder;
 use crate::sim::network::Network;
 use crate::sim::recorder::History;
-use crate::sim::run::PlantedBug;
 use crate::sim::world::World;
-use crate::workload::Market;
+use crate::workload::{Kind, Market};
 
 /// Attempts at one submission before a client turns to something else.
 const ATTEMPTS_MAX: usize = 5;
@@ -78,12 +79,23 @@ impl Client {
             sleep(self.world.pause(&think)).await;
             if self.world.chance(150) {
                 self.read().await;
+            } else if self.world.chance(10) {
+                self.intrude().await;
             } else {
                 // several at once share bundles, and meet each other's outputs there
                 let burst = if self.world.chance(200) { self.world.between(2..=6) } else { 1 };
                 let submissions = (0..burst).flat_map(|_| self.market.draw());
                 join_all(submissions.map(|members| self.submit(members))).await;
             }
+        }
+    }
+
+    /// A transaction with a false signature, past the gateways.
+    async fn intrude(&self) {
+        let (world, network, cluster) = (self.world.clone(), self.network.clone(), self.cluster.clone());
+        let intruder = Intruder { world, network, cluster, address: self.address.clone() };
+        for transaction in self.market.draw_of(&[Kind::Forgery]).into_iter().flatten() {
+            intruder.smuggle(self.some_node(), &transaction).await;
         }
     }
 
@@ -122,6 +134,9 @@ impl Client {
         let Some(mut answers) = answers.flatten() else { return false };
         if self.bug == Some(PlantedBug::GarbleAnswer) && self.world.chance(5) {
             answers.iter_mut().for_each(garble);
+        }
+        if self.bug == Some(PlantedBug::RefuseWhatHappened) && self.world.chance(5) {
+            answers.fill(Answer::Refused(Rejection::Malformed {}));
         }
         self.history.learn(self.number, ticket, &answers)
     }
@@ -162,13 +177,17 @@ impl Client {
         let ticket = self.history.invoke(self.number, Call::Read { party, level, found: None });
         let consistency = match level {
             Level::Local => Consistency::Local,
+            Level::AtLeast(_) if self.bug == Some(PlantedBug::ReadTooEarly) => Consistency::Local,
             Level::AtLeast(size) => Consistency::AtLeast(size),
             Level::Linearizable if self.bug == Some(PlantedBug::ReadLocally) => Consistency::Local,
             Level::Linearizable => Consistency::Linearizable,
         };
         let read = move |replica| holdings(replica, party, consistency);
         let served = self.ask(self.some_node(), &[], PATIENCE, read).await;
-        if let Some((head, outputs)) = served.flatten() {
+        if let Some((head, mut outputs)) = served.flatten() {
+            if self.bug == Some(PlantedBug::ReadMissesOutput) && self.world.chance(100) {
+                outputs.pop_first();
+            }
             self.market.see(&head);
             self.history.read(self.number, ticket, Found { head, outputs, complete: true });
         }

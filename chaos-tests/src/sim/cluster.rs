@@ -1,6 +1,8 @@
 //! A cluster of real replicas and validators on simulated machines, which can be crashed and started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,18 +13,55 @@ use ledger::{ClusterId, Limits, Party};
 use node::gateway::GatewayOptions;
 use node::replica::{Outside, Replica, ReplicaOptions};
 use seams::{Address, Inline, TaskGroup};
-use sequencer::{NodeId, Role};
+use sequencer::{MemberFault, NodeId, Role};
 use tokio::time::{Instant, sleep};
 use validator::{Announcer, PoolOptions, ServiceOptions, ValidatorService};
 
 use crate::check::Property;
 use crate::dice::lock;
+use crate::sim::bugs::PlantedBug;
 use crate::sim::clock::NodeClock;
 use crate::sim::disk::Disk;
+use crate::sim::liars::{Lie, LyingValidator};
 use crate::sim::network::Network;
 use crate::sim::observations::Observations;
-use crate::sim::run::PlantedBug;
+use crate::sim::pace::{Pace, PacedService};
 use crate::sim::world::{Event, World};
+
+/// Nodes that may take the place of others.
+const SPARES: u64 = 3;
+
+/// A change of the members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    Add(NodeId, Address),
+    Promote(NodeId),
+    Remove(NodeId),
+}
+
+impl Change {
+    /// True where it is made, now or before.
+    async fn make(&self, replica: &Replica) -> bool {
+        let sequencer = replica.sequencer();
+        let made = match self {
+            Self::Add(id, address) => sequencer.add_learner(*id, address.clone()).await,
+            Self::Promote(id) => sequencer.promote(*id).await,
+            Self::Remove(id) => sequencer.remove(*id).await,
+        };
+        let members = sequencer.status().members;
+        match (self, made) {
+            (_, Ok(())) => true,
+            (Self::Add(id, _), Err(MemberFault::Refused(_))) => {
+                members.learners.contains_key(id) || members.voters.contains_key(id)
+            }
+            (Self::Promote(id), Err(MemberFault::Refused(_))) => members.voters.contains_key(id),
+            (Self::Remove(id), Err(MemberFault::Refused(_))) => {
+                !members.voters.contains_key(id) && !members.learners.contains_key(id)
+            }
+            (_, Err(MemberFault::NotLeader { .. } | MemberFault::InProgress | MemberFault::Unknown(_))) => false,
+        }
+    }
+}
 
 /// How long founding may take, without any fault.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(30);
@@ -44,6 +83,8 @@ pub struct ClusterOptions {
     pub heartbeat: Duration,
     /// Bundles of one gateway on their way at once: the fewer, the more transactions share one.
     pub bundles_in_flight_max: usize,
+    /// What the first validator lies about; then two certificates are required.
+    pub lie: Option<Lie>,
     /// A flaw of the simulated world, for the tests of the checks.
     pub bug: Option<PlantedBug>,
 }
@@ -62,6 +103,11 @@ struct Shared {
     nodes: BTreeMap<NodeId, Machine>,
     validators: Vec<ValidatorMachine>,
     stopped: Mutex<BTreeMap<NodeId, String>>,
+    /// Nodes in service, and those that never were.
+    serving: Mutex<BTreeSet<NodeId>>,
+    spare: Mutex<Vec<NodeId>>,
+    /// Whether a node is being replaced: one at a time.
+    replacing: AtomicBool,
 }
 
 /// A node's machine: what stays when the process is gone, and the process.
@@ -87,6 +133,7 @@ struct ValidatorMachine {
     address: Address,
     key: SigningKey,
     clock: Arc<NodeClock>,
+    pace: Pace,
     group: Mutex<Option<TaskGroup>>,
 }
 
@@ -112,13 +159,17 @@ impl Cluster {
             address: Address::new(format!("validator-{number}:7000")),
             key: SigningKey::from_seed(world.key_seed()),
             clock: clock(),
+            pace: Pace::new(world),
             group: Mutex::default(),
         };
         Self(Arc::new(Shared {
             world: world.clone(),
             network: network.clone(),
             identity: LedgerIdentity { cluster: ClusterId::of_name("simulated"), group: 0 },
-            nodes: (1..=options.nodes).map(|id| (id, machine(id))).collect(),
+            nodes: (1..=options.nodes + SPARES).map(|id| (id, machine(id))).collect(),
+            serving: Mutex::new((1..=options.nodes).collect()),
+            spare: Mutex::new((options.nodes + 1..=options.nodes + SPARES).rev().collect()),
+            replacing: AtomicBool::new(false),
             validators: (1..=options.validators).map(validator).collect(),
             observations: observations.clone(),
             stopped: Mutex::default(),
@@ -132,10 +183,10 @@ impl Cluster {
         self.0.identity
     }
 
-    /// The numbers of its nodes.
+    /// The numbers of the nodes in service.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
-        self.0.nodes.keys().copied().collect()
+        lock(&self.0.serving).iter().copied().collect()
     }
 
     /// The keys that sign heads.
@@ -206,7 +257,7 @@ impl Cluster {
             self.start(id).await;
         }
         (0..self.0.validators.len()).for_each(|number| self.start_validator(number));
-        let members = self.0.nodes.iter().map(|(id, machine)| (*id, machine.address.clone())).collect();
+        let members = self.nodes().into_iter().map(|id| (id, self.address(id).clone())).collect();
         let Some((group, replica)) = self.replica(1) else { return };
         let founder = replica.clone();
         let founded = group.spawn(async move { founder.initialize(members).await }).await;
@@ -217,13 +268,23 @@ impl Cluster {
         let deadline = Instant::now() + FOUNDING_PATIENCE;
         let keys: Vec<Party> = self.0.validators.iter().map(|validator| validator.key.party()).collect();
         if !keys.is_empty() {
-            let change = ConfigurationChange::AddValidators(keys);
-            let added = group.spawn(async move { replica.configure(change, deadline).await }).await;
+            let mut changes = vec![ConfigurationChange::AddValidators(keys)];
+            if self.0.options.lie.is_some() {
+                changes.push(ConfigurationChange::RequireCertificates(2));
+            }
+            let configure = async move {
+                for change in changes {
+                    replica.configure(change, deadline).await?;
+                }
+                Ok::<(), node::gateway::ConfigureFault>(())
+            };
+            let added = group.spawn(configure).await;
             if !matches!(added, Ok(Ok(()))) {
                 self.0.world.violation(Property::Recovery, format!("the validators cannot be added: {added:?}"));
             }
         }
-        let complete = |replica: &Replica| replica.state().configuration().nodes.len() == self.0.nodes.len();
+        let founders = self.nodes().len();
+        let complete = |replica: &Replica| replica.state().configuration().nodes.len() == founders;
         while !self.replicas().iter().all(|(_, replica)| complete(replica)) {
             if Instant::now() > deadline {
                 return self.0.world.violation(Property::Recovery, "the nodes do not register");
@@ -236,7 +297,7 @@ impl Cluster {
         let options = &self.0.options;
         let sequencer = sequencer::Options {
             heartbeat: options.heartbeat,
-            election_timeout_min: options.heartbeat * 4,
+            election_timeout_min: options.heartbeat * 6,
             election_timeout_max: options.heartbeat * 9,
             append_timeout: Duration::from_secs(1),
             snapshot_piece_timeout: Duration::from_secs(1),
@@ -272,7 +333,7 @@ impl Cluster {
         let group = TaskGroup::new();
         let life = {
             let mut process = machine.process();
-            if process.group.is_some() {
+            if process.group.is_some() || !lock(&self.0.serving).contains(&id) {
                 return;
             }
             process.life += 1;
@@ -280,6 +341,9 @@ impl Cluster {
             process.life
         };
         self.0.world.record(&Event::Started(&machine.address));
+        if self.0.options.bug == Some(PlantedBug::WipedNodeRejoins) && id == 2 && life > 1 {
+            machine.disk.wipe();
+        }
         let (log, kv) = machine.disk.open();
         let outside = Outside {
             transport: self.0.network.endpoint(machine.address.clone()),
@@ -325,8 +389,13 @@ impl Cluster {
             return;
         }
         let disk_failed = machine.disk.temper().has_failed();
+        let is_corrupt = machine.disk.is_corrupt();
         self.crash(id);
-        if disk_failed {
+        if is_corrupt {
+            // it refuses, as it must: somebody else takes its place
+            self.0.world.record(&Event::Fault(&format!("node {id} is set aside: {reason}")));
+            self.replace(id);
+        } else if disk_failed {
             let cluster = self.clone();
             drop(tokio::spawn(async move {
                 sleep(REPAIR).await;
@@ -354,10 +423,75 @@ impl Cluster {
         true
     }
 
+    /// Puts a new node in the place of one, which is taken out of service for ever. Does nothing while another is being
+    /// replaced, or where there is no spare.
+    pub fn replace(&self, old: NodeId) {
+        if self.0.replacing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let cluster = self.clone();
+        drop(tokio::spawn(async move {
+            let spare = lock(&cluster.0.spare).pop();
+            if let Some(new) = spare {
+                lock(&cluster.0.serving).insert(new);
+                cluster.start(new).await;
+                let address = cluster.address(new).clone();
+                cluster.change_members(Change::Add(new, address)).await;
+                cluster.change_members(Change::Promote(new)).await;
+                cluster.change_members(Change::Remove(old)).await;
+                lock(&cluster.0.serving).remove(&old);
+                cluster.crash(old);
+            }
+            cluster.0.replacing.store(false, Ordering::Relaxed);
+        }));
+    }
+
+    /// Nodes that could still take the place of others.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        lock(&self.0.spare).len()
+    }
+
+    /// Whether a node is being replaced.
+    #[must_use]
+    pub fn is_replacing(&self) -> bool {
+        self.0.replacing.load(Ordering::Relaxed)
+    }
+
+    /// Has whoever leads make a change, again and again until it is made.
+    async fn change_members(&self, change: Change) {
+        loop {
+            for leader in self.leaders() {
+                let Some((group, replica)) = self.replica(leader) else { continue };
+                if change == Change::Remove(leader) {
+                    let heir = self.nodes().into_iter().find(|id| *id != leader && self.replica(*id).is_some());
+                    if let Some(heir) = heir {
+                        let hand_over =
+                            async move { replica.sequencer().transfer_leader(heir, Duration::from_secs(1)).await };
+                        drop(group.spawn(hand_over).await);
+                    }
+                    continue;
+                }
+                let asked = change.clone();
+                let made = group.spawn(async move { asked.make(&replica).await }).await;
+                if matches!(made, Ok(true)) {
+                    self.0.world.record(&Event::Fault(&format!("{change:?} is done")));
+                    return;
+                }
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// How many validators there are besides the nodes.
     #[must_use]
     pub fn validators(&self) -> usize {
         self.0.validators.len()
+    }
+
+    /// A validator takes so long for each answer from now on.
+    pub fn set_pace(&self, number: usize, pace: RangeInclusive<Duration>) {
+        self.0.validators.get(number).into_iter().for_each(|machine| machine.pace.set(pace.clone()));
     }
 
     /// Starts a validator, where it does not run.
@@ -379,7 +513,13 @@ impl Cluster {
             transport: self.0.network.endpoint(machine.address.clone()),
             clock: machine.clock.clone(),
         };
-        self.0.network.join(machine.address.clone(), group.clone(), Arc::new(service));
+        let liar = self.0.options.lie.filter(|_| number == 0).or(self.0.options.bug.and_then(Lie::of));
+        let service: Arc<dyn seams::Service> = match liar {
+            Some(lie) => Arc::new(LyingValidator { service, key, lie }),
+            None => Arc::new(service),
+        };
+        let service = Arc::new(PacedService { service, pace: machine.pace.clone() });
+        self.0.network.join(machine.address.clone(), group.clone(), service);
         drop(group.spawn(announcer.run()));
         *running = Some(group);
     }

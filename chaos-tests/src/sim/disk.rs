@@ -6,17 +6,19 @@
 mod log;
 mod kv;
 
+use std::io;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use storage::{KvStore, LogEngine, LogOp, MetaKey};
+use storage::{KvStore, LogEngine, LogOp, MetaKey, StorageFault};
 
 pub use kv::KvMedium;
 pub use log::LogMedium;
 
 use crate::dice::lock;
-use crate::sim::run::PlantedBug;
+use crate::sim::bugs::PlantedBug;
 use crate::sim::world::{Event, World};
 
 /// What a node writes to. Clones are the same disk.
@@ -48,12 +50,21 @@ struct Temper {
     sync: RangeInclusive<Duration>,
     /// Writes and syncs until the disk fails, if it is to fail.
     fails_after: Option<u64>,
+    /// Whether the next sync of the log fails.
+    sync_fails: bool,
+    /// No write fits; stays so over restarts.
+    full: bool,
+    /// Whether something failed since its node started: then nothing more is written.
+    poisoned: bool,
+    /// Stays so over restarts: what is damaged stays damaged.
+    corrupt: bool,
 }
 
 impl DiskTemper {
     fn new() -> Self {
         let sync = Duration::from_millis(1)..=Duration::from_millis(3);
-        Self(Arc::new(Mutex::new(Temper { sync, fails_after: None })))
+        let (sync_fails, full, poisoned, corrupt) = (false, false, false, false);
+        Self(Arc::new(Mutex::new(Temper { sync, fails_after: None, sync_fails, full, poisoned, corrupt })))
     }
 
     /// How long syncs of the log take from now on.
@@ -66,31 +77,74 @@ impl DiskTemper {
         lock(&self.0).fails_after = Some(operations);
     }
 
-    /// True where the disk has failed since its node started.
+    /// The next sync of the log fails: of what it was to make durable some is, and nobody knows what.
+    pub fn fail_sync(&self) {
+        lock(&self.0).sync_fails = true;
+    }
+
+    /// Whether there is room for writes from now on.
+    pub fn set_full(&self, full: bool) {
+        lock(&self.0).full = full;
+    }
+
+    /// True where a write or a sync has failed since its node started.
     #[must_use]
     pub fn has_failed(&self) -> bool {
+        self.is_dead() || lock(&self.0).poisoned
+    }
+
+    /// True where not even reads are answered.
+    fn is_dead(&self) -> bool {
         lock(&self.0).fails_after == Some(0)
     }
 
     fn repair(&self) {
-        lock(&self.0).fails_after = None;
+        let mut temper = lock(&self.0);
+        (temper.fails_after, temper.sync_fails, temper.poisoned) = (None, false, false);
     }
 
     fn sync(&self) -> RangeInclusive<Duration> {
         lock(&self.0).sync.clone()
     }
 
-    /// Counts one write; false where it fails.
-    fn takes_write(&self) -> bool {
-        match &mut lock(&self.0).fails_after {
-            None => true,
-            Some(0) => false,
-            Some(left) => {
-                *left -= 1;
-                *left > 0
-            }
-        }
+    /// Whether this row is found to be damaged.
+    fn spoils(&self, key: &[u8]) -> bool {
+        lock(&self.0).corrupt && key.last().is_some_and(|byte| byte % 8 == 3)
     }
+
+    /// Counts one write to the disk of this name.
+    fn take_write(&self, disk: &str) -> Result<(), StorageFault> {
+        let mut temper = lock(&self.0);
+        let fails = match &mut temper.fails_after {
+            None => false,
+            Some(left) => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+        };
+        if fails || temper.poisoned {
+            return Err(StorageFault::Stopped);
+        }
+        if temper.full {
+            temper.poisoned = true;
+            return Err(refused(disk, io::ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+
+    /// Whether the sync that begins now fails, on the disk of this name.
+    fn take_sync(&self, disk: &str) -> Result<(), StorageFault> {
+        let mut temper = lock(&self.0);
+        if !std::mem::take(&mut temper.sync_fails) {
+            return Ok(());
+        }
+        temper.poisoned = true;
+        Err(refused(disk, io::ErrorKind::Other))
+    }
+}
+
+fn refused(disk: &str, kind: io::ErrorKind) -> StorageFault {
+    StorageFault::from_io(io::Error::from(kind), "writing", &PathBuf::from(disk))
 }
 
 impl Disk {
@@ -114,6 +168,23 @@ impl Disk {
     pub fn open(&self) -> (Arc<dyn LogEngine>, Arc<dyn KvStore>) {
         self.temper().repair();
         (self.log.open(), self.kv.open())
+    }
+
+    /// From now on some of what is read from the tables is found to be damaged.
+    pub fn corrupt(&self) {
+        lock(&self.temper().0).corrupt = true;
+    }
+
+    /// Whether what is read is found to be damaged.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        lock(&self.temper().0).corrupt
+    }
+
+    /// Everything on it is gone. Its node must not run.
+    pub fn wipe(&self) {
+        self.log.wipe();
+        self.kv.wipe();
     }
 
     /// True while such a thing was written and is not synced: the best moments to cut the power.

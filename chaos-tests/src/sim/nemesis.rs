@@ -8,6 +8,7 @@ use seams::Address;
 use sequencer::NodeId;
 use tokio::time::sleep;
 
+use crate::check::Property;
 use crate::dice::{Dice, lock};
 use crate::sim::cluster::Cluster;
 use crate::sim::disk::Moment;
@@ -27,6 +28,12 @@ pub enum Fault {
     CrashInWrite,
     /// A node's disk fails after some more writes, in the midst of whatever it does.
     FailDisk,
+    /// The next sync of a node's log fails.
+    FailSync,
+    /// There is no room on a node's disk for a while.
+    FillDisk,
+    /// A validator becomes slow, or as quick as it was.
+    SlowValidator,
     /// The network falls into two parts.
     Partition,
     /// Some link is cut in one direction.
@@ -47,16 +54,23 @@ pub enum Fault {
     CrashValidator,
     /// The lead is handed over.
     TransferLeader,
+    /// A new node takes the place of another: it learns, votes, and the other is removed.
+    ReplaceNode,
+    /// Rows on a node's disk are damaged: it must stop, and a new node takes its place.
+    CorruptDisk,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::CrashNode,
         Self::CrashLeader,
         Self::CrashAll,
         Self::CrashInWrite,
         Self::FailDisk,
+        Self::FailSync,
+        Self::FillDisk,
+        Self::SlowValidator,
         Self::Partition,
         Self::CutOneWay,
         Self::IsolateLeader,
@@ -67,11 +81,15 @@ impl Fault {
         Self::JumpClock,
         Self::CrashValidator,
         Self::TransferLeader,
+        Self::ReplaceNode,
+        Self::CorruptDisk,
     ];
 }
 
 /// Kinds that a seed has, in a thousand.
 const KIND_PER_MILLE: u32 = 700;
+/// How long replacing a node may take when everything works.
+const REPLACED_MAX: Duration = Duration::from_secs(30);
 /// How long a crash lies in wait for its moment at most.
 const AIM_MILLIS: u64 = 1_500;
 
@@ -151,6 +169,15 @@ impl Nemesis {
         self.repair().await;
     }
 
+    /// Never more than one at a time, so that a majority has what was acknowledged.
+    fn corrupt_disk(&self) {
+        let nodes = self.cluster.nodes();
+        let busy = self.cluster.is_replacing() || nodes.iter().any(|id| self.cluster.disk(*id).is_corrupt());
+        for id in self.some_node().into_iter().filter(|_| !busy && self.cluster.spares() > 0) {
+            self.cluster.disk(id).corrupt();
+        }
+    }
+
     async fn repair(&self) {
         self.world.record(&Event::Fault("everything is repaired"));
         self.network.heal();
@@ -158,8 +185,28 @@ impl Nemesis {
         let quick = Duration::from_millis(1)..=Duration::from_millis(3);
         for id in self.cluster.nodes() {
             self.cluster.disk(id).temper().set_sync(quick.clone());
+            self.cluster.disk(id).temper().set_full(false);
         }
+        (0..self.cluster.validators())
+            .for_each(|number| self.cluster.set_pace(number, Duration::ZERO..=Duration::ZERO));
         self.cluster.start_all().await;
+        // a damaged copy that nobody has noticed is set aside, as an operator would who knows of it
+        for id in self.cluster.nodes().into_iter().filter(|id| self.cluster.disk(*id).is_corrupt()) {
+            self.replaced().await;
+            self.cluster.replace(id);
+        }
+        self.replaced().await;
+    }
+
+    /// Waits until nobody is being replaced.
+    async fn replaced(&self) {
+        let deadline = self.world.now() + REPLACED_MAX;
+        while self.cluster.is_replacing() {
+            if self.world.now() > deadline {
+                return self.world.violation(Property::Recovery, "a node is not replaced after the last fault");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn cause(&self, kind: Fault) {
@@ -173,6 +220,9 @@ impl Nemesis {
                     self.cluster.disk(id).temper().fail_after(self.dice.between(1..=20));
                 }
             }
+            Fault::FailSync => self.some_node().into_iter().for_each(|id| self.cluster.disk(id).temper().fail_sync()),
+            Fault::FillDisk => self.fill_disk(),
+            Fault::SlowValidator => self.slow_validator(),
             Fault::Partition => {
                 self.partition();
                 self.heal_later();
@@ -199,6 +249,12 @@ impl Nemesis {
             }
             Fault::CrashValidator => self.crash_validator(),
             Fault::TransferLeader => self.transfer_leader(),
+            // the last spare is for whoever is damaged
+            Fault::ReplaceNode if self.cluster.spares() > 1 => {
+                self.some_node().into_iter().for_each(|id| self.cluster.replace(id));
+            }
+            Fault::ReplaceNode => {}
+            Fault::CorruptDisk => self.corrupt_disk(),
         }
     }
 
@@ -267,6 +323,27 @@ impl Nemesis {
             sleep(downtime).await;
             cluster.start_validator(number);
         }));
+    }
+
+    fn fill_disk(&self) {
+        for id in self.some_node() {
+            let (temper, pause) = (self.cluster.disk(id).temper().clone(), self.dice.between(50..=3_000));
+            temper.set_full(true);
+            drop(tokio::spawn(async move {
+                sleep(Duration::from_millis(pause)).await;
+                temper.set_full(false);
+            }));
+        }
+    }
+
+    fn slow_validator(&self) {
+        let paces = [0..=0, 20..=200, 300..=900, 2_000..=4_000];
+        let pace = self.dice.pick(&paces).cloned().unwrap_or(0..=0);
+        let numbers: Vec<usize> = (0..self.cluster.validators()).collect();
+        if let Some(number) = self.dice.pick(&numbers) {
+            let pace = Duration::from_millis(*pace.start())..=Duration::from_millis(*pace.end());
+            self.cluster.set_pace(*number, pace);
+        }
     }
 
     fn partition(&self) {

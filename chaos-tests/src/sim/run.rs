@@ -13,9 +13,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::check::{Findings, Property, Violation, order, registers};
 use crate::dice::lock;
+use crate::sim::bugs::PlantedBug;
 use crate::sim::client::Client;
 use crate::sim::clock::NodeClock;
 use crate::sim::cluster::{Cluster, ClusterOptions};
+use crate::sim::liars::Lie;
 use crate::sim::nemesis::{Nemesis, Schedule, ScheduledFault};
 use crate::sim::network::Network;
 use crate::sim::observations::Observations;
@@ -51,45 +53,6 @@ impl SimulationOptions {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed, steps: 40, faults: true, left_out: BTreeSet::new(), bug: None, trace_printed: false }
-    }
-}
-
-/// A flaw of the simulated world that the checks must find. Production code is the same with and without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlantedBug {
-    /// Logs say that a batch is durable long before it is.
-    AcknowledgeBeforeSync,
-    /// Snapshots of the ledger lack the table of transactions that were sequenced.
-    SnapshotForgetsTransactions,
-    /// The disk of node 1 loses a live output at each flush, unnoticed.
-    LoseLiveOutput,
-    /// Logs forget the vote at a power cut.
-    VoteNotDurable,
-    /// Reads that should be linearizable reflect whatever the replica has.
-    ReadLocally,
-    /// Now and then an acknowledged outcome reaches the client as another one.
-    GarbleAnswer,
-}
-
-impl PlantedBug {
-    /// Every one.
-    pub const ALL: [Self; 6] = [
-        Self::AcknowledgeBeforeSync,
-        Self::SnapshotForgetsTransactions,
-        Self::LoseLiveOutput,
-        Self::VoteNotDurable,
-        Self::ReadLocally,
-        Self::GarbleAnswer,
-    ];
-
-    /// Whether it is on the disk of this node.
-    #[must_use]
-    pub fn strikes(self, node: NodeId) -> bool {
-        match self {
-            Self::AcknowledgeBeforeSync | Self::SnapshotForgetsTransactions | Self::VoteNotDurable => true,
-            Self::LoseLiveOutput => node == 1,
-            Self::ReadLocally | Self::GarbleAnswer => false,
-        }
     }
 }
 
@@ -223,13 +186,17 @@ async fn run(options: SimulationOptions) -> Report {
 const CLIENTS: u64 = 5;
 
 fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
+    let validators = world.between(0..=3);
+    let lie = [Lie::ApproveAll, Lie::Shift].get(usize::from(world.chance(500))).copied();
+    let lie = lie.filter(|_| world.chance(300) && validators > 1);
     ClusterOptions {
         nodes: if world.chance(700) { 3 } else { 5 },
-        validators: world.between(0..=3),
+        validators,
         clock_skew: Duration::from_millis(world.between(0..=2_000)),
         log_bytes_max: world.between(16..=256) * 1024,
         heartbeat: Duration::from_millis(world.between(30..=80)),
         bundles_in_flight_max: if world.chance(500) { 1 } else { 4 },
+        lie,
         bug,
     }
 }

@@ -100,6 +100,16 @@ impl Drawing {
         }
     }
 
+    /// Positions of an asset that it wants to be there; none where it has no opinion.
+    pub(super) const fn keeps(&self) -> Option<usize> {
+        match self {
+            Self::Everything => Some(1),
+            Self::Shards { target } => Some(*target),
+            Self::Sized(pool) => Some(pool.target),
+            Self::Unclaimed | Self::Bookkeeping => None,
+        }
+    }
+
     /// Draws for the head of a queue, which is not empty.
     pub(super) fn draw(
         &self,

@@ -39,6 +39,9 @@ const EXPIRED_MAX: usize = 200;
 /// Requests of one transaction on the remainder of a pool, which is one position: it is shared at least so much.
 const REMAINDER_BATCH: usize = 50;
 
+/// Free positions beyond those that a strategy keeps, at which they are merged aside.
+const PILE: usize = 100;
+
 /// How an engine works.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EngineOptions {
@@ -523,6 +526,14 @@ impl Engine {
             let total = claim.iter().map(quantity_of).fold(ledger::Quantity::ZERO, sum);
             let grants = if total.is_negative() { vec![funds.grant(asset)?] } else { Vec::new() };
             return Some(Drawn { claim, grants, ..Drawn::default() });
+        }
+        if let Some(target) = self.drawing.keeps()
+            && stock.free_positions >= target + PILE
+        {
+            // what only comes in is drawn by no request and so merged by none
+            let claim: Vec<LiveOutput> =
+                funds.free(asset).take((stock.free_positions - target).min(self.limits.inputs_max)).copied().collect();
+            return Some(Drawn { claim, ..Drawn::default() });
         }
         match &self.drawing {
             Drawing::Sized(pool) => {

@@ -5,6 +5,8 @@ mod holdings;
 
 pub(super) use command::outputs as command_outputs;
 
+use flaws::{Flaw, is_planted};
+
 use crate::contract::Contract;
 use crate::effects::small_index;
 use crate::id_map::IdMap;
@@ -108,6 +110,10 @@ impl Resolver<'_> {
             match self.resolve_one(placed, prepared) {
                 Ok(outcome) => resolved.push((*place, outcome)),
                 Err(Refusal::Fault(fault)) => return Err(fault),
+                Err(Refusal::Rejected(reason)) if is_planted(Flaw::HalfAGroup) => {
+                    resolved.extend(reject_unit(unit, member, reason).into_iter().skip(member));
+                    return Ok(resolved);
+                }
                 Err(Refusal::Rejected(reason)) => {
                     for (_, done) in resolved.iter().rev() {
                         self.discard(&done.created);
@@ -198,8 +204,11 @@ impl Resolver<'_> {
             match self.state_of(named, *before)? {
                 State::Live(place) => {
                     let output = LiveOutput { id: output, origin, place, contract: input.contract };
-                    self.consume(&output, prepared.id());
-                    consumed.push(output);
+                    let stays = is_planted(Flaw::AllocationStays) && matches!(input.contract, Contract::Allocation(_));
+                    if !stays {
+                        self.consume(&output, prepared.id());
+                        consumed.push(output);
+                    }
                 }
                 State::Unknown => return Err(Rejection::InputUnknown { input: index, output }.into()),
                 State::SpentBy(winner) => return Err(Rejection::InputSpent { input: index, output, winner }.into()),
@@ -223,7 +232,8 @@ impl Resolver<'_> {
     }
 
     fn state_of(&self, (id, origin): &(OutputId, Origin), before: Option<Place>) -> Result<State, ViewFault> {
-        match (self.local.get(id), before) {
+        let local = self.local.get(id).filter(|_| before.is_none() || !is_planted(Flaw::StaleInputs));
+        match (local, before) {
             (Some(Local::Live(place)), _) => Ok(State::Live(*place)),
             (Some(Local::SpentBy(winner)), _) => Ok(State::SpentBy(*winner)),
             (None, Some(place)) => Ok(State::Live(place)),

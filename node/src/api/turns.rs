@@ -13,7 +13,7 @@ use proto::{Problem, wire};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::gateway::Lane;
+use crate::gateway::{GatewayOptions, Lane};
 
 /// What a submission weighs is counted in pieces: one per transaction, or per so many bytes, which cost about as much.
 const PIECE_BYTES: usize = 4 * 1_024;
@@ -43,15 +43,8 @@ pub(super) struct Turns {
     waiting: Semaphore,
 }
 
-impl Default for Turns {
-    fn default() -> Self {
-        let pieces = |count: u32| Semaphore::new(usize::try_from(count).unwrap_or(usize::MAX));
-        Self {
-            bulk: Arc::new(pieces(PIECES_MAX)),
-            light: Arc::new(pieces(LIGHT_PIECES_MAX)),
-            waiting: pieces(WAITING_PIECES_MAX),
-        }
-    }
+fn room_for(pieces: u32) -> Semaphore {
+    Semaphore::new(usize::try_from(pieces).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS))
 }
 
 /// Who asks for a turn.
@@ -93,6 +86,17 @@ impl Room {
 }
 
 impl Turns {
+    /// Room enough to keep this gateway busy.
+    pub(super) fn new(gateway: &GatewayOptions) -> Self {
+        // one that keeps transactions back by a clock is busy with none of them meanwhile
+        let bulk = if gateway.cost_model.is_some() { u32::MAX } else { PIECES_MAX };
+        Self {
+            bulk: Arc::new(room_for(bulk)),
+            light: Arc::new(room_for(LIGHT_PIECES_MAX)),
+            waiting: room_for(WAITING_PIECES_MAX),
+        }
+    }
+
     /// Waits for room for this turn.
     ///
     /// # Errors
@@ -186,7 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn room_goes_to_those_who_wait_in_their_order_and_time_ends_the_waiting() {
-        let turns = Turns::default();
+        let turns = Turns::new(&GatewayOptions::default());
         let (all, little) = (turn(100 * 1024 * 1024), turn(10));
         let mut held = turns.wait(&all, Asker::Busy).await.unwrap();
         let mut first = turns.wait(&little, Asker::Busy).boxed();
@@ -201,7 +205,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_heavier_than_all_the_room_holds_all_of_it_until_its_last_part_is_answered() {
-        let turns = Turns::default();
+        let turns = Turns::new(&GatewayOptions::default());
         let (little, huge) = (request(63, 10), request(1, 100 * 1024 * 1024));
         let submissions = [little.submissions, huge.submissions].concat();
         let heavy = turns_of(wire::SubmitRequest { submissions, timeout_ms: 1_000 }).pop_front().unwrap();
@@ -218,7 +222,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_sends_little_waits_for_nobody_while_there_are_few_of_them() {
-        let turns = Turns::default();
+        let turns = Turns::new(&GatewayOptions::default());
         let (all, little) = (turn(100 * 1024 * 1024), turn(10));
         let held = turns.wait(&all, Asker::Idle).await.unwrap();
         assert_eq!(held.lane(), Lane::Bulk);
@@ -236,7 +240,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_by_themselves_are_refused_where_too_many_wait() {
-        let turns = Turns::default();
+        let turns = Turns::new(&GatewayOptions::default());
         let (all, much) = (turn(100 * 1024 * 1024), turn(250_000));
         let held = turns.wait(&all, Asker::Busy).await.unwrap();
         let mut waiting = Vec::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use flaws::{Flaw, is_planted};
 use ledger::apply::MemberResult;
 use ledger::bundle::{BundleBuilder, BundleLayout};
 use ledger::entry::CertifiedBundle;
@@ -189,7 +190,11 @@ impl Answers {
             let answers: Vec<Answer> = answers
                 .by_ref()
                 .take(pending.members.len())
-                .map(|answer| answer.unwrap_or(Answer::Unknown("not decided before the deadline")))
+                .map(|answer| match answer {
+                    Some(answer) => answer,
+                    None if is_planted(Flaw::UnknownIsRefused) => Answer::Refused(Rejection::Malformed {}),
+                    None => Answer::Unknown("not decided before the deadline"),
+                })
                 .collect();
             for answer in &answers {
                 let counter = match answer {

@@ -10,7 +10,7 @@ use ledger::LogTime;
 use ledger::entry::{CertifiedBundle, ConfigurationChange, LogEntry, LogPayload};
 use ledger::identifier::append_canonical_bytes;
 use seams::{Address, CallError, Clock, Method, Transport};
-use sequencer::{ProposeFault, Sequencer};
+use sequencer::{ProposeFault, Sequencer, Status};
 use tokio::time::{Instant, sleep};
 
 use super::{Gateway, Surroundings};
@@ -55,7 +55,9 @@ fn encode<T: BorshSerialize>(message: &T, content_bytes: usize) -> Bytes {
 }
 
 impl ForwardRequest {
-    fn encode(&self) -> Bytes {
+    /// The form in which a node sends it to another.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
         let content_bytes = match self {
             Self::Bundle(certified) => certified.bundle.len(),
             Self::Configure(_) => 0,
@@ -135,13 +137,19 @@ async fn call(
 }
 
 /// Forwards a bundle again and again until the caller, who sees this replica apply it, drops this; or until the
-/// deadline. Between two attempts it waits for what the last one may have achieved.
+/// deadline. Between two attempts it waits for what the last one may have achieved; a leader that does not answer is
+/// not waited for any longer than it leads.
 pub(super) async fn until_applied(gateway: &Gateway, bundle: CertifiedBundle, deadline: Instant) {
     let options = &gateway.0.options;
     let request = ForwardRequest::Bundle(bundle);
     while Instant::now() < deadline {
         let timeout = options.forward_timeout.min(deadline.saturating_duration_since(Instant::now()));
-        let pause = match attempt(&gateway.0.around, &request, timeout).await {
+        // what dropping the attempt loses: an answer, which this replica's apply gives as well
+        let answer = tokio::select! {
+            answer = attempt(&gateway.0.around, &request, timeout) => answer,
+            () = another_leads(&gateway.0.around.sequencer) => None,
+        };
+        let pause = match answer {
             // this replica will apply it with the next message of the leader: give it the time
             Some(ForwardAnswer::Ordered(_)) => options.forward_timeout,
             Some(ForwardAnswer::Overloaded(millis)) => Duration::from_millis(millis),
@@ -154,6 +162,15 @@ pub(super) async fn until_applied(gateway: &Gateway, bundle: CertifiedBundle, de
         sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
         gateway.0.counters.repeated_forwards.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Ends when another node leads than now.
+async fn another_leads(sequencer: &Sequencer) {
+    let mut status = sequencer.watch();
+    let leader = status.borrow().leader.as_ref().map(|leader| leader.id);
+    let another = |status: &Status| status.leader.as_ref().is_some_and(|now| Some(now.id) != leader);
+    // an error says that the node stops
+    drop(status.wait_for(another).await);
 }
 
 /// Why a change of the configuration was not made, as far as known.

@@ -31,7 +31,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stopped node's disks may take to be closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 /// Heartbeats per election timeout: several may be lost.
-const HEARTBEATS: u32 = 5;
+const HEARTBEATS: u32 = 10;
 
 /// A node that runs. Stop it with [`RunningNode::stop`]; dropping it leaves its tasks running.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl RunningNode {
         };
         let channels = Channels::default();
         let transport = GrpcTransport::new(channels.clone());
-        let api = Api::new(facts.clone(), channels);
+        let api = Api::new(facts.clone(), channels, &gateway_options(&config));
         let servers = Servers::start(listeners, grpc::node_routes(&api)?, http::node_router(&api));
 
         let belonging = Belonging { node: config.id, cluster, members: config.members.clone() };
@@ -219,7 +219,7 @@ fn sequencer_options(config: &NodeConfig) -> sequencer::Options {
     let mut options = sequencer::Options::new(config.id);
     if let Some(shortest) = config.election_timeout {
         options.election_timeout_min = shortest;
-        options.election_timeout_max = shortest * 2;
+        options.election_timeout_max = shortest * 8 / 5;
         options.heartbeat = shortest / HEARTBEATS;
     }
     if let Some(bytes) = config.log_bytes_max {

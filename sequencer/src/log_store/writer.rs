@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use flaws::{Flaw, is_planted};
 use futures::future::BoxFuture;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -33,7 +34,9 @@ enum Done {
 /// dropped then tells those who wait that the log has stopped.
 pub(super) async fn report(shared: Arc<Shared>, mut queue: mpsc::Receiver<Pending>, fatal: FatalSwitch) {
     while let Some(pending) = queue.recv().await {
-        if let Err(fault) = pending.durable.await {
+        if let Err(fault) = pending.durable.await
+            && !is_planted(Flaw::SyncErrorSwallowed)
+        {
             fatal.raise(|| format!("log: {fault}"));
             if let Done::Raft(flushed) = pending.done {
                 flushed.io_completed(Err(io::Error::other(fault)));
@@ -103,7 +106,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.write_through(LogBatch::new().put_meta(MetaKey::Vote, encoding::encode(vote))).await?;
+        let batch = LogBatch::new().put_meta(MetaKey::Vote, encoding::encode(vote));
+        if is_planted(Flaw::VoteBeforeSync) {
+            self.queue(batch, None, Done::Nobody).await?;
+        } else {
+            self.write_through(batch).await?;
+        }
         self.shared.state().vote = Some(*vote);
         Ok(())
     }
@@ -128,6 +136,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let (batch, end) = self.accept(entries);
         self.shared.publish_live_bytes();
+        if is_planted(Flaw::AppendBeforeSync) {
+            callback.io_completed(Ok(()));
+            return self.queue(batch, Some(end), Done::Nobody).await;
+        }
         self.queue(batch, Some(end), Done::Raft(callback)).await
     }
 
@@ -151,7 +163,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
         let durable = self.shared.machine.durable_index();
-        if durable < Some(log_id.index) {
+        if durable < Some(log_id.index) && !is_planted(Flaw::PurgeBeforeFlush) {
             let why = format!("the log is not purged through {}: the machine restarts from {durable:?}", log_id.index);
             return Err(io::Error::other(why));
         }

@@ -1,12 +1,12 @@
 //! `seriatim node`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::node::config::{NodeConfig, NodeSettings, read_file};
+use ::node::config::{NodeConfig, NodeSettings};
 use ::node::roles::RunningNode;
-use ::node::telemetry;
 use clap::Args;
+
+use super::role::RoleArgs;
 
 /// Run a member of the cluster.
 #[derive(Debug, Args)]
@@ -24,40 +24,23 @@ Examples:
 
 Exit codes: 0 stopped in order, 1 not started, 70 the node found that it cannot go on (its log says why).")]
 pub(super) struct NodeArgs {
-    /// TOML file with settings
-    #[arg(long, env = "SERIATIM_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print addresses and key as one line of JSON once the node serves
-    #[arg(long)]
-    ready_json: bool,
-    /// Stop when standard input ends: whoever started this process holds its other end
-    #[arg(long)]
-    attached: bool,
-    /// Print the settings that result from flags, environment and file, as TOML, and end
-    #[arg(long)]
-    print_config: bool,
     #[command(flatten)]
-    settings: NodeSettings,
+    role: RoleArgs<NodeSettings>,
 }
 
 impl NodeArgs {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let settings = self.settings.or(file);
-        if self.print_config {
-            print!("{}", toml::to_string(&settings)?);
+        let Some(config) = self.role.begin(|config: &NodeConfig| config.log_format)? else {
             return Ok(ExitCode::SUCCESS);
-        }
-        let config = NodeConfig::try_from(settings)?;
-        telemetry::init(config.log_format);
+        };
         let starting = RunningNode::start(config);
         let node = tokio::select! {
             started = starting => started?,
-            () = super::asked_to_stop(self.attached) => return Ok(ExitCode::SUCCESS),
+            () = super::asked_to_stop(self.role.attached) => return Ok(ExitCode::SUCCESS),
         };
-        super::tell_ready(node.ready(), self.ready_json)?;
+        super::tell_ready(node.ready(), self.role.ready_json)?;
         tokio::select! {
-            () = super::asked_to_stop(self.attached) => {
+            () = super::asked_to_stop(self.role.attached) => {
                 node.stop().await;
                 tracing::info!("stopped");
                 Ok(ExitCode::SUCCESS)

@@ -1,20 +1,20 @@
 //! `seriatim prover`.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ::node::config::{ProverConfig, ProverConfigSettings, read_file};
+use ::node::config::{ProverConfig, ProverConfigSettings};
 use ::node::http::ProverSource;
 use ::node::metrics::ProverMetrics;
 use ::node::roles::ProverFront;
 use ::node::roles::prover::prover_key;
-use ::node::telemetry;
 use attester::{Attester, Figures, Options};
 use clap::Args;
 use ledger::ClusterId;
 use serde_json::json;
+
+use super::role::RoleArgs;
 
 /// Run a prover, which proves every batch and has its attestations ordered.
 #[derive(Debug, Args)]
@@ -33,32 +33,15 @@ Where the ledger has forgotten its first batches, begin with a copy of another p
 It may be stopped and started at any time: the ledger goes on without it, and it goes on behind its last attestation there.
 What it attests: docs/proofs.md. Who checks it: `seriatim verify ledger`.")]
 pub(super) struct ProverArgs {
-    /// TOML file with settings
-    #[arg(long, env = "SERIATIM_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print address and key as one line of JSON once the prover runs
-    #[arg(long)]
-    ready_json: bool,
-    /// Stop when standard input ends: whoever started this process holds its other end
-    #[arg(long)]
-    attached: bool,
-    /// Print the settings that result from flags, environment and file, as TOML, and end
-    #[arg(long)]
-    print_config: bool,
     #[command(flatten)]
-    settings: ProverConfigSettings,
+    role: RoleArgs<ProverConfigSettings>,
 }
 
 impl ProverArgs {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let settings = self.settings.or(file);
-        if self.print_config {
-            print!("{}", toml::to_string(&settings)?);
+        let Some(config) = self.role.begin(|config: &ProverConfig| config.log_format)? else {
             return Ok(ExitCode::SUCCESS);
-        }
-        let config = ProverConfig::try_from(settings)?;
-        telemetry::init(config.log_format);
+        };
         let key = prover_key(&config.key_file)?;
         let nodes = config.nodes.as_slice().iter().map(|node| node.as_str().to_owned()).collect();
         let mut options = Options::new(ClusterId::of_name(&config.cluster), nodes, key, config.data_dir);
@@ -73,13 +56,13 @@ impl ProverArgs {
         let front = ProverFront::start(config.http_listen, source).await?;
         let (http, key) = (front.address(), key.party().to_string());
         tracing::info!(%http, %key, solver = prover::solver_version(), "proving");
-        if self.ready_json {
+        if self.role.ready_json {
             let ready = json!({ "role": "prover", "cluster": config.cluster, "http": http, "key": key, "pid": std::process::id() });
             let mut out = std::io::stdout().lock();
             writeln!(out, "{ready}")?;
             out.flush()?;
         }
-        super::asked_to_stop(self.attached).await;
+        super::asked_to_stop(self.role.attached).await;
         front.stop().await;
         // the server held the other one
         match Arc::try_unwrap(prover) {

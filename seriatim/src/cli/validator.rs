@@ -1,12 +1,12 @@
 //! `seriatim validator`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::node::config::{ValidatorConfig, ValidatorSettings, read_file};
+use ::node::config::{ValidatorConfig, ValidatorSettings};
 use ::node::roles::RunningValidator;
-use ::node::telemetry;
 use clap::Args;
+
+use super::role::RoleArgs;
 
 /// Run a validator, which checks transactions for nodes.
 #[derive(Debug, Args)]
@@ -19,35 +19,18 @@ A validator counts once its key is in the cluster's configuration; its log and -
 
 It may be stopped and started at any time: nodes notice, and check themselves while no validator is there.")]
 pub(super) struct ValidatorArgs {
-    /// TOML file with settings
-    #[arg(long, env = "SERIATIM_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print addresses and key as one line of JSON once the validator serves
-    #[arg(long)]
-    ready_json: bool,
-    /// Stop when standard input ends: whoever started this process holds its other end
-    #[arg(long)]
-    attached: bool,
-    /// Print the settings that result from flags, environment and file, as TOML, and end
-    #[arg(long)]
-    print_config: bool,
     #[command(flatten)]
-    settings: ValidatorSettings,
+    role: RoleArgs<ValidatorSettings>,
 }
 
 impl ValidatorArgs {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let settings = self.settings.or(file);
-        if self.print_config {
-            print!("{}", toml::to_string(&settings)?);
+        let Some(config) = self.role.begin(|config: &ValidatorConfig| config.log_format)? else {
             return Ok(ExitCode::SUCCESS);
-        }
-        let config = ValidatorConfig::try_from(settings)?;
-        telemetry::init(config.log_format);
+        };
         let validator = RunningValidator::start(config).await?;
-        super::tell_ready(validator.ready(), self.ready_json)?;
-        super::asked_to_stop(self.attached).await;
+        super::tell_ready(validator.ready(), self.role.ready_json)?;
+        super::asked_to_stop(self.role.attached).await;
         validator.stop().await;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)

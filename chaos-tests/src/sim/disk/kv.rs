@@ -1,6 +1,7 @@
 //! Simulated tables: writes are seen at once and durable after a sync; a snapshot is one file.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use borsh::BorshDeserialize;
@@ -10,7 +11,7 @@ use storage::{FileEntry, KvBatch, KvOp, KvStore, Manifest, SnapshotSink, Snapsho
 
 use super::{DiskTemper, survivors};
 use crate::dice::lock;
-use crate::sim::run::PlantedBug;
+use crate::sim::bugs::PlantedBug;
 use crate::sim::world::World;
 
 /// The only file of a snapshot: borsh of the rows, in the order of tables and keys.
@@ -54,6 +55,13 @@ impl KvMedium {
     pub fn new(world: &World, name: &str, temper: &DiskTemper, bug: Option<PlantedBug>) -> Self {
         let state = Arc::default();
         Self { world: world.clone(), name: name.into(), temper: temper.clone(), bug, state }
+    }
+
+    /// Everything on it is gone.
+    pub(super) fn wipe(&self) {
+        let mut state = self.state();
+        let life = state.life;
+        *state = State { life, ..State::default() };
     }
 
     /// An engine for a new life.
@@ -107,18 +115,23 @@ impl Engine {
     }
 
     fn writing(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
-        if self.medium.temper.takes_write() { self.living() } else { Err(StorageFault::Stopped) }
+        self.medium.temper.take_write(&self.medium.name)?;
+        self.living()
     }
 }
 
 fn living(medium: &KvMedium, life: u64) -> Result<MutexGuard<'_, State>, StorageFault> {
     let state = medium.state();
-    let dead = state.life != life || medium.temper.has_failed();
+    let dead = state.life != life || medium.temper.is_dead();
     if dead { Err(StorageFault::Stopped) } else { Ok(state) }
 }
 
 impl KvStore for Engine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageFault> {
+        if self.medium.temper.spoils(key) {
+            let location = PathBuf::from(&*self.medium.name);
+            return Err(StorageFault::corruption(&location, format!("a row of {}", table.name()), "a wrong checksum"));
+        }
         Ok(self.living()?.written.get(&(table, Bytes::copy_from_slice(key))).cloned())
     }
 
@@ -160,7 +173,11 @@ impl KvStore for Engine {
         let mut state = self.writing()?;
         let forgets = self.medium.has(PlantedBug::SnapshotForgetsTransactions);
         let kept = state.written.iter().filter(|((table, _), _)| !(forgets && *table == Table::Transactions));
-        let snapshot = Arc::new(Snapshot::of(label, kept));
+        let stale = state.snapshots.back().filter(|_| self.medium.has(PlantedBug::SnapshotAheadOfContent));
+        let snapshot = match stale {
+            Some(before) => Arc::new(before.labelled(label)),
+            None => Arc::new(Snapshot::of(label, kept)),
+        };
         state.snapshots.push_back(Arc::clone(&snapshot));
         if state.snapshots.len() > SNAPSHOTS_KEPT {
             state.snapshots.pop_front();
@@ -218,7 +235,15 @@ impl Snapshot {
     fn of<'a>(label: Bytes, rows: impl Iterator<Item = (&'a (Table, Bytes), &'a Bytes)>) -> Self {
         let rows: Vec<(String, Vec<u8>, Vec<u8>)> =
             rows.map(|((table, key), value)| (table.name().to_owned(), key.to_vec(), value.to_vec())).collect();
-        let content = Bytes::from(borsh::to_vec(&rows).expect("encoding into memory cannot fail"));
+        Self::with_content(label, borsh::to_vec(&rows).expect("encoding into memory cannot fail").into())
+    }
+
+    /// The same content under another label.
+    fn labelled(&self, label: Bytes) -> Self {
+        Self::with_content(label, self.content.clone())
+    }
+
+    fn with_content(label: Bytes, content: Bytes) -> Self {
         let length = u64::try_from(content.len()).expect("lengths fit in 64 bits");
         let file = FileEntry::new(CONTENT, length, blake3::hash(&content)).expect("the name is plain");
         let manifest = Manifest::new(label, vec![file]).expect("there is one file");
@@ -275,11 +300,14 @@ impl SnapshotSink for Sink {
         }
         let content = self.files.get(CONTENT).ok_or_else(|| self.medium.mismatch("no content"))?;
         let restored = rows(content).ok_or_else(|| self.medium.mismatch("unreadable content"))?;
-        if !self.medium.temper.takes_write() {
-            return Err(StorageFault::Stopped);
-        }
+        self.medium.temper.take_write(&self.medium.name)?;
         let mut state = living(&self.medium, self.life)?;
         state.unsynced.clear();
+        if self.medium.has(PlantedBug::RestoreKeepsOldRows) {
+            state.written.extend(restored);
+            state.durable = state.written.clone();
+            return Ok(());
+        }
         state.durable = restored.clone();
         state.written = restored;
         Ok(())

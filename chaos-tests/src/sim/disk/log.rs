@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{DiskTemper, survivors};
 use crate::dice::lock;
-use crate::sim::run::PlantedBug;
+use crate::sim::bugs::PlantedBug;
 use crate::sim::world::{Event, World};
 
 /// How much later the flawed disk syncs that acknowledges before it does.
@@ -88,6 +88,17 @@ impl Content {
         Ok(())
     }
 
+    /// Takes over one value of a batch, and nothing else of it.
+    fn apply_meta(&mut self, batch: &LogBatch, wanted: MetaKey) {
+        for op in batch.ops() {
+            if let LogOp::PutMeta { key, value } = op
+                && *key == wanted
+            {
+                self.meta.insert(*key, value.clone());
+            }
+        }
+    }
+
     fn apply(&mut self, batch: &LogBatch) {
         for op in batch.ops() {
             match op {
@@ -115,6 +126,13 @@ impl LogMedium {
         &self.temper
     }
 
+    /// Everything on it is gone.
+    pub(super) fn wipe(&self) {
+        let mut state = self.state();
+        let life = state.life;
+        *state = State { life, ..State::default() };
+    }
+
     /// An engine for a new life.
     #[must_use]
     pub fn open(&self) -> Arc<dyn LogEngine> {
@@ -132,11 +150,18 @@ impl LogMedium {
         state.syncing = false;
         let waiting = state.queue.len();
         let kept = survivors(&self.world, waiting);
-        for queued in std::mem::take(&mut state.queue).into_iter().take(kept) {
-            state.make_durable(&queued.batch);
+        for (position, queued) in std::mem::take(&mut state.queue).into_iter().enumerate() {
+            if position < kept {
+                state.make_durable(&queued.batch);
+            } else if self.has(PlantedBug::CommittedAheadOfLog) {
+                state.durable.apply_meta(&queued.batch, MetaKey::Committed);
+            }
         }
-        if self.bug == Some(PlantedBug::VoteNotDurable) {
+        if self.has(PlantedBug::VoteNotDurable) {
             state.durable.meta.remove(&MetaKey::Vote);
+        }
+        if self.has(PlantedBug::TornTail) {
+            state.durable.entries.pop_last();
         }
         (kept, waiting - kept)
     }
@@ -160,11 +185,15 @@ impl LogMedium {
                 }
                 state.queue.len()
             };
-            let late = if self.acknowledges_early() { LATE_SYNC } else { Duration::ZERO };
+            let late = self.state().queue.iter().any(|queued| self.acknowledges_early(&queued.batch));
+            let late = if late { LATE_SYNC } else { Duration::ZERO };
             sleep(self.world.pause(&self.temper.sync()) + late).await;
             let mut state = self.state();
             if state.life != life {
                 return;
+            }
+            if let Err(fault) = self.temper.take_sync(&self.name) {
+                return state.fail(survivors(&self.world, group), &fault);
             }
             state.stats.syncs += 1;
             for _ in 0..group {
@@ -178,12 +207,38 @@ impl LogMedium {
         }
     }
 
-    fn acknowledges_early(&self) -> bool {
-        self.bug == Some(PlantedBug::AcknowledgeBeforeSync)
+    fn has(&self, bug: PlantedBug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// Whether a batch is answered before it is durable.
+    fn acknowledges_early(&self, batch: &LogBatch) -> bool {
+        let any = |wanted: fn(&LogOp) -> bool| batch.ops().iter().any(wanted);
+        self.has(PlantedBug::AcknowledgeBeforeSync)
+            || (self.has(PlantedBug::VoteBeforeSync)
+                && any(|op| matches!(op, LogOp::PutMeta { key: MetaKey::Vote, .. })))
+            || (self.has(PlantedBug::TruncationBeforeSync) && any(|op| matches!(op, LogOp::TruncateFrom(_))))
+    }
+
+    /// Whether readers see what is not durable yet.
+    fn shows_unsynced(&self) -> bool {
+        [PlantedBug::AcknowledgeBeforeSync, PlantedBug::TruncationBeforeSync, PlantedBug::SyncErrorSwallowed]
+            .into_iter()
+            .any(|bug| self.has(bug))
     }
 }
 
 impl State {
+    /// A sync failed: so many batches are durable all the same, and everybody who waits is told that it failed.
+    fn fail(&mut self, kept: usize, fault: &StorageFault) {
+        for (position, queued) in std::mem::take(&mut self.queue).into_iter().enumerate() {
+            if position < kept {
+                self.make_durable(&queued.batch);
+            }
+            drop(queued.done.send(Err(fault.clone())));
+        }
+    }
+
     fn make_durable(&mut self, batch: &LogBatch) {
         self.durable.apply(batch);
         self.stats.batches += 1;
@@ -191,6 +246,13 @@ impl State {
         let puts = batch.ops().iter().filter(|op| matches!(op, LogOp::Put { .. })).count();
         self.stats.entries += u64::try_from(puts).expect("counts fit in 64 bits");
     }
+}
+
+/// The record with its last byte changed.
+fn with_a_byte_changed(record: &Bytes) -> Bytes {
+    let mut bytes = record.to_vec();
+    bytes.last_mut().into_iter().for_each(|byte| *byte ^= 1);
+    bytes.into()
 }
 
 /// The log in one life of its node.
@@ -203,18 +265,26 @@ struct Engine {
 impl Engine {
     fn living(&self) -> Result<MutexGuard<'_, State>, StorageFault> {
         let state = self.medium.state();
-        let dead = state.life != self.life || self.medium.temper.has_failed();
+        let failed = self.medium.temper.is_dead() && !self.medium.has(PlantedBug::SyncErrorSwallowed);
+        let dead = state.life != self.life || failed;
         if dead { Err(StorageFault::Stopped) } else { Ok(state) }
     }
 
     fn queue(&self, batch: LogBatch) -> Result<oneshot::Receiver<Result<(), StorageFault>>, StorageFault> {
-        if !self.medium.temper.takes_write() {
-            return Err(StorageFault::Stopped);
+        let taken = self.medium.temper.take_write(&self.medium.name);
+        let fault = taken.err();
+        if let Some(fault) = fault.as_ref().filter(|_| !self.medium.has(PlantedBug::SyncErrorSwallowed)) {
+            return Err(fault.clone());
         }
         let mut state = self.living()?;
         state.written.check(&batch)?;
         state.written.apply(&batch);
         let (done, durable) = oneshot::channel();
+        if fault.is_some() {
+            // the flaw: it says that it was done
+            drop(done.send(Ok(())));
+            return Ok(durable);
+        }
         state.queue.push_back(Queued { batch, done });
         if !std::mem::replace(&mut state.syncing, true) {
             drop(seams::tasks::spawn(self.medium.clone().sync(self.life)));
@@ -225,8 +295,8 @@ impl Engine {
 
 impl LogEngine for Engine {
     fn append(&self, batch: LogBatch) -> BoxFuture<'static, Result<(), StorageFault>> {
+        let early = self.medium.acknowledges_early(&batch);
         let queued = self.queue(batch);
-        let early = self.medium.acknowledges_early();
         Box::pin(async move {
             let durable = queued?;
             if early {
@@ -238,7 +308,7 @@ impl LogEngine for Engine {
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Bytes)>, StorageFault> {
         let state = self.living()?;
-        let content = if self.medium.acknowledges_early() { &state.written } else { &state.durable };
+        let content = if self.medium.shows_unsynced() { &state.written } else { &state.durable };
         let mut found = Vec::new();
         let mut bytes = 0;
         if range.is_empty() {
@@ -246,7 +316,8 @@ impl LogEngine for Engine {
         }
         for (index, record) in content.entries.range(range) {
             bytes += record.len();
-            found.push((*index, record.clone()));
+            let rotten = self.medium.has(PlantedBug::LogRot) && index % 16 == 15;
+            found.push((*index, if rotten { with_a_byte_changed(record) } else { record.clone() }));
             if bytes >= bytes_max {
                 break;
             }

@@ -35,6 +35,9 @@ pub(crate) struct RunArguments {
     /// Validator processes
     #[arg(long, default_value_t = 2)]
     validators: u8,
+    /// A prover besides, whose attestations are replayed in the end
+    #[arg(long)]
+    prover: bool,
     /// Clients that wait for their answers
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
@@ -71,6 +74,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         duration: arguments.duration,
         nodes: usize::from(arguments.nodes),
         validators: usize::from(arguments.validators),
+        prover: arguments.prover,
         clients: usize::from(arguments.clients),
         command: again(&arguments, seed),
         workloads: or_all(arguments.workloads, &Workload::ALL),
@@ -96,6 +100,9 @@ fn again(arguments: &RunArguments, seed: u64) -> String {
         "seriatim chaos run --seed {seed} --duration {duration} --nodes {nodes} --validators {validators} \
          --clients {clients}"
     );
+    if arguments.prover {
+        command.push_str(" --prover");
+    }
     let faults: Vec<&str> = arguments.faults.iter().map(|fault| fault.name()).collect();
     let workloads: Vec<&str> = arguments.workloads.iter().map(|workload| workload.name()).collect();
     for (flag, names) in [("--faults", faults), ("--workloads", workloads)] {

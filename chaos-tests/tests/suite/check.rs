@@ -1,5 +1,4 @@
 //! The checks are checked: each finds its own kind of wrong in a history that was right before.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod scene;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chaos_tests::history::{to_edn, to_json_lines};
 
-use crate::scene::Scene;
+use super::scene::Scene;
 
 #[tokio::test]
 async fn a_history_has_two_events_for_each_call_and_no_process_calls_twice_at_once() {

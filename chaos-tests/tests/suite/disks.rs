@@ -1,7 +1,5 @@
 //! The simulated disks hold what every disk has to hold, and lose only what they may.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

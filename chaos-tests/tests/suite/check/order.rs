@@ -4,7 +4,7 @@ use chaos_tests::check::{Findings, Property, order, registers};
 use chaos_tests::history::{Call, Level, Operation, Told};
 use ledger::{Limits, Outcome, Rejection};
 
-use crate::scene::Scene;
+use super::scene::Scene;
 
 async fn scene() -> (Scene, Vec<Operation>) {
     let scene = Scene::play(7, 150).await;

@@ -1,0 +1,66 @@
+//! The end of a run: what the prover said of every batch, replayed from the evidence of each node.
+
+use std::time::Duration;
+
+use client::{AuditOptions, Client, Consistency, TrustedNodes};
+use ledger::Party;
+use tokio::time::{Instant, sleep};
+
+use super::cluster::Cluster;
+use crate::check::{Findings, Property};
+
+/// How long the prover may take for what is left once everything works.
+const PROVED_MAX: Duration = Duration::from_secs(120);
+
+/// Every batch is attested, and just by what each node's evidence leads to.
+pub(super) async fn check(cluster: &Cluster, prover: Party, findings: &mut Findings) {
+    for position in cluster.members() {
+        if let Err(fault) = audit(cluster, position, prover, findings).await {
+            findings.violation(Property::Attestations, format!("n{}: {fault:#}", position + 1));
+        }
+    }
+}
+
+async fn audit(cluster: &Cluster, position: usize, prover: Party, findings: &mut Findings) -> anyhow::Result<()> {
+    let node = cluster.direct(position)?;
+    if let Err(status) = proved(&node).await? {
+        findings.violation(Property::Recovery, format!("after {PROVED_MAX:?} {status}"));
+    }
+    let described = node.fetch_cluster().await?;
+    let options = AuditOptions {
+        nodes: TrustedNodes::named_by(&described, 1),
+        provers: vec![prover],
+        required: 1,
+        first_batch: 1,
+        last_batch: None,
+    };
+    let (audit, _) = node.audit(&options, None, |_, _| {}).await?;
+    findings.looked_at(Property::Attestations, usize::try_from(audit.attested_batches)?);
+    let mut problems = audit.problems;
+    if audit.missing_batches > 0 {
+        problems.push(format!("{} batches are not attested", audit.missing_batches));
+    }
+    if audit.refuted > 0 || audit.inconclusive > 0 {
+        problems.push(format!("{} attestations say refuted, {} inconclusive", audit.refuted, audit.inconclusive));
+    }
+    for problem in problems {
+        findings.violation(Property::Attestations, format!("n{}: {problem}", position + 1));
+    }
+    Ok(())
+}
+
+/// Waits until everything is attested; what is not, where that takes too long.
+async fn proved(node: &Client) -> anyhow::Result<Result<(), String>> {
+    let deadline = Instant::now() + PROVED_MAX;
+    loop {
+        let status = node.proof_status(Consistency::Linearizable).await?;
+        let newest = node.position(Consistency::Local).await?.batch;
+        if status.attested_batch >= newest {
+            return Ok(Ok(()));
+        }
+        if Instant::now() > deadline {
+            return Ok(Err(format!("batch {} of {newest} is the last that is attested", status.attested_batch)));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,0 +1,176 @@
+//! What must wait for the disk does, and what is old does not replace what is new. Simulations find the harm that the
+//! contrary does only when a crash falls into a window of milliseconds; here the disk stands still for as long as it
+//! takes to look.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use openraft::storage::{RaftLogStorage, RaftStateMachine};
+use seams::Inline;
+use storage::{LogBatch, LogEngine, LogStats, Manifest, MetaKey, SnapshotSink, SnapshotSource, StorageFault};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::config::{LogId, Vote};
+use crate::fault::{FatalSwitch, MachineFault};
+use crate::log_store::{self, LogStore};
+use crate::machine::{Applied, Committed, EntryId, Machine};
+use crate::options::Options;
+use crate::state_machine::{SnapshotData, StateMachine, meta};
+
+/// A disk whose syncs end when told to.
+#[derive(Debug)]
+struct HeldLog {
+    released: watch::Sender<bool>,
+    batches: Mutex<Vec<LogBatch>>,
+}
+
+impl LogEngine for HeldLog {
+    fn append(&self, batch: LogBatch) -> BoxFuture<'static, Result<(), StorageFault>> {
+        self.batches.lock().unwrap().push(batch);
+        let mut released = self.released.subscribe();
+        async move { released.wait_for(|released| *released).await.map(|_| ()).map_err(|_closed| StorageFault::Stopped) }
+            .boxed()
+    }
+
+    fn read(&self, _range: Range<u64>, _bytes_max: usize) -> Result<Vec<(u64, Bytes)>, StorageFault> {
+        Ok(Vec::new())
+    }
+
+    fn bounds(&self) -> Result<Option<(u64, u64)>, StorageFault> {
+        Ok(None)
+    }
+
+    fn meta(&self, _key: MetaKey) -> Result<Option<Bytes>, StorageFault> {
+        Ok(None)
+    }
+
+    fn bytes_on_disk(&self) -> Result<u64, StorageFault> {
+        Ok(0)
+    }
+
+    fn stats(&self) -> LogStats {
+        LogStats::default()
+    }
+}
+
+/// A machine that has applied ten entries, and counts what replaces them.
+#[derive(Debug, Default)]
+struct TenApplied {
+    restored: AtomicUsize,
+}
+
+fn applied(index: u64) -> Applied {
+    Applied { last: EntryId { term: 1, node: 1, index }, membership: Bytes::new() }
+}
+
+impl Machine for TenApplied {
+    fn applied(&self) -> Result<Option<Applied>, MachineFault> {
+        Ok(Some(applied(10)))
+    }
+
+    fn apply(&self, entries: Vec<Committed>) -> Result<Vec<Bytes>, MachineFault> {
+        Ok(entries.iter().map(|_| Bytes::new()).collect())
+    }
+
+    fn durable_index(&self) -> Option<u64> {
+        Some(10)
+    }
+
+    fn snapshot(&self) -> Result<Arc<dyn SnapshotSource>, MachineFault> {
+        Err(MachineFault::new("no snapshot is asked for here"))
+    }
+
+    fn newest_snapshot(&self) -> Result<Option<Arc<dyn SnapshotSource>>, MachineFault> {
+        Ok(None)
+    }
+
+    fn begin_restore(&self, _manifest: Manifest) -> Result<Box<dyn SnapshotSink>, MachineFault> {
+        Ok(Box::new(Nowhere))
+    }
+
+    fn finish_restore(&self, _sink: Box<dyn SnapshotSink>) -> Result<Applied, MachineFault> {
+        self.restored.fetch_add(1, Ordering::Relaxed);
+        Ok(applied(20))
+    }
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl SnapshotSink for Nowhere {
+    fn write(&mut self, _file: &str, _offset: u64, _bytes: &[u8]) -> Result<(), StorageFault> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), StorageFault> {
+        Ok(())
+    }
+}
+
+fn open(machine: &Arc<TenApplied>) -> (Arc<HeldLog>, LogStore, StateMachine) {
+    let engine = Arc::new(HeldLog { released: watch::Sender::new(false), batches: Mutex::default() });
+    let (options, fatal) = (Options::new(1), FatalSwitch::new());
+    let machine: Arc<dyn Machine> = machine.clone();
+    let log: Arc<dyn LogEngine> = engine.clone();
+    let (store, shared) =
+        log_store::open(&options, log, Arc::new(Inline), Arc::clone(&machine), fatal.clone()).unwrap();
+    (engine, store, StateMachine::new(&options, machine, Arc::new(Inline), shared, fatal))
+}
+
+fn id(index: u64) -> LogId {
+    applied(index).last.into()
+}
+
+/// The call is not answered while the disk stands still, and is once it goes on.
+async fn waits_for_the_disk<T>(engine: &HeldLog, call: impl Future<Output = std::io::Result<T>>) {
+    let mut call = std::pin::pin!(call);
+    tokio::select! {
+        _ = &mut call => panic!("answered before it was durable"),
+        () = sleep(Duration::from_secs(60)) => {}
+    }
+    assert_eq!(engine.batches.lock().unwrap().len(), 1, "it was given to the disk");
+    engine.released.send_replace(true);
+    assert!(call.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_is_not_given_before_it_is_durable() {
+    let (engine, mut store, _machine) = open(&Arc::default());
+    waits_for_the_disk(&engine, store.save_vote(&Vote::new(3, 1))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_new_leader_contradicts_is_durably_gone_before_anything_else_happens() {
+    let (engine, mut store, _machine) = open(&Arc::default());
+    waits_for_the_disk(&engine, store.truncate_after(None)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_not_purged_beyond_what_the_machine_could_restart_from() {
+    let (engine, mut store, _machine) = open(&Arc::default());
+    assert!(store.purge(id(11)).await.is_err());
+    assert!(engine.batches.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_snapshot_does_not_replace_a_newer_state() {
+    let machine: Arc<TenApplied> = Arc::default();
+    let (_engine, _store, mut state) = open(&machine);
+    let restored = || machine.restored.load(Ordering::Relaxed);
+    for old in [5, 10] {
+        let snapshot = SnapshotData::Received(Box::new(Nowhere));
+        state.install_snapshot(&meta(&applied(old)).unwrap(), snapshot).await.unwrap();
+        assert_eq!(restored(), 0, "a snapshot at {old} replaced the state at 10");
+    }
+    let snapshot = SnapshotData::Received(Box::new(Nowhere));
+    state.install_snapshot(&meta(&applied(20)).unwrap(), snapshot).await.unwrap();
+    assert_eq!(restored(), 1, "a newer one does replace it");
+}
