@@ -2,7 +2,7 @@
 
 use super::Page;
 use super::chart::{Chart, Line};
-use crate::prove::{ProveReport, ProveRow, Way};
+use crate::prove::{MemoryFit, ProveReport, ProveRow, Way};
 
 const WAYS: [Way; 5] = [Way::FreshSolver, Way::OneSolver, Way::ColdCache, Way::WarmCache, Way::Checker];
 
@@ -26,6 +26,9 @@ pub fn prove_page(report: &ProveReport) -> String {
             fit.largest_deviation_percent
         );
         facts.push(("Growth", text));
+    }
+    if let Some(fit) = &report.memory_fit {
+        facts.push(("Growth of memory", memory_growth(fit)));
     }
     if let Some(block) = &report.block {
         let yes = |holds: bool| if holds { "yes" } else { "no" };
@@ -54,6 +57,15 @@ pub fn prove_page(report: &ProveReport) -> String {
         page.rows("What a prover does with that evidence, warm", &["step", "µs per transaction"], &rows);
     }
     page.finish(report.workload)
+}
+
+/// The growth of memory in words, on pages and in terminals.
+#[must_use]
+pub fn memory_growth(fit: &MemoryFit) -> String {
+    format!(
+        "{:.0} bytes per transaction and {:.0} MiB once; the measurements lie within {:.0} % of that line",
+        fit.bytes_per_transaction, fit.constant_mib, fit.largest_deviation_percent
+    )
 }
 
 /// Names of the columns of the table, on pages and in terminals.

@@ -54,7 +54,7 @@ pub(super) fn evidence(bytes: &[u8]) -> anyhow::Result<BlockEvidence> {
     }
     let count = chunks.iter().map(|chunk| chunk.entries.len()).sum();
     let (planted, first, second) = plant(&transactions, &mut replica)?;
-    let evidence = Evidence { before, chunks, transactions: count };
+    let evidence = Evidence { before, lead: Vec::new(), chunks, transactions: count };
     Ok(BlockEvidence { evidence, depth: plan.figures.depth, before_planted: replay, planted, first, second })
 }
 

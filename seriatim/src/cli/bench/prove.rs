@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ::bench::html::{PROVE_COLUMNS, prove_cells, prove_page};
+use ::bench::html::{PROVE_COLUMNS, prove_cells, prove_memory_growth, prove_page};
 use ::bench::prove::{ProveReport, Workload};
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -174,6 +174,9 @@ fn print(report: &ProveReport) {
             fit.constant_micros,
             fit.largest_deviation_percent
         );
+    }
+    if let Some(fit) = &report.memory_fit {
+        println!("  growth, memory: {}", prove_memory_growth(fit));
     }
     for figure in &report.older {
         let result = if figure.finished { "" } else { ", no result" };
