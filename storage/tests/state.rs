@@ -790,6 +790,51 @@ fn a_refutation_and_a_proof_of_something_else_are_alarms_until_their_prover_is_d
     }
 }
 
+/// Whoever spoke of a batch did not prove it by that, and nothing behind a gap counts: a proof of the whole order has none.
+#[test]
+fn only_what_was_proved_without_a_gap_counts_as_attested() {
+    let refuted = Verdict::Refuted(Box::new(Counterexample::new(Invariant::Outcome, "somebody lied")));
+    let gaps: [&dyn Fn(&mut Findings); 3] = [
+        &|findings| findings.verdict = Verdict::Inconclusive("too hard".to_owned()),
+        &|findings| findings.verdict = refuted.clone(),
+        &|findings| findings.statement.after.log_root = ledger::Hash::from_bytes([9; 32]),
+    ];
+    for gap in gaps {
+        for proved_before in [0, 3] {
+            let mut replica = Replica::new();
+            let provers = vec![key(50).party(), key(51).party()];
+            replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+            let (mut gappy, mut steady) = (TestProver::new(50), TestProver::new(51));
+            for round in 0..proved_before {
+                replica.submit(&[issue(round, 1, 100)]);
+                let proof = gappy.attest(replica.state());
+                assert_eq!(replica.attest(&proof), Ok(()));
+            }
+            let proved = if proved_before == 0 { 0 } else { replica.state().head().batch };
+            replica.submit(&[issue(90, 1, 100)]);
+            let mut findings = gappy.findings(replica.state(), Verdict::Proved);
+            gap(&mut findings);
+            let spoken = gappy.sign(findings);
+            assert_eq!(replica.attest(&spoken), Ok(()));
+            replica.submit(&[issue(91, 1, 100)]);
+            let behind = gappy.attest(replica.state());
+            assert_eq!(replica.attest(&behind), Ok(()));
+            replica.crash_and_recover();
+            assert_eq!(replica.state().proof_status().attested_batch, proved);
+
+            // another prover's word for everything is one prover's
+            let all = steady.attest(replica.state());
+            assert_eq!(replica.attest(&all), Ok(()));
+            replica.state().flush().unwrap();
+            let newest = replica.state().head().batch;
+            assert_eq!(replica.state().proof_status().attested_batch, newest);
+            replica.apply(LogPayload::Configure(ConfigurationChange::RequireProvers(2)));
+            replica.crash_and_recover();
+            assert_eq!(replica.state().proof_status().attested_batch, proved);
+        }
+    }
+}
+
 #[test]
 fn attestations_of_forgotten_batches_leave_the_disk() {
     let mut replica = Replica::new();

@@ -74,6 +74,8 @@ pub struct ProverStanding {
     pub number: u64,
     /// The last batch that it is about.
     pub last_batch: u64,
+    /// Up to this batch it proved every one, from the first on that it spoke of; 0 where it did not prove that one.
+    pub proved_batch: u64,
     /// Batches that it says are proved.
     pub proved: u64,
     /// Batches that it could not decide.
@@ -104,7 +106,7 @@ pub(super) struct Proofs {
 pub struct ProofStatus {
     /// Attestations so far: the number of the last one.
     pub attestations: u64,
-    /// Up to this batch enough provers have spoken.
+    /// Up to this batch enough provers have proved every one, each from the first on that it spoke of.
     pub attested_batch: u64,
     /// Provers that have to agree.
     pub required: u16,
@@ -138,7 +140,7 @@ impl Proofs {
         let set = &configuration.provers;
         let provers: BTreeMap<Party, Option<ProverStanding>> =
             set.keys.iter().map(|key| (*key, self.provers.get(key).cloned())).collect();
-        let mut reached: Vec<u64> = provers.values().flatten().map(|standing| standing.last_batch).collect();
+        let mut reached: Vec<u64> = provers.values().flatten().map(|standing| standing.proved_batch).collect();
         reached.sort_unstable_by(|one, other| other.cmp(one));
         let attested_batch = usize::from(set.required).checked_sub(1).and_then(|last| reached.get(last).copied());
         ProofStatus {
@@ -172,15 +174,25 @@ pub(super) fn admit(
         Verdict::Inconclusive(_) => (0, batches, None),
         Verdict::Refuted(counterexample) => (0, 0, Some(counterexample.to_string())),
     };
-    let alarm = match refuted {
+    let other_head = other_head(view, &attestation)?;
+    // a proof of another history proves nothing of this one
+    let is_proof = refuted.is_none() && inconclusive == 0 && other_head.is_none();
+    let alarm = match refuted.or(other_head) {
         Some(words) => Some(words),
         None => contradiction(view, &attestation)?,
     };
     let alarm = alarm.map(|words| Alarm { batch: first_batch, words });
+    let proved_batch = match before {
+        // behind a gap nothing counts any more
+        Some(before) if before.proved_batch < before.last_batch => before.proved_batch,
+        Some(_) | None if is_proof => last_batch,
+        before => before.map_or(0, |before| before.proved_batch),
+    };
     let standing = ProverStanding {
         last: attestation.hash(),
         number,
         last_batch,
+        proved_batch,
         proved: before.map_or(0, |before| before.proved) + proved,
         inconclusive: before.map_or(0, |before| before.inconclusive) + inconclusive,
         // the first one says what happened
@@ -220,18 +232,21 @@ fn decide(
     Ok(attestation)
 }
 
-/// What a proof says otherwise than this ledger, or than another prover.
+/// What a proof says otherwise than this ledger.
+fn other_head(view: &View<'_>, attestation: &Attestation) -> Result<Option<String>, StateFault> {
+    let Statement { last_batch, after, .. } = &attestation.findings.statement;
+    if !attestation.findings.verdict.is_proved() || *last_batch < view.beginning().batch {
+        return Ok(None);
+    }
+    let agrees = view.root_of_batch(after.next, after.batch)? == Some(*after.log_root.as_bytes());
+    Ok((!agrees).then(|| format!("its proof of batch {last_batch} ends with another head than the ledger's")))
+}
+
+/// What a proof says otherwise than another prover.
 fn contradiction(view: &View<'_>, attestation: &Attestation) -> Result<Option<String>, StateFault> {
     let statement = &attestation.findings.statement;
     if !attestation.findings.verdict.is_proved() {
         return Ok(None);
-    }
-    let after = &statement.after;
-    let remembered = statement.last_batch >= view.beginning().batch;
-    let root = if remembered { view.root_of_batch(after.next, after.batch)? } else { None };
-    if remembered && root != Some(*after.log_root.as_bytes()) {
-        let words = format!("its proof of batch {} ends with another head than the ledger's", statement.last_batch);
-        return Ok(Some(words));
     }
     let others = view.numbers_about(statement.first_batch, statement.last_batch)?;
     for (_, number) in others.into_iter().filter(|(prover, _)| *prover != attestation.prover) {
