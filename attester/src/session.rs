@@ -17,12 +17,17 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::figures::Shared;
 use crate::files::Files;
-use crate::judge::{Job, Judged, Told};
+use crate::judge::{Followed, Job, Judged, Told};
 use crate::run::Run;
 use crate::{Node, Options};
 
 /// Batches with the judge at once.
-const IN_WORK_MAX: usize = 16;
+const IN_WORK_MAX: usize = 64;
+/// Batches of one job, each as large as a bundle.
+const JOB_BATCHES_MAX: usize = 16;
+/// Before evidence is looked for again where all that had come was read. Where batches are small and many, whoever reads
+/// them as they come spends as much on waking up as on proving them.
+const GATHERING: Duration = Duration::from_millis(25);
 /// Before the ledger is asked again where nothing can be done.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long another node may take to tell a batch that this one told wrong.
@@ -114,6 +119,8 @@ struct Session {
     told: mpsc::Receiver<Told>,
     /// Batches that the judge has and did not answer yet.
     in_work: usize,
+    /// When evidence is looked for again.
+    gathered: Instant,
     run: Run,
     /// The attestation that the next one names.
     last: Hash,
@@ -180,7 +187,7 @@ impl Following {
         let start = match told.recv().await {
             Some(Told::Restored(frontier)) => frontier,
             Some(Told::Failed(why)) => return Err(End::Stuck(why)),
-            Some(Told::Replayed(_) | Told::Judged(_)) | None => return Err(gone()),
+            Some(Told::Followed(_)) | None => return Err(gone()),
         };
         let attested = chain.last_batch.unwrap_or(start.batch);
         let node = self.nodes.get(self.current).cloned().ok_or_else(|| End::Stuck("no node is given".to_owned()))?;
@@ -193,6 +200,7 @@ impl Following {
             evidence,
             told,
             in_work: 0,
+            gathered: Instant::now(),
             run: Run::default(),
             last: chain.last,
             submission: None,
@@ -202,13 +210,13 @@ impl Following {
 
     async fn attend(&mut self, mut session: Session, stopped: &mut watch::Receiver<bool>) -> End {
         loop {
-            let Session { evidence, told, in_work, run, submission, due, .. } = &mut session;
+            let Session { evidence, told, in_work, gathered, run, submission, due, .. } = &mut session;
             let stepped = tokio::select! {
                 () = told_to_stop(stopped) => {
                     return self.finish(session).await.err().unwrap_or(End::Stopped);
                 }
                 // a record that is lost with the session is told again in the next one
-                record = evidence.next(), if *in_work < IN_WORK_MAX && !run.is_full() => {
+                record = next_gathered(evidence, *gathered), if *in_work < IN_WORK_MAX && !run.is_full() => {
                     self.pass_on(record, &mut session).await
                 }
                 answer = told.recv() => self.take_in(answer, &mut session).await,
@@ -255,32 +263,53 @@ impl Following {
         self.jobs.send(job).await.map_err(|_closed| gone())
     }
 
-    /// Gives the judge a batch of the evidence.
-    async fn pass_on(&self, record: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
-        let record = Box::new(record.ok_or_else(|| End::Again("the evidence ended".to_owned()))??);
-        let replayed = record.head.batch <= session.attested;
-        self.shared.change(|it| it.newest_batch = it.newest_batch.max(record.head.batch));
-        session.in_work += 1;
-        self.ask(if replayed { Job::Replay(record) } else { Job::Judge(record) }).await
+    /// Gives the judge a batch of the evidence, and what has come behind it.
+    async fn pass_on(&self, first: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
+        let ended = || End::Again("the evidence ended".to_owned());
+        let mut batches = vec![first.ok_or_else(ended)??];
+        let room = JOB_BATCHES_MAX.min(IN_WORK_MAX - session.in_work);
+        while batches.len() < room {
+            let Some(record) = session.evidence.next().now_or_never() else {
+                session.gathered = Instant::now() + GATHERING;
+                break;
+            };
+            batches.push(record.ok_or_else(ended)??);
+        }
+        let newest = batches.last().map_or(0, |record| record.head.batch);
+        self.shared.change(|it| it.newest_batch = it.newest_batch.max(newest));
+        session.in_work += batches.len();
+        self.ask(Job::Follow { batches, attested: session.attested }).await
     }
 
     /// Takes in what the judge says.
     async fn take_in(&mut self, answer: Option<Told>, session: &mut Session) -> Result<(), End> {
-        session.in_work = session.in_work.saturating_sub(1);
-        match answer {
-            Some(Told::Replayed(Ok(frontier))) => {
-                let attested = session.attested_after.filter(|after| after.batch == frontier.batch);
-                if attested.is_none_or(|after| after == frontier) {
-                    return Ok(());
-                }
-                let words = "its history is not the one that this prover attested before";
-                self.shared.blame(&session.node.address, words.to_owned());
-                Err(self.distrusted(words))
+        let Some(Told::Followed(followed)) = answer else { return Err(gone()) };
+        for followed in followed {
+            session.in_work = session.in_work.saturating_sub(1);
+            match followed {
+                Followed::Replayed(replayed) => self.replayed(replayed, session).await?,
+                Followed::Judged(judged) => self.judged(*judged, session).await?,
             }
-            Some(Told::Replayed(Err((verdict, record)))) => Err(self.doubt(&session.node, &verdict, &record).await),
-            Some(Told::Judged(judged)) => self.judged(*judged, session).await,
-            Some(Told::Restored(_) | Told::Failed(_)) | None => Err(gone()),
         }
+        Ok(())
+    }
+
+    async fn replayed(
+        &mut self,
+        replayed: Result<Frontier, (Verdict, Box<BatchRecord>)>,
+        session: &mut Session,
+    ) -> Result<(), End> {
+        let frontier = match replayed {
+            Ok(frontier) => frontier,
+            Err((verdict, record)) => return Err(self.doubt(&session.node, &verdict, &record).await),
+        };
+        let attested = session.attested_after.filter(|after| after.batch == frontier.batch);
+        if attested.is_none_or(|after| after == frontier) {
+            return Ok(());
+        }
+        let words = "its history is not the one that this prover attested before";
+        self.shared.blame(&session.node.address, words.to_owned());
+        Err(self.distrusted(words))
     }
 
     /// Takes a verdict in. What is not proved is attested by itself, after everything before it.
@@ -384,6 +413,15 @@ impl Following {
         }
         .boxed()
     }
+}
+
+/// The next batch of the evidence, not before what comes was gathered for a while.
+async fn next_gathered(
+    evidence: &mut BoxStream<'static, Result<BatchRecord, Problem>>,
+    gathered: Instant,
+) -> Option<Result<BatchRecord, Problem>> {
+    sleep_until(gathered).await;
+    evidence.next().await
 }
 
 fn gone() -> End {
