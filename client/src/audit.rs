@@ -11,7 +11,9 @@ use ledger::batch::BatchRecord;
 use ledger::merkle::verify_consistency;
 use ledger::{Hash, LogTime, Party};
 use proto::convert::Consistency;
+use proto::problem::Retry;
 use proto::{Problem, ProblemKind};
+use tokio::time::{sleep, timeout};
 
 use crate::client::{Client, Numbered};
 use crate::heads::TrustedNodes;
@@ -169,27 +171,54 @@ impl Client {
         }
         let mut audit = Audit::default();
         let mut replayed: BTreeMap<u64, Replayed> = BTreeMap::new();
-        while replay.frontier().batch < last_batch {
-            let mut evidence = self.evidence(replay.frontier().batch + 1).await?;
-            while replay.frontier().batch < last_batch {
-                let record = match evidence.next().await {
-                    Some(Ok(record)) => record,
-                    Some(Err(problem)) if problem.retry() == proto::problem::Retry::Never => return Err(problem.into()),
-                    // the node went away: another one goes on
-                    Some(Err(_)) | None => break,
-                };
-                seen(&record, last_batch);
-                let here = replay_batch(&record, &mut replay)?;
-                audit.batches += 1;
-                audit.transactions += here.transactions;
-                audit.log_times.insert(record.head.batch, record.head.log_time);
-                replayed.insert(record.head.batch, here);
-            }
-        }
+        let mut take = |record: BatchRecord, replay: &mut Replay| {
+            seen(&record, last_batch);
+            let here = replay_batch(&record, replay)?;
+            audit.batches += 1;
+            audit.transactions += here.transactions;
+            audit.log_times.insert(record.head.batch, record.head.log_time);
+            replayed.insert(record.head.batch, here);
+            Ok(())
+        };
+        self.replay_up_to(last_batch, &mut replay, &mut take).await?;
         audit.signed = self.is_signed(options, replay.frontier(), &mut audit.problems).await?;
         let attestations = self.attestations(1).await?;
         judge(options, last_batch, &attestations, &replayed, &mut audit);
         Ok((audit, replay))
+    }
+
+    /// Has every batch up to this one taken, from one node after another where one of them does not go on.
+    async fn replay_up_to(
+        &self,
+        last_batch: u64,
+        replay: &mut Replay,
+        take: &mut impl FnMut(BatchRecord, &mut Replay) -> Result<(), AuditFault>,
+    ) -> Result<(), AuditFault> {
+        let mut failures: u32 = 0;
+        while replay.frontier().batch < last_batch {
+            let begun = replay.frontier().batch;
+            let mut evidence = self.evidence(begun + 1).await?;
+            // the one that answered
+            let (endpoint, _) = self.endpoint();
+            let problem = loop {
+                if replay.frontier().batch >= last_batch {
+                    return Ok(());
+                }
+                match timeout(self.silence_max(), evidence.next()).await {
+                    Ok(Some(Ok(record))) => take(record, replay)?,
+                    Ok(Some(Err(problem))) => break problem,
+                    Ok(None) => break Problem::new(ProblemKind::OutcomeUnknown, "the node ended the evidence"),
+                    Err(_elapsed) => break Problem::new(ProblemKind::Timeout, "the node tells no more evidence"),
+                }
+            };
+            failures = if replay.frontier().batch > begun { 1 } else { failures + 1 };
+            if problem.retry() == Retry::Never || failures > self.endpoints() {
+                return Err(problem.into());
+            }
+            self.leave_endpoint(endpoint);
+            sleep(self.backoff(failures, &problem)).await;
+        }
+        Ok(())
     }
 
     /// True where a head that enough trusted nodes signed continues this frontier.
@@ -240,7 +269,7 @@ impl Client {
             if last.as_ref().is_ok_and(|signed| signed.head.batch >= batch && options.nodes.signed(signed)) {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            sleep(std::time::Duration::from_millis(200)).await;
         }
         last
     }
