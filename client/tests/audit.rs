@@ -233,3 +233,11 @@ async fn an_audit_ends_where_no_node_goes_on() {
         assert!(nodes.iter().all(|node| (1..=2).contains(&node.streams())));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_the_newest_signed_head_is_not_signed() {
+    let node = Arc::new(Teller { signed: 2, ..Teller::new(records(3), Vec::new()) });
+    let found = audit(&[node], &[]).await.unwrap();
+    assert_eq!((found.batches, found.signed), (3, false));
+    assert_eq!(found.problems, ["no head of batch 3 or later is signed by enough trusted nodes"]);
+}
