@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use checker::attestation::{ProofStatistics, verify_agreement, verify_chain};
+use checker::attestation::{BATCHES_MAX, ProofStatistics, agreed};
 use checker::collect::{self, Collected, Testimony, TestimonyFault};
 use checker::{Attestation, Chunk, Finding, Frontier, Replay, Verdict};
 use futures::StreamExt;
@@ -283,7 +283,7 @@ fn judge(
     replayed: &BTreeMap<u64, Replayed>,
     audit: &mut Audit,
 ) {
-    let mut chains: BTreeMap<Party, Vec<Attestation>> = BTreeMap::new();
+    let mut chains: BTreeMap<Party, Vec<&Attestation>> = BTreeMap::new();
     for Numbered { number, attestation } in attestations {
         if !options.provers.contains(&attestation.prover) {
             continue;
@@ -305,42 +305,40 @@ fn judge(
         {
             audit.problems.push(format!("attestation {number} does not hold: {words}"));
         }
-        chains.entry(attestation.prover).or_default().push(attestation.clone());
+        chains.entry(attestation.prover).or_default().push(attestation);
     }
-    for (prover, chain) in &chains {
-        let Some(first) = chain.first() else { continue };
-        let predecessor = first.findings.predecessor;
-        if first.findings.statement.first_batch == 1 && predecessor != Attestation::NONE {
-            audit.problems.push(format!("the chain of prover {prover} begins with batch 1 and names a predecessor"));
-        }
-        let proved: Vec<Attestation> =
-            chain.iter().take_while(|attestation| attestation.findings.verdict.is_proved()).cloned().collect();
-        let followed = verify_chain(&proved, &options.provers, &first.findings.statement.before, predecessor);
-        if let Err(fault) = followed {
-            audit.problems.push(format!("the chain of prover {prover} is broken: {fault}"));
-        }
+    audit.problems.extend(chains.iter().filter_map(|(prover, chain)| chain_problem(prover, chain)));
+    let mut by_end: BTreeMap<u64, Vec<&Attestation>> = BTreeMap::new();
+    for attestation in chains.into_values().flatten() {
+        by_end.entry(attestation.findings.statement.last_batch).or_default().push(attestation);
     }
-    let all: Vec<Attestation> = chains.into_values().flatten().collect();
-    let mut by_end: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (place, attestation) in all.iter().enumerate() {
-        by_end.entry(attestation.findings.statement.last_batch).or_default().push(place);
-    }
+    // none is about more batches than that
+    let reach = u64::try_from(BATCHES_MAX).unwrap_or(u64::MAX);
     for batch in options.first_batch..=last_batch {
-        let about: Vec<Attestation> = by_end
-            .range(batch..)
-            .take(2 * checker::attestation::BATCHES_MAX)
-            .flat_map(|(_, places)| places)
-            .filter_map(|place| all.get(*place))
-            .filter(|attestation| attestation.findings.statement.first_batch <= batch)
-            .cloned()
-            .collect();
-        let agreed = verify_agreement(batch, &about, &options.provers, options.required);
-        match (agreed, replayed.get(&batch)) {
-            (Ok(evidence), Some(here)) if evidence == here.evidence => {
+        let about = by_end.range(batch..batch.saturating_add(reach)).flat_map(|(_, found)| found.iter().copied());
+        let (provers, evidence) = agreed(batch, about);
+        match replayed.get(&batch) {
+            Some(here) if provers >= options.required.max(1) && evidence == Some(here.evidence) => {
                 audit.attested_batches += 1;
                 audit.attested_transactions += here.transactions;
             }
-            _ => audit.missing_batches += 1,
+            Some(_) | None => audit.missing_batches += 1,
         }
     }
+}
+
+/// What is wrong with how a prover's attestations, whatever they say, follow one another.
+fn chain_problem(prover: &Party, chain: &[&Attestation]) -> Option<String> {
+    let first = &chain.first()?.findings;
+    if first.statement.first_batch == 1 && first.predecessor != Attestation::NONE {
+        return Some(format!("the chain of prover {prover} begins with batch 1 and names a predecessor"));
+    }
+    let (mut before, mut predecessor) = (&first.statement.before, first.predecessor);
+    for attestation in chain {
+        if let Err(fault) = attestation.verify_link(before, predecessor) {
+            return Some(format!("the chain of prover {prover} is broken: {fault}"));
+        }
+        (before, predecessor) = (&attestation.findings.statement.after, attestation.hash());
+    }
+    None
 }

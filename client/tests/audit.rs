@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use checker::Attestation;
+use checker::attestation::{Findings, ProofStatistics, Versions};
+use checker::collect::{self, Testimony};
+use checker::{Attestation, Replay, Statement, Verdict};
 
 use client::{
     Audit, AuditFault, AuditOptions, BatchStream, Client, EvidenceStream, LedgerApi, Problem, ProblemKind,
@@ -20,7 +22,7 @@ use ledger::commitments::Commitments;
 use ledger::entry::ConfigurationChange;
 use ledger::identifier::canonical_bytes;
 use ledger::signature::SigningKey;
-use ledger::{ClusterId, LogTime, Party, SignedHead};
+use ledger::{ClusterId, Hash, LogTime, Party, SignedHead};
 use proto::convert::Consistency;
 use proto::wire;
 use seams::Entropy;
@@ -47,6 +49,37 @@ fn records(batches: u64) -> Vec<BatchRecord> {
         records.push(BatchRecord::of_configuration(*commitments.head(), ConfigurationChange::AddProvers(vec![prover])));
     }
     records
+}
+
+/// What a prover proves of each batch by itself, unsigned and unlinked.
+fn proofs(records: &[BatchRecord]) -> Vec<Findings> {
+    let mut replay = Replay::genesis(cluster(), 0, 1);
+    let findings = |record: &BatchRecord| {
+        let chunks = collect::chunks(&Testimony::of_record(record).unwrap(), &replay);
+        for chunk in &chunks {
+            replay.accept(chunk).unwrap();
+        }
+        Findings {
+            statement: Statement::of(&chunks).unwrap(),
+            verdict: Verdict::Proved,
+            versions: Versions { checker: 1, encoder: 1, solver: "none".to_owned() },
+            patterns: Vec::new(),
+            statistics: ProofStatistics::default(),
+            predecessor: Attestation::NONE,
+        }
+    };
+    records.iter().map(findings).collect()
+}
+
+/// Signs one after another, each naming the one before it.
+fn chain(findings: Vec<Findings>, signer: u8) -> Vec<Attestation> {
+    let mut predecessor = Attestation::NONE;
+    let sign = |findings: Findings| {
+        let signed = Findings { predecessor, ..findings }.sign(&key(signer));
+        predecessor = signed.hash();
+        signed
+    };
+    findings.into_iter().map(sign).collect()
 }
 
 /// How a node tells evidence.
@@ -240,4 +273,64 @@ async fn what_comes_behind_the_newest_signed_head_is_not_signed() {
     let found = audit(&[node], &[]).await.unwrap();
     assert_eq!((found.batches, found.signed), (3, false));
     assert_eq!(found.problems, ["no head of batch 3 or later is signed by enough trusted nodes"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn provers_that_hold_to_what_was_replayed_attest_it() {
+    let records = records(4);
+    let proofs = proofs(&records);
+    // another prover's runs are longer
+    let mut run = proofs[3].clone();
+    run.statement.first_batch = 1;
+    run.statement.before = proofs[0].statement.before;
+    run.statement.evidence = proofs.iter().flat_map(|it| it.statement.evidence.clone()).collect();
+    let attestations = [chain(proofs, 1), chain(vec![run], 2)].concat();
+    let found = audit(&[Arc::new(Teller::new(records, attestations))], &[1, 2]).await.unwrap();
+    assert_eq!(found.problems, Vec::<String>::new());
+    assert_eq!((found.attestations, found.attested_batches, found.missing_batches), (5, 4, 0));
+}
+
+/// What an audit says of four single proofs, once one thing about them is wrong.
+#[tokio::test(start_paused = true)]
+async fn an_audit_finds_what_does_not_hold() {
+    let inconclusive = || Verdict::Inconclusive("too hard".to_owned());
+    type Spoil = dyn Fn(&mut Vec<Findings>, &mut Vec<Attestation>);
+    let cases: [(&str, u64, &Spoil); 5] = [
+        ("attestation 3 does not hold: it is about other evidence of batch 3", 3, &|findings, signed| {
+            findings[2].statement.evidence[0] = Hash::from_bytes([9; 32]);
+            *signed = chain(findings.clone(), 1);
+        }),
+        ("attestation 4 does not hold: it begins or ends at another frontier", 4, &|findings, signed| {
+            findings[3].statement.after.log_root = Hash::from_bytes([9; 32]);
+            *signed = chain(findings.clone(), 1);
+        }),
+        (
+            "of batch 3 does not continue the one before it: it names another predecessor",
+            4,
+            &|findings, signed| {
+                signed[2] = findings[2].clone().sign(&key(1));
+            },
+        ),
+        (
+            "of batch 4 does not continue the one before it: it names another predecessor",
+            3,
+            &|findings, signed| {
+                findings[1].verdict = inconclusive();
+                *signed = chain(findings.clone(), 1);
+                signed[3] = findings[3].clone().sign(&key(1));
+            },
+        ),
+        ("attestation 2 proves nothing: the signature is not the prover's", 3, &|_findings, signed| {
+            signed[1].findings.statistics.chunks = 7;
+        }),
+    ];
+    for (words, attested, spoil) in cases {
+        let records = records(4);
+        let mut findings = proofs(&records);
+        let mut signed = chain(findings.clone(), 1);
+        spoil(&mut findings, &mut signed);
+        let found = audit(&[Arc::new(Teller::new(records, signed))], &[1]).await.unwrap();
+        assert!(found.problems.iter().any(|problem| problem.contains(words)), "{words}: {:?}", found.problems);
+        assert_eq!((found.attested_batches, found.missing_batches), (attested, 4 - attested), "{words}");
+    }
 }
