@@ -862,6 +862,36 @@ fn attestations_of_forgotten_batches_leave_the_disk() {
     assert_eq!(replica.state().proof_status().attestations, 100);
 }
 
+/// A ledger where hardly anything happens has provers that speak now and then: what was forgotten goes with one flush.
+#[test]
+fn thousands_of_attestations_of_forgotten_batches_leave_the_disk_at_once() {
+    let mut replica = Replica::new();
+    let provers: Vec<Party> = (50..150).map(|number| key(number).party()).collect();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+    replica.apply(LogPayload::Configure(ConfigurationChange::KeepHistory(Some(20_000))));
+    let mut reader = TestProver::new(49);
+    let mut last = vec![Attestation::NONE; 100];
+    for round in 0..12 {
+        let issue = issue(round, 1, 100);
+        replica.submit(&[until(replica.now().plus_millis(10_000), &issue, 0)]);
+        let findings = reader.findings(replica.state(), Verdict::Proved);
+        for (number, last) in (50..).zip(&mut last) {
+            let attestation = Findings { predecessor: *last, ..findings.clone() }.sign(&key(number));
+            *last = attestation.hash();
+            assert_eq!(replica.attest(&canonical_bytes(&attestation)), Ok(()));
+        }
+    }
+    replica.state().flush().unwrap();
+    assert_eq!(replica.rows(Table::Attestations).len(), 2 * 1_200);
+    for round in 12..60 {
+        let issue = issue(round, 1, 100);
+        replica.submit(&[until(replica.now().plus_millis(10_000), &issue, 0)]);
+    }
+    assert!(replica.state().earliest_batch() > 20);
+    replica.state().flush().unwrap();
+    assert_eq!(replica.rows(Table::Attestations).len(), 0);
+}
+
 /// Findings about a run of batches out of those about each single one.
 fn joined(singles: &[Findings], batches: std::ops::RangeInclusive<usize>) -> Findings {
     let run = &singles[batches.start() - 1..*batches.end()];

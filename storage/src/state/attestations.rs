@@ -282,14 +282,33 @@ fn read_number(value: &[u8]) -> Result<u64, StateFault> {
     Ok(u64::from_be_bytes(value.try_into().map_err(|_reason| StateFault::Row("attestations (number)"))?))
 }
 
-/// The rows of attestations that are about nothing later than `batch` any more, at most about `limit` of them.
-pub(super) fn rows_before(kv: &dyn crate::KvStore, batch: u64, limit: usize) -> Result<Vec<Bytes>, StateFault> {
-    let mut keys = Vec::new();
-    for (key, value) in kv.scan(Table::Attestations, &[BY_BATCH], &[], limit)? {
-        let (last_batch, _prover) = read_batch_key(&key).ok_or(StateFault::Row("attestations (key)"))?;
-        if last_batch >= batch {
-            break;
+/// The rows from one key to before another, of those that lead from last batch and prover to the number: at most about
+/// `limit` of them.
+fn rows_by_batch(
+    kv: &dyn crate::KvStore,
+    from: Vec<u8>,
+    end: &[u8],
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, StateFault> {
+    let mut rows = Vec::new();
+    let mut next = from;
+    while rows.len() < limit {
+        let page = kv.scan(Table::Attestations, &[BY_BATCH], &next, ROWS_PER_SCAN)?;
+        let more = page.last().filter(|(key, _)| page.len() == ROWS_PER_SCAN && key[..] < *end);
+        let more = more.map(|(key, _)| [key.as_ref(), &[0]].concat());
+        rows.extend(page.into_iter().filter(|(key, _)| key[..] < *end));
+        match more {
+            Some(more) => next = more,
+            None => break,
         }
+    }
+    Ok(rows)
+}
+
+/// The keys of attestations that are about nothing later than `batch` any more, at most about `limit` of them.
+pub(super) fn keys_before(kv: &dyn crate::KvStore, batch: u64, limit: usize) -> Result<Vec<Bytes>, StateFault> {
+    let mut keys = Vec::new();
+    for (key, value) in rows_by_batch(kv, batch_key(0, None), &batch_key(batch, None), limit / 2)? {
         keys.push(Bytes::from(number_key(read_number(&value)?)));
         keys.push(key);
     }
@@ -326,18 +345,8 @@ impl View<'_> {
         // none is about more batches than that, so none that ends later begins in time
         let end = batch_key(last.saturating_add(u64::try_from(BATCHES_MAX).unwrap_or(u64::MAX)), None);
         // all of them from every layer: what a bound left out would depend on when this replica flushed
-        let mut rows: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
-        let mut next = from.clone();
-        loop {
-            let page = self.kv.scan(Table::Attestations, &[BY_BATCH], &next, ROWS_PER_SCAN)?;
-            let more = page.last().filter(|(key, _)| page.len() == ROWS_PER_SCAN && key[..] < end[..]);
-            let more = more.map(|(key, _)| [key.as_ref(), &[0]].concat());
-            rows.extend(page.into_iter().filter(|(key, _)| key[..] < end[..]).map(|(key, row)| (key.to_vec(), row)));
-            match more {
-                Some(more) => next = more,
-                None => break,
-            }
-        }
+        let stored = rows_by_batch(self.kv, from.clone(), &end, usize::MAX)?;
+        let mut rows: BTreeMap<Vec<u8>, Bytes> = stored.into_iter().map(|(key, row)| (key.to_vec(), row)).collect();
         for overlay in self.overlays() {
             rows.extend(
                 overlay.attestations.range(from.clone()..end.clone()).map(|(key, row)| (key.clone(), row.clone())),
