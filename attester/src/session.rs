@@ -61,6 +61,8 @@ struct Following {
     jobs: mpsc::Sender<Job>,
     files: Files,
     shared: Arc<Shared>,
+    /// Behind which batch the first session began: there the next one begins, as long as the ledger has no attestation.
+    began: Option<u64>,
 }
 
 /// Follows until told to stop.
@@ -73,7 +75,7 @@ pub(crate) async fn follow(
     mut stopped: watch::Receiver<bool>,
 ) {
     let files = Files::new(options.data_dir.clone(), options.cluster);
-    let mut following = Following { options, all, nodes, current: 0, jobs, files, shared };
+    let mut following = Following { options, all, nodes, current: 0, jobs, files, shared, began: None };
     let in_order = stopped.clone();
     let out_of_patience = async {
         told_to_stop(&mut stopped).await;
@@ -173,16 +175,19 @@ impl Following {
         Ok(Chain { last, last_batch: Some(own.last_batch), after })
     }
 
-    async fn begin(&self) -> Result<Session, End> {
+    async fn begin(&mut self) -> Result<Session, End> {
         let chain = self.chain().await?;
         let (sender, mut told) = mpsc::channel(2 * IN_WORK_MAX);
-        self.ask(Job::Restore { at_most: chain.last_batch.unwrap_or(u64::MAX), told: sender }).await?;
+        let at_most = chain.last_batch.or(self.began).unwrap_or(u64::MAX);
+        self.ask(Job::Restore { at_most, told: sender }).await?;
         let start = match told.recv().await {
             Some(Told::Restored(frontier)) => frontier,
             Some(Told::Failed(why)) => return Err(End::Stuck(why)),
             Some(Told::Replayed(_) | Told::Judged(_)) | None => return Err(gone()),
         };
-        let attested = chain.last_batch.unwrap_or(start.batch);
+        // whatever was judged since then and is not in the ledger has to be attested yet
+        let began = *self.began.get_or_insert(start.batch);
+        let attested = chain.last_batch.unwrap_or(began);
         let node = self.nodes.get(self.current).cloned().ok_or_else(|| End::Stuck("no node is given".to_owned()))?;
         tracing::info!(node = node.address, replay = start.batch, attested, "following");
         let evidence = node.client.evidence(start.batch + 1).await?;
