@@ -83,6 +83,10 @@ impl Shared {
         self.lock().figures.attested_batch > 0
     }
 
+    pub(crate) fn newest_batch(&self) -> u64 {
+        self.lock().figures.newest_batch
+    }
+
     pub(crate) fn change(&self, change: impl FnOnce(&mut Figures)) {
         change(&mut self.lock().figures);
     }

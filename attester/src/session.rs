@@ -25,6 +25,10 @@ use crate::{Node, Options};
 const IN_WORK_MAX: usize = 16;
 /// Before the ledger is asked again where nothing can be done.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a session that waits for evidence looks whether there is any.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the followed node may tell nothing while others have newer batches.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(5);
 /// How long another node may take to tell a batch that this one told wrong.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a stop waits for what was proved to be ordered: less than whoever stops a process waits for it.
@@ -113,6 +117,10 @@ struct Session {
     attested: u64,
     attested_after: Option<Frontier>,
     evidence: BoxStream<'static, Result<BatchRecord, Problem>>,
+    /// The last batch that the node told.
+    told_batch: u64,
+    /// Since when it tells no more, although there is more.
+    behind: Option<Instant>,
     told: mpsc::Receiver<Told>,
     /// Batches that the judge has and did not answer yet.
     in_work: usize,
@@ -196,6 +204,8 @@ impl Following {
             attested,
             attested_after: chain.after,
             evidence,
+            told_batch: start.batch,
+            behind: None,
             told,
             in_work: 0,
             run: Run::default(),
@@ -229,11 +239,27 @@ impl Following {
                     session.submission = Some(self.submit(session.run.take(), session.last));
                     Ok(())
                 }
+                () = sleep(LOOK_INTERVAL) => self.expect_newer(&mut session),
             };
             if let Err(end) = stepped {
                 return end;
             }
         }
+    }
+
+    /// A node may answer and yet be cut off from the others: then another one is followed.
+    fn expect_newer(&self, session: &mut Session) -> Result<(), End> {
+        let waits = session.in_work < IN_WORK_MAX && !session.run.is_full();
+        let newest = self.shared.newest_batch();
+        if !waits || newest <= session.told_batch {
+            session.behind = None;
+            return Ok(());
+        }
+        if session.behind.get_or_insert_with(Instant::now).elapsed() < BEHIND_PATIENCE {
+            return Ok(());
+        }
+        let (node, told) = (&session.node.address, session.told_batch);
+        Err(End::Again(format!("node {node} tells nothing behind batch {told}, and others have batch {newest}")))
     }
 
     /// Has everything attested that the judge was given.
@@ -264,6 +290,7 @@ impl Following {
     async fn pass_on(&self, record: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
         let record = Box::new(record.ok_or_else(|| End::Again("the evidence ended".to_owned()))??);
         let replayed = record.head.batch <= session.attested;
+        (session.told_batch, session.behind) = (record.head.batch, None);
         self.shared.change(|it| it.newest_batch = it.newest_batch.max(record.head.batch));
         session.in_work += 1;
         self.ask(if replayed { Job::Replay(record) } else { Job::Judge(record) }).await

@@ -259,6 +259,20 @@ async fn what_was_judged_and_never_attested_is_attested_after_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_from_the_others_does_not_hold_a_prover() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    work(&client, 3).await;
+    configure(&cluster, &[7], 0).await;
+    let nodes = [vec![between(&cluster, Fault::TellsNothing).await], addresses(&cluster)].concat();
+    let prover = Attester::start(options(nodes, 7, directory.path())).unwrap();
+    attested(&client).await;
+    assert_eq!(prover.figures().faulty_nodes.len(), 0);
+    prover.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_lies_to_a_prover_is_named_and_the_others_evidence_is_proved() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
