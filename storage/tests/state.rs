@@ -729,6 +729,7 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
     assert_eq!(replica.attest(&first), Ok(()));
     assert!(matches!(replica.attest(&first), Err(AttestationRefusal::NotNext { .. })), "a repetition");
+    assert!(replica.state().is_last_attestation(&first) && !replica.state().is_last_attestation(b"nothing"));
     assert_eq!(replica.attest(b"nothing"), Err(AttestationRefusal::Unreadable));
 
     let next = prover.findings(replica.state(), Verdict::Proved);
@@ -755,6 +756,7 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     assert!(matches!(replica.attest(&canonical_bytes(&forged)), Err(AttestationRefusal::Fault(_))));
     assert_eq!(replica.state().proof_status().attestations, 1);
     assert_eq!(replica.attest(&sign(&next)), Ok(()));
+    assert!(!replica.state().is_last_attestation(&first));
 }
 
 #[test]

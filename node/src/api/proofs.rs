@@ -73,12 +73,15 @@ impl Api {
         found.ok_or_else(|| Problem::not_found("batch", batch.to_string()))
     }
 
-    /// Has an attestation ordered.
+    /// Has an attestation ordered. One that is its prover's last already is as good as ordered: an earlier attempt, whose
+    /// answer was lost, may have done it.
     ///
     /// # Errors
     /// Where it is not kept, and why; where no leader confirms it in time.
     pub async fn submit_attestation(&self, attestation: Bytes) -> Result<(), Problem> {
-        self.await_freshness(Consistency::Linearizable).await?;
+        if self.is_last(&attestation).await? {
+            return Ok(());
+        }
         let bytes = attestation.clone();
         if let Err(refusal) = self.read(move |state| state.judge_attestation(&bytes)).await? {
             return Err(refused(&refusal));
@@ -86,6 +89,7 @@ impl Api {
         let deadline = Instant::now() + ORDER_PATIENCE;
         match self.replica()?.attest(attestation.to_vec(), deadline).await {
             Ok(()) => Ok(()),
+            Err(ConfigureFault::Void) if self.is_last(&attestation).await? => Ok(()),
             Err(ConfigureFault::Void) => {
                 Err(Problem::new(ProblemKind::AttestationRefused, "another attestation of this prover came first"))
             }
@@ -94,6 +98,13 @@ impl Api {
                 Err(Problem::new(ProblemKind::OutcomeUnknown, message))
             }
         }
+    }
+
+    /// Whether an attestation is its prover's last one by now.
+    async fn is_last(&self, attestation: &Bytes) -> Result<bool, Problem> {
+        self.await_freshness(Consistency::Linearizable).await?;
+        let bytes = attestation.clone();
+        self.read(move |state| Ok(state.is_last_attestation(&bytes))).await
     }
 
     /// What provers said of a batch.

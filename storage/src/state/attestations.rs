@@ -383,6 +383,15 @@ impl LedgerState {
         self.view(|view| Ok(admit(view, &self.identity, bytes)?.map(|_admitted| ())))
     }
 
+    /// Whether these bytes are the attestation that is its prover's last one.
+    #[must_use]
+    pub fn is_last_attestation(&self, bytes: &[u8]) -> bool {
+        let Ok(attestation) = Attestation::try_from_slice(bytes) else { return false };
+        let memory = self.read();
+        let standing = memory.core.proofs.provers.get(&attestation.prover);
+        standing.is_some_and(|standing| standing.last == attestation.hash())
+    }
+
     /// What the provers said so far.
     #[must_use]
     pub fn proof_status(&self) -> ProofStatus {
