@@ -9,9 +9,10 @@ use proto::convert::{self, Consistency};
 use proto::{Problem, ProblemKind};
 use storage::state::{ATTESTATIONS_MAX, AttestationRefusal, ProofStatus};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::Api;
+use super::readers::{send, until_left};
 use crate::gateway::ConfigureFault;
 
 /// Batches that wait for one reader: each may be as large as a bundle.
@@ -20,8 +21,6 @@ const EVIDENCE_WAITING_MAX: usize = 1;
 const ATTESTATIONS_WAITING_MAX: usize = 16;
 /// Attestations that are read at once for a reader.
 const ATTESTATIONS_AT_ONCE: usize = 64;
-/// A reader that takes nothing for this long is let go; it resumes where it was.
-const READER_PATIENCE: Duration = Duration::from_secs(60);
 /// How long ordering an attestation may take.
 const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -218,31 +217,4 @@ fn refused(refusal: &AttestationRefusal) -> Problem {
 
 fn stopping() -> Problem {
     Problem::new(ProblemKind::ShuttingDown, "this node is stopping")
-}
-
-/// Sends until the reader leaves. What stops it before is the last that the reader is told.
-async fn until_left<T: Send, F>(
-    sender: mpsc::Sender<Result<T, Problem>>,
-    sending: impl FnOnce(mpsc::Sender<Result<T, Problem>>) -> F,
-) where
-    F: Future<Output = Result<(), Problem>>,
-{
-    let told = async {
-        if let Err(problem) = sending(sender.clone()).await {
-            // the reader may have left
-            drop(sender.send(Err(problem)).await);
-        }
-    };
-    tokio::select! {
-        () = told => {}
-        () = sender.closed() => {}
-    }
-}
-
-async fn send<T>(sender: &mpsc::Sender<Result<T, Problem>>, item: T) -> Result<(), Problem> {
-    match timeout(READER_PATIENCE, sender.send(Ok(item))).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Problem::new(ProblemKind::Cancelled, "the reader has left")),
-        Err(_) => Err(Problem::new(ProblemKind::Overloaded, format!("nothing was read for {READER_PATIENCE:?}"))),
-    }
 }
