@@ -236,7 +236,9 @@ impl Judge {
     fn keep(&mut self) {
         self.since_copy = 0;
         let kept = self.files.keep_patterns(&self.prover.cache().to_bytes());
-        let kept = kept.and_then(|()| self.replay.as_ref().map_or(Ok(()), |replay| self.files.keep_replay(replay)));
+        // before the first attestation the ledger does not say where to go on: the next start begins where this one did
+        let replay = self.replay.as_ref().filter(|_| self.shared.has_attested());
+        let kept = kept.and_then(|()| replay.map_or(Ok(()), |replay| self.files.keep_replay(replay)));
         if let Err(fault) = kept {
             tracing::warn!(%fault, "the replay cannot be kept; the next start begins at the last copy");
         }

@@ -30,6 +30,10 @@ const JOB_BATCHES_MAX: usize = 16;
 const GATHERING: Duration = Duration::from_millis(25);
 /// Before the ledger is asked again where nothing can be done.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a session that waits for evidence looks whether there is any.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the followed node may tell nothing while others have newer batches.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(5);
 /// How long another node may take to tell a batch that this one told wrong.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a stop waits for what was proved to be ordered: less than whoever stops a process waits for it.
@@ -66,6 +70,8 @@ struct Following {
     jobs: mpsc::Sender<Job>,
     files: Files,
     shared: Arc<Shared>,
+    /// Behind which batch the first session began: there the next one begins, as long as the ledger has no attestation.
+    began: Option<u64>,
 }
 
 /// Follows until told to stop.
@@ -78,7 +84,7 @@ pub(crate) async fn follow(
     mut stopped: watch::Receiver<bool>,
 ) {
     let files = Files::new(options.data_dir.clone(), options.cluster);
-    let mut following = Following { options, all, nodes, current: 0, jobs, files, shared };
+    let mut following = Following { options, all, nodes, current: 0, jobs, files, shared, began: None };
     let in_order = stopped.clone();
     let out_of_patience = async {
         told_to_stop(&mut stopped).await;
@@ -116,6 +122,10 @@ struct Session {
     attested: u64,
     attested_after: Option<Frontier>,
     evidence: BoxStream<'static, Result<BatchRecord, Problem>>,
+    /// The last batch that the node told.
+    told_batch: u64,
+    /// Since when it tells no more, although there is more.
+    behind: Option<Instant>,
     told: mpsc::Receiver<Told>,
     /// Batches that the judge has and did not answer yet.
     in_work: usize,
@@ -180,16 +190,19 @@ impl Following {
         Ok(Chain { last, last_batch: Some(own.last_batch), after })
     }
 
-    async fn begin(&self) -> Result<Session, End> {
+    async fn begin(&mut self) -> Result<Session, End> {
         let chain = self.chain().await?;
         let (sender, mut told) = mpsc::channel(2 * IN_WORK_MAX);
-        self.ask(Job::Restore { at_most: chain.last_batch.unwrap_or(u64::MAX), told: sender }).await?;
+        let at_most = chain.last_batch.or(self.began).unwrap_or(u64::MAX);
+        self.ask(Job::Restore { at_most, told: sender }).await?;
         let start = match told.recv().await {
             Some(Told::Restored(frontier)) => frontier,
             Some(Told::Failed(why)) => return Err(End::Stuck(why)),
             Some(Told::Followed(_)) | None => return Err(gone()),
         };
-        let attested = chain.last_batch.unwrap_or(start.batch);
+        // whatever was judged since then and is not in the ledger has to be attested yet
+        let began = *self.began.get_or_insert(start.batch);
+        let attested = chain.last_batch.unwrap_or(began);
         let node = self.nodes.get(self.current).cloned().ok_or_else(|| End::Stuck("no node is given".to_owned()))?;
         tracing::info!(node = node.address, replay = start.batch, attested, "following");
         let evidence = node.client.evidence(start.batch + 1).await?;
@@ -198,6 +211,8 @@ impl Following {
             attested,
             attested_after: chain.after,
             evidence,
+            told_batch: start.batch,
+            behind: None,
             told,
             in_work: 0,
             gathered: Instant::now(),
@@ -232,11 +247,27 @@ impl Following {
                     session.submission = Some(self.submit(session.run.take(), session.last));
                     Ok(())
                 }
+                () = sleep(LOOK_INTERVAL) => self.expect_newer(&mut session),
             };
             if let Err(end) = stepped {
                 return end;
             }
         }
+    }
+
+    /// A node may answer and yet be cut off from the others: then another one is followed.
+    fn expect_newer(&self, session: &mut Session) -> Result<(), End> {
+        let waits = session.in_work < IN_WORK_MAX && !session.run.is_full();
+        let newest = self.shared.newest_batch();
+        if !waits || newest <= session.told_batch {
+            session.behind = None;
+            return Ok(());
+        }
+        if session.behind.get_or_insert_with(Instant::now).elapsed() < BEHIND_PATIENCE {
+            return Ok(());
+        }
+        let (node, told) = (&session.node.address, session.told_batch);
+        Err(End::Again(format!("node {node} tells nothing behind batch {told}, and others have batch {newest}")))
     }
 
     /// Has everything attested that the judge was given.
@@ -277,6 +308,7 @@ impl Following {
         }
         let newest = batches.last().map_or(0, |record| record.head.batch);
         self.shared.change(|it| it.newest_batch = it.newest_batch.max(newest));
+        (session.told_batch, session.behind) = (newest, None);
         session.in_work += batches.len();
         self.ask(Job::Follow { batches, attested: session.attested }).await
     }

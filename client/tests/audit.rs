@@ -294,8 +294,8 @@ async fn provers_that_hold_to_what_was_replayed_attest_it() {
 #[tokio::test(start_paused = true)]
 async fn an_audit_finds_what_does_not_hold() {
     let inconclusive = || Verdict::Inconclusive("too hard".to_owned());
-    type Spoil = dyn Fn(&mut Vec<Findings>, &mut Vec<Attestation>);
-    let cases: [(&str, u64, &Spoil); 5] = [
+    type Spoil<'a> = dyn Fn(&mut Vec<Findings>, &mut Vec<Attestation>) + 'a;
+    let cases: [(&str, u64, &Spoil<'_>); 5] = [
         ("attestation 3 does not hold: it is about other evidence of batch 3", 3, &|findings, signed| {
             findings[2].statement.evidence[0] = Hash::from_bytes([9; 32]);
             *signed = chain(findings.clone(), 1);

@@ -729,6 +729,7 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
     assert_eq!(replica.attest(&first), Ok(()));
     assert!(matches!(replica.attest(&first), Err(AttestationRefusal::NotNext { .. })), "a repetition");
+    assert!(replica.state().is_last_attestation(&first) && !replica.state().is_last_attestation(b"nothing"));
     assert_eq!(replica.attest(b"nothing"), Err(AttestationRefusal::Unreadable));
 
     let next = prover.findings(replica.state(), Verdict::Proved);
@@ -755,6 +756,7 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     assert!(matches!(replica.attest(&canonical_bytes(&forged)), Err(AttestationRefusal::Fault(_))));
     assert_eq!(replica.state().proof_status().attestations, 1);
     assert_eq!(replica.attest(&sign(&next)), Ok(()));
+    assert!(!replica.state().is_last_attestation(&first));
 }
 
 #[test]
@@ -890,6 +892,32 @@ fn thousands_of_attestations_of_forgotten_batches_leave_the_disk_at_once() {
     assert!(replica.state().earliest_batch() > 20);
     replica.state().flush().unwrap();
     assert_eq!(replica.rows(Table::Attestations).len(), 0);
+}
+
+#[test]
+fn a_page_of_attestations_ends_by_their_bytes() {
+    let mut replica = Replica::new();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
+    let mut prover = TestProver::new(50);
+    for round in 0..7 {
+        replica.submit(&[issue(round, 1, 100)]);
+        let mut findings = prover.findings(replica.state(), Verdict::Proved);
+        findings.patterns = vec![ledger::Hash::from_bytes([1; 32]); 3 * 1024 * 1024 / 32];
+        let attestation = prover.sign(findings);
+        assert_eq!(replica.attest(&attestation), Ok(()));
+        if round == 3 {
+            replica.state().flush().unwrap();
+        }
+    }
+    let mut pages = Vec::new();
+    let mut next = 1;
+    loop {
+        let page = replica.state().attestations(next, 1_000).unwrap();
+        let Some((last, _)) = page.last() else { break };
+        next = last + 1;
+        pages.push(page.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+    }
+    assert_eq!(pages, [vec![1, 2], vec![3, 4], vec![5, 6], vec![7]]);
 }
 
 /// Findings about a run of batches out of those about each single one.

@@ -23,6 +23,11 @@ use crate::Table;
 pub const ATTESTATION_BYTES_MAX: usize = Limits::V1.bundle_bytes_max;
 /// Most attestations of one answer.
 pub const PAGE_MAX: usize = 1_000;
+/// Most bytes of attestations of one answer: with hexadecimal it stays within what clients take (32 MiB).
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Attestations that are read at once: each may be as long as a bundle.
+const ATTESTATIONS_PER_SCAN: usize = 16;
+const _: () = assert!(ATTESTATION_BYTES_MAX <= PAGE_BYTES_MAX);
 /// Rows that are read at once.
 const ROWS_PER_SCAN: usize = 1_024;
 
@@ -383,6 +388,15 @@ impl LedgerState {
         self.view(|view| Ok(admit(view, &self.identity, bytes)?.map(|_admitted| ())))
     }
 
+    /// Whether these bytes are the attestation that is its prover's last one.
+    #[must_use]
+    pub fn is_last_attestation(&self, bytes: &[u8]) -> bool {
+        let Ok(attestation) = Attestation::try_from_slice(bytes) else { return false };
+        let memory = self.read();
+        let standing = memory.core.proofs.provers.get(&attestation.prover);
+        standing.is_some_and(|standing| standing.last == attestation.hash())
+    }
+
     /// What the provers said so far.
     #[must_use]
     pub fn proof_status(&self) -> ProofStatus {
@@ -401,24 +415,40 @@ impl LedgerState {
         })
     }
 
-    /// Up to `limit` attestations from a number (from 1) on, as bytes with their numbers. Pruned ones are left out.
+    /// Attestations from a number (from 1) on, as bytes with their numbers: up to `limit`, in
+    /// up to 8 MiB. Pruned ones are left out.
     ///
     /// # Errors
     /// Where the store fails.
     pub fn attestations(&self, from: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, StateFault> {
         let limit = limit.min(PAGE_MAX);
         self.view(|view| {
-            let mut found = BTreeMap::new();
             let from = number_key(from);
-            for (key, value) in view.kv.scan(Table::Attestations, &[BY_NUMBER], &from, limit)? {
-                found.insert(key.to_vec(), value);
-            }
+            let mut found = BTreeMap::new();
             for overlay in view.overlays() {
                 let recent = overlay.attestations.range(from.clone()..vec![BY_BATCH]);
                 found.extend(recent.take(limit).map(|(key, value)| (key.clone(), value.clone())));
             }
-            let numbered = |(key, value): (Vec<u8>, Bytes)| Ok((read_number(&key[1..])?, value));
-            found.into_iter().take(limit).map(numbered).collect()
+            // what is stored comes before what is in memory alone
+            let (mut rows, mut bytes, mut next) = (0, 0, from);
+            while rows < limit && bytes < PAGE_BYTES_MAX {
+                let stored = view.kv.scan(Table::Attestations, &[BY_NUMBER], &next, ATTESTATIONS_PER_SCAN)?;
+                let Some((last, _)) = stored.last() else { break };
+                next = [last.as_ref(), &[0]].concat();
+                rows += stored.len();
+                bytes += stored.iter().map(|(_, value)| value.len()).sum::<usize>();
+                found.extend(stored.into_iter().map(|(key, value)| (key.to_vec(), value)));
+            }
+            let mut room = PAGE_BYTES_MAX;
+            let mut page = Vec::new();
+            for (key, value) in found.into_iter().take(limit) {
+                match room.checked_sub(value.len()) {
+                    Some(rest) => room = rest,
+                    None => break,
+                }
+                page.push((read_number(&key[1..])?, value));
+            }
+            Ok(page)
         })
     }
 }
