@@ -17,6 +17,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use world::World;
 
+pub use block::block_graph;
+
 /// Transactions of a batch.
 const BATCH: usize = 1_000;
 /// Issues with which a replay is led up to what is measured.
