@@ -34,23 +34,34 @@ async fn paced(
     join_all(pending).await
 }
 
+/// Random words, the same for the same seed (splitmix64).
+fn words(seed: u64) -> impl Iterator<Item = u64> {
+    std::iter::successors(Some(seed), |state| Some(state.wrapping_add(0x9E37_79B9_7F4A_7C15))).skip(1).map(|state| {
+        let word = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    })
+}
+
 /// Sizes whose logarithm is uniform, with a few that are much larger; the same for the same seed.
 fn long_tailed(seed: u64, count: usize, scale: i128) -> Vec<i128> {
-    let mut state = seed;
-    let mut next = || {
-        // splitmix64
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut word = state;
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word ^ (word >> 31)
-    };
     let size = |random: u64| {
         // a random number of leading zeros: each size class half as likely as the one before
         let class = random.leading_zeros().min(14);
         scale * (1_i128 << class) + i128::from(random % 7)
     };
-    (0..count).map(|_| size(next())).collect()
+    words(seed).take(count).map(size).collect()
+}
+
+/// Sizes with a heavy tail, Pareto's with exponent 3/2: the 99th percentile of two thousand of them has a standard error of
+/// some 15 %.
+fn heavy_tailed(seed: u64, count: usize, smallest: f64) -> Vec<i128> {
+    let size = |word: u64| {
+        // 32 bits of it, above zero
+        let part = (f64::from(u32::try_from(word >> 32).unwrap()) + 1.0) / (f64::from(u32::MAX) + 1.0);
+        i128::from(Duration::from_secs_f64(smallest / part.powf(2.0 / 3.0)).as_secs())
+    };
+    words(seed).take(count).map(size).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,6 +218,24 @@ async fn a_p99_pool_keeps_off_its_remainder_and_follows_a_shift() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_p99_pool_keeps_off_its_remainder_however_its_estimate_wavers() {
+    for seed in [1, 6, 9, 11] {
+        let floor = Floor::open(Some(DOCUMENT)).await;
+        let strategy = floor.strategy("p99:100:1").await;
+        let pace = Duration::from_millis(5);
+        let sizes = heavy_tailed(seed, 2_500, 500.0);
+        let (first, rest) = sizes.split_at(500);
+        assert!(paced(&floor, &*strategy, first, pace).await.iter().all(Result::is_ok));
+        let before = strategy.metrics();
+        assert!(paced(&floor, &*strategy, rest, pace).await.iter().all(Result::is_ok));
+        let share = remainder_share(&before, &strategy.metrics());
+        assert!(share <= 0.01, "seed {seed}: {share} of the requests touched the remainder");
+        let live = strategy.stocks()[&floor.stock].positions();
+        assert!(live <= 2 * 100, "{live} positions");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn books_go_negative_are_netted_aside_and_lose_no_race() {
     let floor = Floor::open(Some(DOCUMENT)).await;
     let bank = client::Key::from_seed([1; 32]);
@@ -278,7 +307,8 @@ proptest! {
             let sizes = long_tailed(seed, 150, 1_000);
             let done = paced(&floor, &*strategy, &sizes, Duration::from_millis(pace)).await;
             assert!(done.iter().all(Result::is_ok), "{:?}", done.iter().find(|outcome| outcome.is_err()));
-            sleep(Duration::from_secs(1)).await;
+            // a pool comes into shape a quarter at a time
+            sleep(Duration::from_secs(20)).await;
             let total = HOLDING - sizes.iter().sum::<i128>();
             assert_eq!(floor.held(floor.hot.party(), floor.stock).await.0, total);
             let stock = strategy.stocks()[&floor.stock];
