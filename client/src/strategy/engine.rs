@@ -16,26 +16,24 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
 use ledger::view::LiveOutput;
-use ledger::{AssetType, Contract, Limits, OutputId, Rejection};
+use ledger::{AssetType, Limits, OutputId, Rejection};
 use proto::Problem;
 use proto::convert::Consistency;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::attempt::{Desk, Draft, Ending, may_succeed_later};
+use super::attempt::{Desk, Draft, EXPIRED_MAX, Ending, may_succeed_later};
 use super::drawing::{Bounds, Drawing, Drawn, NotDrawn, Queue};
 use super::funds::{Funds, Stock, quantity_of, sum};
 use super::request::{Item, Unsettled};
 use crate::client::Client;
+use crate::wallet::Shortage;
 
 /// Requests taken from the channel at once.
 const TAKEN_MAX: usize = 1_024;
 /// Outputs per page of a reading.
 const PAGE_OUTPUTS: u32 = 1_000;
-/// Allocations returned by one transaction.
-const EXPIRED_MAX: usize = 200;
-
 /// Requests of one transaction on the remainder of a pool, which is one position: it is shared at least so much.
 const REMAINDER_BATCH: usize = 50;
 
@@ -371,8 +369,16 @@ impl Engine {
         if now < until {
             return Some(until.min(self.refresh_at));
         }
-        let asset = first.asset()?;
-        let shortage = self.funds.lock().shortage(&asset, first.size(), self.limits.inputs_max);
+        let shortage = {
+            let funds = self.funds.lock();
+            let inputs_max = self.limits.inputs_max.saturating_sub(first.request.allocations().count());
+            // covered, and yet it waits: for the positions of its queue
+            let locked = || {
+                let Stock { free, claimed, .. } = first.asset().map(|asset| funds.stock(&asset)).unwrap_or_default();
+                Shortage::Locked { wanted: first.size(), free, claimed }
+            };
+            funds.shortage_of(&first.needs, inputs_max).unwrap_or_else(locked)
+        };
         self.fail_first(id, Unsettled::Shortage(shortage));
         None
     }
@@ -415,7 +421,7 @@ impl Engine {
         }
         match ending {
             Ending::Committed { transaction, batch, mut proposals, own } => {
-                self.count_committed(purpose, &draft);
+                self.count_committed(purpose);
                 {
                     let mut funds = self.funds.lock();
                     funds.spend(&draft.claim);
@@ -449,16 +455,10 @@ impl Engine {
         self.keep_in_order();
     }
 
-    fn count_committed(&self, purpose: Purpose, draft: &Draft) {
+    fn count_committed(&self, purpose: Purpose) {
         let mut metrics = self.desk.counters.add();
-        let allocations: usize = draft.items.iter().map(|item| item.request.allocations().count()).sum();
-        let inputs = count(draft.claim.len() + draft.expired.len());
         metrics.committed += 1;
-        metrics.inputs += inputs + count(allocations);
-        if !matches!(purpose, Purpose::Requests(_)) {
-            metrics.upkeep += 1;
-            metrics.upkeep_inputs += inputs;
-        }
+        metrics.upkeep += u64::from(!matches!(purpose, Purpose::Requests(_)));
     }
 
     fn release(&self, draft: &Draft) {
@@ -597,14 +597,8 @@ impl Engine {
     fn learn(&mut self, free: &BTreeSet<OutputId>, live: &[LiveOutput]) {
         self.funds.lock().end_reading(free, live);
         self.left_alone.clear();
-        let now = self.desk.client.now();
-        let party = self.desk.party();
-        let expired = |output: &&LiveOutput| match &output.contract {
-            Contract::Allocation(locked) => locked.return_to == party && locked.expires_at <= now,
-            Contract::Position(_) | Contract::Grant(_) => false,
-        };
-        let expired: Vec<LiveOutput> =
-            live.iter().filter(expired).filter(|output| !self.returning.contains(&output.id)).copied().collect();
+        let mut expired = self.desk.expired_of(live);
+        expired.retain(|output| !self.returning.contains(&output.id));
         for some in expired.chunks(EXPIRED_MAX) {
             self.returning.extend(some.iter().map(|output| output.id));
             self.fly(Purpose::Return, Draft { expired: some.to_vec(), ..Draft::default() });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use client::strategy::{CostModel, Metrics, Request, Settlement, Strategy, StrategyConfig, StrategyOptions, Unsettled};
 use client::{Account, Outcome, Shortage};
 use futures::future::join_all;
-use ledger::Quantity;
+use ledger::{AssetType, Quantity};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
@@ -120,6 +120,49 @@ async fn positions_from_elsewhere_join_the_pool_and_are_merged_in_passing() {
     let done = paced(&floor, &*strategy, &[50; 30], Duration::from_millis(5)).await;
     assert!(done.iter().all(Result::is_ok));
     assert_eq!(strategy.stocks()[&floor.stock].positions(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_many_assets_are_all_served() {
+    let assets = 300;
+    let floor = Floor::open(None).await;
+    let bank = client::Key::from_seed([1; 32]);
+    let symbol = |number: usize| format!("A{number}").parse().unwrap();
+    for some in (0..assets).collect::<Vec<_>>().chunks(60) {
+        let mut issue = floor.client.begin().await.unwrap();
+        for number in some {
+            let asset = AssetType { issuer: bank.party(), symbol: symbol(*number) };
+            issue.issue(asset, floor.hot.party(), Quantity::new(1_000));
+        }
+        let signed = issue.prepare().unwrap().sign(&bank).unwrap().finish().unwrap();
+        assert!(floor.client.submit(&signed).await.is_committed());
+    }
+    for config in ["per-position:1", "per-position:3", "serial", "shards:3:1", "p99:3:1"] {
+        let strategy = floor.strategy(config).await;
+        let expires_at = floor.client.now().plus_millis(3_600_000);
+        let pending = (0..4 * assets).map(|number| {
+            // every tenth request takes a second asset, which is in use by others
+            let mut terms = floor.sale(7);
+            let own = |terms: &mut ledger::Terms, leg: usize, number: usize| {
+                let asset = AssetType { issuer: bank.party(), symbol: symbol(number % assets) };
+                terms.legs[leg] = ledger::Leg {
+                    payer: floor.hot.party(),
+                    receiver: floor.other.party(),
+                    asset,
+                    quantity: Quantity::new(7),
+                };
+            };
+            own(&mut terms, 1, number);
+            if number % 10 == 0 {
+                own(&mut terms, 0, number + 1);
+            }
+            strategy.settle(Request::Propose { terms, expires_at })
+        });
+        let done = join_all(pending.collect::<Vec<_>>()).await;
+        assert!(done.iter().all(Result::is_ok), "{config}: {:?}", done.iter().find(|outcome| outcome.is_err()));
+        let metrics = strategy.metrics();
+        assert_eq!((metrics.lost_races, metrics.wasted), (0, 0), "{config}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,7 +310,7 @@ async fn without_a_grant_there_is_no_bookkeeping() {
 
 #[tokio::test(start_paused = true)]
 async fn more_positions_than_a_transaction_takes_are_merged_first() {
-    for config in ["serial", "shards:4:1", "per-position:10"] {
+    for config in ["serial", "shards:4:1", "per-position:10", "split"] {
         let floor = Floor::open(None).await;
         let mut issue = floor.client.begin().await.unwrap();
         for _ in 0..1_500 {
