@@ -729,6 +729,7 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
     assert_eq!(replica.attest(&first), Ok(()));
     assert!(matches!(replica.attest(&first), Err(AttestationRefusal::NotNext { .. })), "a repetition");
+    assert!(replica.state().is_last_attestation(&first) && !replica.state().is_last_attestation(b"nothing"));
     assert_eq!(replica.attest(b"nothing"), Err(AttestationRefusal::Unreadable));
 
     let next = prover.findings(replica.state(), Verdict::Proved);
@@ -755,6 +756,7 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     assert!(matches!(replica.attest(&canonical_bytes(&forged)), Err(AttestationRefusal::Fault(_))));
     assert_eq!(replica.state().proof_status().attestations, 1);
     assert_eq!(replica.attest(&sign(&next)), Ok(()));
+    assert!(!replica.state().is_last_attestation(&first));
 }
 
 #[test]
@@ -790,6 +792,51 @@ fn a_refutation_and_a_proof_of_something_else_are_alarms_until_their_prover_is_d
     }
 }
 
+/// Whoever spoke of a batch did not prove it by that, and nothing behind a gap counts: a proof of the whole order has none.
+#[test]
+fn only_what_was_proved_without_a_gap_counts_as_attested() {
+    let refuted = Verdict::Refuted(Box::new(Counterexample::new(Invariant::Outcome, "somebody lied")));
+    let gaps: [&dyn Fn(&mut Findings); 3] = [
+        &|findings| findings.verdict = Verdict::Inconclusive("too hard".to_owned()),
+        &|findings| findings.verdict = refuted.clone(),
+        &|findings| findings.statement.after.log_root = ledger::Hash::from_bytes([9; 32]),
+    ];
+    for gap in gaps {
+        for proved_before in [0, 3] {
+            let mut replica = Replica::new();
+            let provers = vec![key(50).party(), key(51).party()];
+            replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+            let (mut gappy, mut steady) = (TestProver::new(50), TestProver::new(51));
+            for round in 0..proved_before {
+                replica.submit(&[issue(round, 1, 100)]);
+                let proof = gappy.attest(replica.state());
+                assert_eq!(replica.attest(&proof), Ok(()));
+            }
+            let proved = if proved_before == 0 { 0 } else { replica.state().head().batch };
+            replica.submit(&[issue(90, 1, 100)]);
+            let mut findings = gappy.findings(replica.state(), Verdict::Proved);
+            gap(&mut findings);
+            let spoken = gappy.sign(findings);
+            assert_eq!(replica.attest(&spoken), Ok(()));
+            replica.submit(&[issue(91, 1, 100)]);
+            let behind = gappy.attest(replica.state());
+            assert_eq!(replica.attest(&behind), Ok(()));
+            replica.crash_and_recover();
+            assert_eq!(replica.state().proof_status().attested_batch, proved);
+
+            // another prover's word for everything is one prover's
+            let all = steady.attest(replica.state());
+            assert_eq!(replica.attest(&all), Ok(()));
+            replica.state().flush().unwrap();
+            let newest = replica.state().head().batch;
+            assert_eq!(replica.state().proof_status().attested_batch, newest);
+            replica.apply(LogPayload::Configure(ConfigurationChange::RequireProvers(2)));
+            replica.crash_and_recover();
+            assert_eq!(replica.state().proof_status().attested_batch, proved);
+        }
+    }
+}
+
 #[test]
 fn attestations_of_forgotten_batches_leave_the_disk() {
     let mut replica = Replica::new();
@@ -815,6 +862,62 @@ fn attestations_of_forgotten_batches_leave_the_disk() {
     assert_eq!(about[0].findings.statement.last_batch, earliest);
     assert_eq!(about.len() * 2, replica.rows(Table::Attestations).len());
     assert_eq!(replica.state().proof_status().attestations, 100);
+}
+
+/// A ledger where hardly anything happens has provers that speak now and then: what was forgotten goes with one flush.
+#[test]
+fn thousands_of_attestations_of_forgotten_batches_leave_the_disk_at_once() {
+    let mut replica = Replica::new();
+    let provers: Vec<Party> = (50..150).map(|number| key(number).party()).collect();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+    replica.apply(LogPayload::Configure(ConfigurationChange::KeepHistory(Some(20_000))));
+    let mut reader = TestProver::new(49);
+    let mut last = vec![Attestation::NONE; 100];
+    for round in 0..12 {
+        let issue = issue(round, 1, 100);
+        replica.submit(&[until(replica.now().plus_millis(10_000), &issue, 0)]);
+        let findings = reader.findings(replica.state(), Verdict::Proved);
+        for (number, last) in (50..).zip(&mut last) {
+            let attestation = Findings { predecessor: *last, ..findings.clone() }.sign(&key(number));
+            *last = attestation.hash();
+            assert_eq!(replica.attest(&canonical_bytes(&attestation)), Ok(()));
+        }
+    }
+    replica.state().flush().unwrap();
+    assert_eq!(replica.rows(Table::Attestations).len(), 2 * 1_200);
+    for round in 12..60 {
+        let issue = issue(round, 1, 100);
+        replica.submit(&[until(replica.now().plus_millis(10_000), &issue, 0)]);
+    }
+    assert!(replica.state().earliest_batch() > 20);
+    replica.state().flush().unwrap();
+    assert_eq!(replica.rows(Table::Attestations).len(), 0);
+}
+
+#[test]
+fn a_page_of_attestations_ends_by_their_bytes() {
+    let mut replica = Replica::new();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
+    let mut prover = TestProver::new(50);
+    for round in 0..7 {
+        replica.submit(&[issue(round, 1, 100)]);
+        let mut findings = prover.findings(replica.state(), Verdict::Proved);
+        findings.patterns = vec![ledger::Hash::from_bytes([1; 32]); 3 * 1024 * 1024 / 32];
+        let attestation = prover.sign(findings);
+        assert_eq!(replica.attest(&attestation), Ok(()));
+        if round == 3 {
+            replica.state().flush().unwrap();
+        }
+    }
+    let mut pages = Vec::new();
+    let mut next = 1;
+    loop {
+        let page = replica.state().attestations(next, 1_000).unwrap();
+        let Some((last, _)) = page.last() else { break };
+        next = last + 1;
+        pages.push(page.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+    }
+    assert_eq!(pages, [vec![1, 2], vec![3, 4], vec![5, 6], vec![7]]);
 }
 
 /// Findings about a run of batches out of those about each single one.

@@ -11,7 +11,7 @@ use micro::{Case, ProveOptions};
 
 use super::ReportArguments;
 use crate::cli::evidence::EvidenceFile;
-use crate::cli::{output, progress};
+use crate::cli::{drawing, output, progress};
 
 const EXAMPLES: &str = "\
 Ways: a fresh solver for every chunk (the baseline, on the first 2,000 transactions), one incremental solver that keeps \
@@ -47,6 +47,9 @@ pub(crate) struct ProveArguments {
     /// Also a Bitcoin block, as raw bytes in consensus serialization
     #[arg(long, value_name = "FILE")]
     block: Option<PathBuf>,
+    /// Draw the block's dependency graph into this file
+    #[arg(long, value_name = "FILE", requires = "block")]
+    svg: Option<PathBuf>,
     /// A ledger's own batches, as `verify ledger --save-evidence` wrote them; without any of the options above only these
     #[arg(long, value_name = "FILE")]
     evidence: Option<PathBuf>,
@@ -83,9 +86,16 @@ impl From<WorkloadName> for Workload {
 pub(super) async fn run(arguments: ProveArguments) -> anyhow::Result<ExitCode> {
     let block =
         arguments.block.as_ref().map(|file| std::fs::read(file).with_context(|| format!("reading {}", file.display())));
+    let block = block.transpose()?;
+    if let (Some(file), Some(bytes)) = (&arguments.svg, &block) {
+        let bytes = bytes.clone();
+        let graph = tokio::task::spawn_blocking(move || micro::block_graph(&bytes)).await??;
+        output::write(file, &drawing::svg("Block", &graph))?;
+        eprintln!("Wrote {}", file.display());
+    }
     let options = ProveOptions {
         cases: cases(&arguments),
-        block: block.transpose()?,
+        block,
         recorded: arguments.evidence.as_deref().map(recorded).transpose()?.unwrap_or_default(),
         checker_only: arguments.checker,
     };
