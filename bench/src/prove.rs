@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::line::Line;
+
 /// What the transactions do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -228,44 +230,28 @@ pub struct MemoryFit {
 /// Fits a line to measurements of (transactions, seconds); `None` where there are too few.
 #[must_use]
 pub fn fit(way: Way, points: &[(f64, f64)]) -> Option<Fit> {
-    line(points).map(|line| Fit {
+    line(points).map(|(line, largest_deviation_percent)| Fit {
         way,
         micros_per_transaction: line.slope * 1e6,
-        constant_micros: line.constant * 1e6,
-        largest_deviation_percent: line.largest_deviation_percent,
+        constant_micros: line.at_zero * 1e6,
+        largest_deviation_percent,
     })
 }
 
 /// Fits a line to measurements of (transactions, MiB); `None` where there are too few.
 #[must_use]
 pub fn memory_fit(points: &[(f64, f64)]) -> Option<MemoryFit> {
-    line(points).map(|line| MemoryFit {
+    line(points).map(|(line, largest_deviation_percent)| MemoryFit {
         bytes_per_transaction: line.slope * 1_048_576.0,
-        constant_mib: line.constant,
-        largest_deviation_percent: line.largest_deviation_percent,
+        constant_mib: line.at_zero,
+        largest_deviation_percent,
     })
 }
 
-struct Line {
-    slope: f64,
-    constant: f64,
-    largest_deviation_percent: f64,
-}
-
-/// By least squares of the relative errors.
-fn line(points: &[(f64, f64)]) -> Option<Line> {
-    if points.len() < 3 {
-        return None;
-    }
-    // weighted by 1/y², so that small sizes count as much as large ones
-    let sum = |value: &dyn Fn(f64, f64) -> f64| points.iter().map(|(x, y)| value(*x, *y) / (y * y)).sum::<f64>();
-    let (w, x, y) = (sum(&|_, _| 1.0), sum(&|x, _| x), sum(&|_, y| y));
-    let (xx, xy) = (sum(&|x, _| x * x), sum(&|x, y| x * y));
-    let determinant = w * xx - x * x;
-    let (slope, constant) = ((w * xy - x * y) / determinant, (xx * y - x * xy) / determinant);
-    let deviation = |(x, y): &(f64, f64)| ((constant + slope * x - y) / y).abs() * 100.0;
-    let largest_deviation_percent = points.iter().map(deviation).fold(0.0, f64::max);
-    slope.is_finite().then_some(Line { slope, constant, largest_deviation_percent })
+/// The line, and its largest deviation in percent; `None` with fewer than three points.
+fn line(points: &[(f64, f64)]) -> Option<(Line, f64)> {
+    let line = Line::through(points).filter(|_| points.len() >= 3)?;
+    Some((line, line.largest_deviation_percent(points)))
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 fn charts(report: &ProveReport) -> [Chart; 3] {
-    let size = |row: &ProveRow| crate::report::number(u64::try_from(row.size).unwrap_or(u64::MAX));
+    let size = |row: &ProveRow| crate::report::count(row.size);
     let is_swept = |row: &&ProveRow| row.workload == "mixed" && row.contention_percent == 5 && row.depth == 1;
     let by_size = |value: &dyn Fn(&ProveRow) -> f64| {
         WAYS.map(|way| {
@@ -108,7 +108,7 @@ fn charts(report: &ProveReport) -> [Chart; 3] {
     let per_transaction =
         |row: &ProveRow| row.seconds * 1e6 / crate::report::number(u64::try_from(row.transactions).unwrap_or(1));
     let older = report.older.iter().map(|figure| {
-        let count = crate::report::number(u64::try_from(figure.transactions).unwrap_or(u64::MAX));
+        let count = crate::report::count(figure.transactions);
         (count.log10(), figure.seconds * 1e6 / count)
     });
     let time = Chart::new("Time per transaction by size", "transactions, powers of ten", "µs per transaction")
@@ -123,7 +123,7 @@ fn charts(report: &ProveReport) -> [Chart; 3] {
     let contention = WAYS.map(|way| {
         let rows = report.rows.iter().filter(|row| row.workload == "mixed" && row.depth == 1 && row.size == 10_000);
         let point = |row: &ProveRow| {
-            let percent = crate::report::number(u64::try_from(row.contention_percent).unwrap_or(u64::MAX));
+            let percent = crate::report::count(row.contention_percent);
             (percent, row.transactions_per_second)
         };
         let mut points: Vec<(f64, f64)> = rows.filter(|row| row.way == way).map(point).collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::strategy::{Request, StrategyOptions, Unsettled};
+use client::strategy::{CostModel, Request, StrategyOptions, Unsettled};
 use client::testkit::Mishap;
 use client::{Account, Shortage};
 use ledger::{Quantity, Rejection};
@@ -105,6 +105,59 @@ async fn what_is_not_there_is_insufficient_and_what_is_in_use_is_locked() {
             assert!(second.is_ok(), "{config}: {second:?}");
         }
         assert!(hanging.await.is_ok(), "{config}: asked for again, it happens");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_assets_the_one_that_is_in_use_is_named() {
+    let floor = Floor::open(None).await;
+    let bank = Account::open(&floor.client, client::Key::from_seed([1; 32])).await.unwrap();
+    assert!(bank.issue(floor.cash.symbol, floor.hot.party(), Quantity::new(100)).await.unwrap().is_committed());
+    let options = StrategyOptions { patience: Duration::from_secs(1), ..StrategyOptions::default() };
+    let strategy = floor.strategy_with(&"shards:4:1".parse().unwrap(), options).await;
+    let proposal = floor.proposals(&[5]).await.remove(0);
+    // its position of stock stays claimed
+    floor.node.plan([Mishap::Hang]);
+    let hanging = strategy.settle(Request::Settle(proposal));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut terms = floor.sale(4);
+    terms.legs.iter_mut().for_each(|leg| (leg.payer, leg.receiver) = (floor.hot.party(), floor.other.party()));
+    let expires_at = floor.client.now().plus_millis(60_000);
+    let locked = strategy.settle(Request::Propose { terms, expires_at }).await;
+    let Err(Unsettled::Shortage(Shortage::Locked { wanted, claimed, .. })) = locked else { panic!("{locked:?}") };
+    assert_eq!((wanted, claimed), (Quantity::new(4), Quantity::new(HOLDING)));
+    assert!(hanging.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_a_burst_that_the_others_leave_too_little_for_is_insufficient() {
+    let floor = Floor::open(None).await;
+    let strategy = floor.strategy("split").await;
+    let (done, _) = all_at_once(&*strategy, floor.proposals(&[HOLDING / 10 * 6, HOLDING / 2, HOLDING / 5]).await).await;
+    assert!(done[0].is_ok() && done[2].is_ok(), "{done:?}");
+    let Err(Unsettled::Shortage(Shortage::Insufficient { free, .. })) = &done[1] else { panic!("{done:?}") };
+    assert_eq!(*free, Quantity::new(HOLDING / 5), "what the others left");
+    // where one of the others fails, there is enough
+    let proposals = floor.proposals(&[HOLDING / 10, HOLDING / 5]).await;
+    let other = Account::open(&floor.client, floor.other).await.unwrap();
+    assert!(other.withdraw(&proposals[0].allocations).await.unwrap().is_committed());
+    let (done, _) = all_at_once(&*strategy, proposals).await;
+    assert!(done[0].is_err() && done[1].is_ok(), "{done:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_requests_than_may_be_open_are_told_so_at_once() {
+    for config in ["serial", "split", "command"] {
+        let floor = Floor::open(Some(CostModel::DOCUMENT)).await;
+        let options = StrategyOptions { requests_max: 2, ..StrategyOptions::default() };
+        let strategy = floor.strategy_with(&config.parse().unwrap(), options).await;
+        let sizes = [5; 4];
+        let mut proposals = if config == "command" { floor.open_terms(&sizes) } else { floor.proposals(&sizes).await };
+        let last = proposals.pop().unwrap();
+        let (done, _) = all_at_once(&*strategy, proposals).await;
+        assert!(done[..2].iter().all(Result::is_ok), "{config}: {done:?}");
+        assert!(matches!(done[2], Err(Unsettled::TooManyOpen)), "{config}: {done:?}");
+        assert!(strategy.settle(Request::Settle(last)).await.is_ok(), "{config}: there is room again");
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use micro::{Case, ProveOptions};
 
+use super::ReportArguments;
 use crate::cli::evidence::EvidenceFile;
 use crate::cli::{drawing, output, progress};
 
@@ -55,15 +56,8 @@ pub(crate) struct ProveArguments {
     /// Only the linear checker
     #[arg(long)]
     checker: bool,
-    /// Write the report as JSON to this file
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Write a page of charts to this file
-    #[arg(long)]
-    html: Option<PathBuf>,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: ReportArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -113,13 +107,13 @@ pub(super) async fn run(arguments: ProveArguments) -> anyhow::Result<ExitCode> {
         })
     });
     let report = report.await??;
-    if let Some(file) = &arguments.html {
+    if let Some(file) = &arguments.output.html {
         output::page(file, &prove_page(&report))?;
     }
-    if let Some(file) = &arguments.report {
+    if let Some(file) = &arguments.output.report {
         output::write(file, &report.to_json())?;
     }
-    if arguments.json {
+    if arguments.output.json {
         println!("{}", report.to_json());
     } else {
         print(&report);
