@@ -183,9 +183,8 @@ fn transaction(text: &mut String, node: &Node, place: &Place, on_path: bool) {
         push(
             text,
             format_args!(
-                "<text x=\"{}\" y=\"{}\" font-size=\"8\" fill=\"{PALE}\">{reason}</text>\n",
-                x + RADIUS + 3,
-                y + 3
+                "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\" font-size=\"8\" fill=\"{PALE}\">{reason}</text>\n",
+                y + RADIUS + 9
             ),
         );
     }
