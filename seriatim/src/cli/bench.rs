@@ -12,7 +12,7 @@ mod prove;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Where a report goes.
+// Where a report goes. No doc comment: it would replace the description of the command.
 #[derive(Debug, clap::Args)]
 struct ReportArguments {
     /// Write the report as JSON to this file
