@@ -3,7 +3,7 @@
 # this machine builds with: its Rust toolchain, its certificates, its cargo configuration, its compiled RocksDB.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-tag="${1:-$(sed -n 's/^ARG RUST_IMAGE=//p' deploy/docker/Dockerfile)}"
+tag="${1:-$(sed -n 's/^FROM \(rust:[^ ]*\) .*/\1/p' deploy/docker/Dockerfile)}"
 sysroot=$(rustc --print sysroot)
 version=$(rustc --version | cut -d' ' -f2)
 case "$tag" in
