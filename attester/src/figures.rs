@@ -78,6 +78,15 @@ impl Shared {
         Figures { lag_ms: [at(50), at(99), at(100)], ..inner.figures.clone() }
     }
 
+    /// True once the ledger has an attestation of this prover.
+    pub(crate) fn has_attested(&self) -> bool {
+        self.lock().figures.attested_batch > 0
+    }
+
+    pub(crate) fn newest_batch(&self) -> u64 {
+        self.lock().figures.newest_batch
+    }
+
     pub(crate) fn change(&self, change: impl FnOnce(&mut Figures)) {
         change(&mut self.lock().figures);
     }

@@ -57,9 +57,9 @@ impl Files {
         Ok(true)
     }
 
-    /// The bytes of the newest copy.
-    pub(crate) fn newest_copy(&self) -> io::Result<Option<Vec<u8>>> {
-        self.copies()?.pop().map(|(_, path)| fs::read(path)).transpose()
+    /// The newest copy.
+    pub(crate) fn newest_copy(&self) -> io::Result<Option<File>> {
+        self.copies()?.pop().map(|(_, path)| File::open(path)).transpose()
     }
 
     /// The newest copy of the replay that is behind no later batch than that.
@@ -157,7 +157,7 @@ mod tests {
         // a copy from elsewhere is taken over where it is of this ledger, and none is here
         let elsewhere = tempfile::tempdir().unwrap();
         let taken = elsewhere.path().join("taken");
-        fs::write(&taken, files.newest_copy().unwrap().unwrap()).unwrap();
+        io::copy(&mut files.newest_copy().unwrap().unwrap(), &mut File::create(&taken).unwrap()).unwrap();
         assert!(!files.take_over(&taken).unwrap());
         assert!(Files::new(elsewhere.path().to_owned(), ClusterId::of_name("other")).take_over(&taken).is_err());
         let empty = Files::new(elsewhere.path().to_owned(), cluster);

@@ -19,7 +19,7 @@ use crate::Options;
 use crate::figures::Shared;
 use crate::files::Files;
 
-/// Jobs that wait: batches, each as large as a bundle.
+/// Jobs that wait.
 const JOBS_MAX: usize = 8;
 /// Transactions after which a copy of the replay is kept, and the share of all that it holds.
 const COPY_TRANSACTIONS_MIN: u64 = 200_000;
@@ -30,10 +30,8 @@ const COPY_SHARE: u64 = 4;
 pub(crate) enum Job {
     /// To stand behind a batch that is not later than this one, and to answer here from then on.
     Restore { at_most: u64, told: mpsc::Sender<Told> },
-    /// To move behind a batch that was attested before.
-    Replay(Box<BatchRecord>),
-    /// To judge a batch.
-    Judge(Box<BatchRecord>),
+    /// To go through batches, one after another: up to this one they were attested before, and only replayed.
+    Follow { batches: Vec<BatchRecord>, attested: u64 },
 }
 
 /// What it answers.
@@ -43,10 +41,26 @@ pub(crate) enum Told {
     Restored(Frontier),
     /// It could not be restored.
     Failed(String),
+    /// It went through all batches of a job, or up to the first that it cannot go behind.
+    Followed(Vec<Followed>),
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(crate) enum Followed {
     /// It moved, or the batch is not what was attested.
     Replayed(Result<Frontier, (Verdict, Box<BatchRecord>)>),
-    /// A batch was judged.
+    /// The batch was judged.
     Judged(Box<Judged>),
+}
+
+impl Followed {
+    const fn moved(&self) -> bool {
+        match self {
+            Self::Replayed(replayed) => replayed.is_ok(),
+            Self::Judged(judged) => judged.moved,
+        }
+    }
 }
 
 /// A batch that was judged.
@@ -108,8 +122,7 @@ impl Judge {
                     answers = Some(told);
                     self.restore(at_most)
                 }
-                Job::Replay(record) => Told::Replayed(self.follow(record)),
-                Job::Judge(record) => Told::Judged(Box::new(self.judge(record))),
+                Job::Follow { batches, attested } => Told::Followed(self.follow(batches, attested)),
             };
             self.tell_figures();
             if let Some(answers) = &answers {
@@ -137,7 +150,22 @@ impl Judge {
             .map_or_else(|| Told::Failed("there is no replay".to_owned()), |it| Told::Restored(*it.frontier()))
     }
 
-    fn follow(&mut self, record: Box<BatchRecord>) -> Result<Frontier, (Verdict, Box<BatchRecord>)> {
+    fn follow(&mut self, batches: Vec<BatchRecord>, attested: u64) -> Vec<Followed> {
+        let mut followed = Vec::with_capacity(batches.len());
+        for record in batches.into_iter().map(Box::new) {
+            followed.push(if record.head.batch <= attested {
+                Followed::Replayed(self.replay(record))
+            } else {
+                Followed::Judged(Box::new(self.judge(record)))
+            });
+            if followed.last().is_some_and(|last| !last.moved()) {
+                break;
+            }
+        }
+        followed
+    }
+
+    fn replay(&mut self, record: Box<BatchRecord>) -> Result<Frontier, (Verdict, Box<BatchRecord>)> {
         let Some(replay) = self.replay.as_mut() else {
             return Err((Verdict::Inconclusive("there is no replay".to_owned()), record));
         };
@@ -208,7 +236,9 @@ impl Judge {
     fn keep(&mut self) {
         self.since_copy = 0;
         let kept = self.files.keep_patterns(&self.prover.cache().to_bytes());
-        let kept = kept.and_then(|()| self.replay.as_ref().map_or(Ok(()), |replay| self.files.keep_replay(replay)));
+        // before the first attestation the ledger does not say where to go on: the next start begins where this one did
+        let replay = self.replay.as_ref().filter(|_| self.shared.has_attested());
+        let kept = kept.and_then(|()| replay.map_or(Ok(()), |replay| self.files.keep_replay(replay)));
         if let Err(fault) = kept {
             tracing::warn!(%fault, "the replay cannot be kept; the next start begins at the last copy");
         }

@@ -129,11 +129,11 @@ impl Attester {
         Ok(Self { following: tokio::spawn(following), comparing, shared, files, stop })
     }
 
-    /// The newest copy of the replay, for whoever cannot begin at the first batch; `None` where there is none yet.
+    /// The newest copy of the replay, opened for whoever cannot begin at the first batch; `None` where there is none yet.
     ///
     /// # Errors
     /// Where the directory cannot be read.
-    pub fn newest_copy(&self) -> std::io::Result<Option<Vec<u8>>> {
+    pub fn newest_copy(&self) -> std::io::Result<Option<std::fs::File>> {
         self.files.newest_copy()
     }
 

@@ -17,14 +17,23 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::figures::Shared;
 use crate::files::Files;
-use crate::judge::{Job, Judged, Told};
+use crate::judge::{Followed, Job, Judged, Told};
 use crate::run::Run;
 use crate::{Node, Options};
 
 /// Batches with the judge at once.
-const IN_WORK_MAX: usize = 16;
+const IN_WORK_MAX: usize = 64;
+/// Batches of one job, each as large as a bundle.
+const JOB_BATCHES_MAX: usize = 16;
+/// Before evidence is looked for again where all that had come was read. Where batches are small and many, whoever reads
+/// them as they come spends as much on waking up as on proving them.
+const GATHERING: Duration = Duration::from_millis(25);
 /// Before the ledger is asked again where nothing can be done.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a session that waits for evidence looks whether there is any.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the followed node may tell nothing while others have newer batches.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(5);
 /// How long another node may take to tell a batch that this one told wrong.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a stop waits for what was proved to be ordered: less than whoever stops a process waits for it.
@@ -61,6 +70,8 @@ struct Following {
     jobs: mpsc::Sender<Job>,
     files: Files,
     shared: Arc<Shared>,
+    /// Behind which batch the first session began: there the next one begins, as long as the ledger has no attestation.
+    began: Option<u64>,
 }
 
 /// Follows until told to stop.
@@ -73,7 +84,7 @@ pub(crate) async fn follow(
     mut stopped: watch::Receiver<bool>,
 ) {
     let files = Files::new(options.data_dir.clone(), options.cluster);
-    let mut following = Following { options, all, nodes, current: 0, jobs, files, shared };
+    let mut following = Following { options, all, nodes, current: 0, jobs, files, shared, began: None };
     let in_order = stopped.clone();
     let out_of_patience = async {
         told_to_stop(&mut stopped).await;
@@ -111,9 +122,15 @@ struct Session {
     attested: u64,
     attested_after: Option<Frontier>,
     evidence: BoxStream<'static, Result<BatchRecord, Problem>>,
+    /// The last batch that the node told.
+    told_batch: u64,
+    /// Since when it tells no more, although there is more.
+    behind: Option<Instant>,
     told: mpsc::Receiver<Told>,
     /// Batches that the judge has and did not answer yet.
     in_work: usize,
+    /// When evidence is looked for again.
+    gathered: Instant,
     run: Run,
     /// The attestation that the next one names.
     last: Hash,
@@ -173,16 +190,19 @@ impl Following {
         Ok(Chain { last, last_batch: Some(own.last_batch), after })
     }
 
-    async fn begin(&self) -> Result<Session, End> {
+    async fn begin(&mut self) -> Result<Session, End> {
         let chain = self.chain().await?;
         let (sender, mut told) = mpsc::channel(2 * IN_WORK_MAX);
-        self.ask(Job::Restore { at_most: chain.last_batch.unwrap_or(u64::MAX), told: sender }).await?;
+        let at_most = chain.last_batch.or(self.began).unwrap_or(u64::MAX);
+        self.ask(Job::Restore { at_most, told: sender }).await?;
         let start = match told.recv().await {
             Some(Told::Restored(frontier)) => frontier,
             Some(Told::Failed(why)) => return Err(End::Stuck(why)),
-            Some(Told::Replayed(_) | Told::Judged(_)) | None => return Err(gone()),
+            Some(Told::Followed(_)) | None => return Err(gone()),
         };
-        let attested = chain.last_batch.unwrap_or(start.batch);
+        // whatever was judged since then and is not in the ledger has to be attested yet
+        let began = *self.began.get_or_insert(start.batch);
+        let attested = chain.last_batch.unwrap_or(began);
         let node = self.nodes.get(self.current).cloned().ok_or_else(|| End::Stuck("no node is given".to_owned()))?;
         tracing::info!(node = node.address, replay = start.batch, attested, "following");
         let evidence = node.client.evidence(start.batch + 1).await?;
@@ -191,8 +211,11 @@ impl Following {
             attested,
             attested_after: chain.after,
             evidence,
+            told_batch: start.batch,
+            behind: None,
             told,
             in_work: 0,
+            gathered: Instant::now(),
             run: Run::default(),
             last: chain.last,
             submission: None,
@@ -202,13 +225,13 @@ impl Following {
 
     async fn attend(&mut self, mut session: Session, stopped: &mut watch::Receiver<bool>) -> End {
         loop {
-            let Session { evidence, told, in_work, run, submission, due, .. } = &mut session;
+            let Session { evidence, told, in_work, gathered, run, submission, due, .. } = &mut session;
             let stepped = tokio::select! {
                 () = told_to_stop(stopped) => {
                     return self.finish(session).await.err().unwrap_or(End::Stopped);
                 }
                 // a record that is lost with the session is told again in the next one
-                record = evidence.next(), if *in_work < IN_WORK_MAX && !run.is_full() => {
+                record = next_gathered(evidence, *gathered), if *in_work < IN_WORK_MAX && !run.is_full() => {
                     self.pass_on(record, &mut session).await
                 }
                 answer = told.recv() => self.take_in(answer, &mut session).await,
@@ -224,11 +247,27 @@ impl Following {
                     session.submission = Some(self.submit(session.run.take(), session.last));
                     Ok(())
                 }
+                () = sleep(LOOK_INTERVAL) => self.expect_newer(&mut session),
             };
             if let Err(end) = stepped {
                 return end;
             }
         }
+    }
+
+    /// A node may answer and yet be cut off from the others: then another one is followed.
+    fn expect_newer(&self, session: &mut Session) -> Result<(), End> {
+        let waits = session.in_work < IN_WORK_MAX && !session.run.is_full();
+        let newest = self.shared.newest_batch();
+        if !waits || newest <= session.told_batch {
+            session.behind = None;
+            return Ok(());
+        }
+        if session.behind.get_or_insert_with(Instant::now).elapsed() < BEHIND_PATIENCE {
+            return Ok(());
+        }
+        let (node, told) = (&session.node.address, session.told_batch);
+        Err(End::Again(format!("node {node} tells nothing behind batch {told}, and others have batch {newest}")))
     }
 
     /// Has everything attested that the judge was given.
@@ -255,32 +294,54 @@ impl Following {
         self.jobs.send(job).await.map_err(|_closed| gone())
     }
 
-    /// Gives the judge a batch of the evidence.
-    async fn pass_on(&self, record: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
-        let record = Box::new(record.ok_or_else(|| End::Again("the evidence ended".to_owned()))??);
-        let replayed = record.head.batch <= session.attested;
-        self.shared.change(|it| it.newest_batch = it.newest_batch.max(record.head.batch));
-        session.in_work += 1;
-        self.ask(if replayed { Job::Replay(record) } else { Job::Judge(record) }).await
+    /// Gives the judge a batch of the evidence, and what has come behind it.
+    async fn pass_on(&self, first: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
+        let ended = || End::Again("the evidence ended".to_owned());
+        let mut batches = vec![first.ok_or_else(ended)??];
+        let room = JOB_BATCHES_MAX.min(IN_WORK_MAX - session.in_work);
+        while batches.len() < room {
+            let Some(record) = session.evidence.next().now_or_never() else {
+                session.gathered = Instant::now() + GATHERING;
+                break;
+            };
+            batches.push(record.ok_or_else(ended)??);
+        }
+        let newest = batches.last().map_or(0, |record| record.head.batch);
+        self.shared.change(|it| it.newest_batch = it.newest_batch.max(newest));
+        (session.told_batch, session.behind) = (newest, None);
+        session.in_work += batches.len();
+        self.ask(Job::Follow { batches, attested: session.attested }).await
     }
 
     /// Takes in what the judge says.
     async fn take_in(&mut self, answer: Option<Told>, session: &mut Session) -> Result<(), End> {
-        session.in_work = session.in_work.saturating_sub(1);
-        match answer {
-            Some(Told::Replayed(Ok(frontier))) => {
-                let attested = session.attested_after.filter(|after| after.batch == frontier.batch);
-                if attested.is_none_or(|after| after == frontier) {
-                    return Ok(());
-                }
-                let words = "its history is not the one that this prover attested before";
-                self.shared.blame(&session.node.address, words.to_owned());
-                Err(self.distrusted(words))
+        let Some(Told::Followed(followed)) = answer else { return Err(gone()) };
+        for followed in followed {
+            session.in_work = session.in_work.saturating_sub(1);
+            match followed {
+                Followed::Replayed(replayed) => self.replayed(replayed, session).await?,
+                Followed::Judged(judged) => self.judged(*judged, session).await?,
             }
-            Some(Told::Replayed(Err((verdict, record)))) => Err(self.doubt(&session.node, &verdict, &record).await),
-            Some(Told::Judged(judged)) => self.judged(*judged, session).await,
-            Some(Told::Restored(_) | Told::Failed(_)) | None => Err(gone()),
         }
+        Ok(())
+    }
+
+    async fn replayed(
+        &mut self,
+        replayed: Result<Frontier, (Verdict, Box<BatchRecord>)>,
+        session: &mut Session,
+    ) -> Result<(), End> {
+        let frontier = match replayed {
+            Ok(frontier) => frontier,
+            Err((verdict, record)) => return Err(self.doubt(&session.node, &verdict, &record).await),
+        };
+        let attested = session.attested_after.filter(|after| after.batch == frontier.batch);
+        if attested.is_none_or(|after| after == frontier) {
+            return Ok(());
+        }
+        let words = "its history is not the one that this prover attested before";
+        self.shared.blame(&session.node.address, words.to_owned());
+        Err(self.distrusted(words))
     }
 
     /// Takes a verdict in. What is not proved is attested by itself, after everything before it.
@@ -384,6 +445,15 @@ impl Following {
         }
         .boxed()
     }
+}
+
+/// The next batch of the evidence, not before what comes was gathered for a while.
+async fn next_gathered(
+    evidence: &mut BoxStream<'static, Result<BatchRecord, Problem>>,
+    gathered: Instant,
+) -> Option<Result<BatchRecord, Problem>> {
+    sleep_until(gathered).await;
+    evidence.next().await
 }
 
 fn gone() -> End {

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use chart::Chart;
 
 pub use load::load_page;
-pub use prove::{COLUMNS as PROVE_COLUMNS, cells as prove_cells, prove_page};
+pub use prove::{COLUMNS as PROVE_COLUMNS, cells as prove_cells, memory_growth as prove_memory_growth, prove_page};
 pub use scale::{COLUMNS as SCALE_COLUMNS, cells as scale_cells, scale_page};
 pub use strategies::{STRATEGY_COLUMNS, row_cells, strategies_page};
 

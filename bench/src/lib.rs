@@ -6,6 +6,7 @@
 //! Deliberately absent: starting clusters (crate `node`), and any knowledge of how a node works inside.
 
 pub mod report;
+mod line;
 pub mod meter;
 pub mod processes;
 pub mod party;

@@ -154,8 +154,15 @@ fn lags(arrivals: &BTreeMap<u64, u64>, log_times: &BTreeMap<u64, LogTime>) -> [L
     let (mut millis, mut batches) = (Vec::new(), Vec::new());
     // log times do not fall, so that the ledger had all batches up to this one then
     let times: Vec<(u64, u64)> = log_times.iter().map(|(batch, time)| (time.unix_millis(), *batch)).collect();
+    // provers cut their windows by themselves: one that reaches further may come first
+    let mut earliest = BTreeMap::new();
+    let mut first = u64::MAX;
+    for (last_batch, arrived) in arrivals.iter().rev() {
+        first = first.min(*arrived);
+        earliest.insert(*last_batch, first);
+    }
     for (time, batch) in &times {
-        let Some((_, arrived)) = arrivals.range(batch..).next() else { continue };
+        let Some((_, arrived)) = earliest.range(batch..).next() else { continue };
         let newest = times.partition_point(|(time, _)| time <= arrived).checked_sub(1).and_then(|at| times.get(at));
         millis.push(arrived.saturating_sub(*time));
         batches.push(newest.map_or(0, |(_, newest)| newest.saturating_sub(*batch)));
@@ -180,6 +187,9 @@ mod tests {
         // 250, 150, 700, 600; the ledger was at batch 3, then at batch 4
         assert_eq!((millis.p50, millis.max), (250.0, 700.0));
         assert_eq!((batches.p50, batches.max), (1.0, 2.0));
+        // one that reaches further came before
+        let [millis, batches] = lags(&[(2, 350), (4, 300)].into(), &times);
+        assert_eq!((millis.p50, millis.max, batches.max), (0.0, 200.0, 2.0));
         assert_eq!(lags(&BTreeMap::new(), &times), [Latency::default(); 2]);
     }
 }

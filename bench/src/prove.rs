@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::line::Line;
+
 /// What the transactions do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -179,6 +181,8 @@ pub struct ProveReport {
     pub rows: Vec<ProveRow>,
     /// Growth with size.
     pub fits: Vec<Fit>,
+    /// The same of memory.
+    pub memory_fit: Option<MemoryFit>,
     /// The older prover.
     pub older: [OlderFigure; 3],
     /// The block, where one was given.
@@ -212,26 +216,42 @@ impl ProveReport {
     }
 }
 
+/// How memory grows with the number of transactions, as [`Fit`] says it of time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MemoryFit {
+    /// Bytes for each further transaction: its evidence, the replay that follows, and a share of what it may spend.
+    pub bytes_per_transaction: f64,
+    /// MiB before the first.
+    pub constant_mib: f64,
+    /// The largest deviation of a measurement from the line, in percent of the measurement.
+    pub largest_deviation_percent: f64,
+}
+
 /// Fits a line to measurements of (transactions, seconds); `None` where there are too few.
 #[must_use]
 pub fn fit(way: Way, points: &[(f64, f64)]) -> Option<Fit> {
-    if points.len() < 3 {
-        return None;
-    }
-    // weighted by 1/seconds², so that small sizes count as much as large ones
-    let sum = |value: &dyn Fn(f64, f64) -> f64| points.iter().map(|(x, y)| value(*x, *y) / (y * y)).sum::<f64>();
-    let (w, x, y) = (sum(&|_, _| 1.0), sum(&|x, _| x), sum(&|_, y| y));
-    let (xx, xy) = (sum(&|x, _| x * x), sum(&|x, y| x * y));
-    let determinant = w * xx - x * x;
-    let (slope, constant) = ((w * xy - x * y) / determinant, (xx * y - x * xy) / determinant);
-    let deviation = |(x, y): &(f64, f64)| ((constant + slope * x - y) / y).abs() * 100.0;
-    let largest = points.iter().map(deviation).fold(0.0, f64::max);
-    slope.is_finite().then_some(Fit {
+    line(points).map(|(line, largest_deviation_percent)| Fit {
         way,
-        micros_per_transaction: slope * 1e6,
-        constant_micros: constant * 1e6,
-        largest_deviation_percent: largest,
+        micros_per_transaction: line.slope * 1e6,
+        constant_micros: line.at_zero * 1e6,
+        largest_deviation_percent,
     })
+}
+
+/// Fits a line to measurements of (transactions, MiB); `None` where there are too few.
+#[must_use]
+pub fn memory_fit(points: &[(f64, f64)]) -> Option<MemoryFit> {
+    line(points).map(|(line, largest_deviation_percent)| MemoryFit {
+        bytes_per_transaction: line.slope * 1_048_576.0,
+        constant_mib: line.at_zero,
+        largest_deviation_percent,
+    })
+}
+
+/// The line, and its largest deviation in percent; `None` with fewer than three points.
+fn line(points: &[(f64, f64)]) -> Option<(Line, f64)> {
+    let line = Line::through(points).filter(|_| points.len() >= 3)?;
+    Some((line, line.largest_deviation_percent(points)))
 }
 
 #[cfg(test)]
@@ -247,5 +267,7 @@ mod tests {
         assert!((found.micros_per_transaction - 2.0).abs() < 1e-6 && (found.constant_micros - 1_000.0).abs() < 1e-3);
         assert!(found.largest_deviation_percent < 1e-6);
         assert_eq!(fit(Way::WarmCache, &points[..2]), None);
+        let found = memory_fit(&points.map(|(x, _)| (x, 3.0 + x / 1_048.576))).unwrap();
+        assert!((found.bytes_per_transaction - 1_000.0).abs() < 1e-6 && (found.constant_mib - 3.0).abs() < 1e-6);
     }
 }

@@ -181,6 +181,16 @@ pub fn number(count: u64) -> f64 {
     f64::from(u32::from_be_bytes([a, b, c, d])) * 4_294_967_296.0 + f64::from(u32::from_be_bytes([e, f, g, h]))
 }
 
+/// The same of a number of things in memory.
+pub(crate) fn count(things: usize) -> f64 {
+    number(u64::try_from(things).unwrap_or(u64::MAX))
+}
+
+/// The whole part of a number between zero and 10^15. A duration's seconds are the standard library's checked way to say it.
+pub(crate) fn whole(number: f64) -> u64 {
+    std::time::Duration::from_secs_f64(number.clamp(0.0, 1e15)).as_secs()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

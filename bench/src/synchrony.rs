@@ -17,7 +17,7 @@ use ledger::effects::Effects;
 use ledger::{AssetType, Contract, Grant, Origin, OutputId, Party, Quantity, TransactionId};
 
 use crate::party::{created, key_of};
-use crate::report::{Latency, number};
+use crate::report::{Latency, count, number};
 use crate::strategies::floor::FloorFault;
 use crate::strategies::load::{Place, run};
 use crate::strategies::report::{Curve, CurvePoint, Row, StrategiesReport, Wanted};
@@ -36,10 +36,6 @@ const BATCHES: [(usize, Option<f64>); 4] = [(10, Some(784.0)), (100, Some(267.0)
 const AGAINST_SERIAL: [usize; 3] = [50, 100, 200];
 /// Transactions whose latency is measured one by one.
 const SINGLE: usize = 300;
-
-fn count(number_of: usize) -> f64 {
-    number(u64::try_from(number_of).unwrap_or(u64::MAX))
-}
 
 /// Times the dependency analysis alone, over sizes and shares of conflicts.
 pub fn dependency_analysis(report: &mut StrategiesReport) {
@@ -107,8 +103,6 @@ async fn burst(
 ) -> Result<f64, FloorFault> {
     let scenario = Scenario::new(name, strategy, Load::Burst { count: size }).with_proposals(50);
     let measured = run(place, &scenario).await?;
-    let failed = measured.failed.iter();
-    report.audit.problems.extend(failed.map(|(reason, count)| format!("{}: {count} failed: {reason}", scenario.name)));
     let seconds = measured.burst_seconds;
     report.add(measured);
     Ok(seconds)

@@ -278,6 +278,22 @@ impl Attestation {
         Ok(())
     }
 
+    /// Checks that it names this predecessor, and begins at the frontier where that one ended. Neither its signature nor what
+    /// it says is judged here.
+    ///
+    /// # Errors
+    /// Where one of them is another.
+    pub fn verify_link(&self, before: &Frontier, predecessor: Hash) -> Result<(), AttestationFault> {
+        let broken = |what| Err(AttestationFault::Chain { batch: self.findings.statement.first_batch, what });
+        if self.findings.predecessor != predecessor {
+            return broken("it names another predecessor");
+        }
+        if self.findings.statement.before != *before {
+            return broken("it begins at another frontier");
+        }
+        Ok(())
+    }
+
     /// Checks signature and evidence: [`Self::verify_signature`], then [`Self::verify_evidence`].
     ///
     /// # Errors
@@ -321,16 +337,10 @@ pub fn verify_chain(
     for attestation in attestations {
         attestation.verify_signature(trusted)?;
         let Findings { statement, verdict, .. } = &attestation.findings;
-        let broken = |what| Err(AttestationFault::Chain { batch: statement.first_batch, what });
         if prover.is_some_and(|prover| prover != attestation.prover) {
-            return broken("it is another prover's");
+            return Err(AttestationFault::Chain { batch: statement.first_batch, what: "it is another prover's" });
         }
-        if attestation.findings.predecessor != last {
-            return broken("it names another predecessor");
-        }
-        if statement.before != frontier {
-            return broken("it begins at another frontier");
-        }
+        attestation.verify_link(&frontier, last)?;
         if !verdict.is_proved() {
             return Err(AttestationFault::NotProved(verdict.clone()));
         }
@@ -350,18 +360,27 @@ pub fn verify_agreement(
     trusted: &[Party],
     required: usize,
 ) -> Result<Hash, AttestationFault> {
+    let verified = attestations.iter().filter(|it| {
+        // whoever does not speak of the batch needs no look at the signature
+        it.findings.statement.evidence_of(batch).is_some() && it.verify_signature(trusted).is_ok()
+    });
+    let (found, evidence) = agreed(batch, verified);
+    let enough = evidence.filter(|_| found >= required.max(1));
+    enough.ok_or(AttestationFault::TooFew { found, trusted: trusted.len(), required })
+}
+
+/// How many provers proved a batch from the same evidence, each counted once, and the hash of the evidence that most of them
+/// proved it from. The signatures were verified before ([`Attestation::verify_signature`]).
+#[must_use]
+pub fn agreed<'a>(batch: u64, verified: impl IntoIterator<Item = &'a Attestation>) -> (usize, Option<Hash>) {
     let mut provers: BTreeMap<Hash, BTreeSet<&Party>> = BTreeMap::new();
-    for attestation in attestations {
-        let Attestation { findings, prover, .. } = attestation;
+    for Attestation { findings, prover, .. } in verified {
         if let Some(evidence) = findings.statement.evidence_of(batch)
             && findings.verdict.is_proved()
-            && attestation.verify_signature(trusted).is_ok()
         {
             provers.entry(evidence).or_default().insert(prover);
         }
     }
     let most = provers.iter().max_by_key(|(_, provers)| provers.len());
-    let (found, evidence) = most.map_or((0, None), |(evidence, provers)| (provers.len(), Some(*evidence)));
-    let enough = evidence.filter(|_| found >= required.max(1));
-    enough.ok_or(AttestationFault::TooFew { found, trusted: trusted.len(), required })
+    most.map_or((0, None), |(evidence, provers)| (provers.len(), Some(*evidence)))
 }

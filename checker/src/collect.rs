@@ -20,7 +20,7 @@ use ledger::{
 use crate::commands;
 use crate::evidence::{Chunk, Entry, Fate, Touched};
 use crate::frontier::{Frontier, Standing};
-use crate::hashing::NameMap;
+use crate::hashing::{NameHashing, NameMap};
 use crate::replay::Replay;
 use crate::state::State;
 
@@ -234,7 +234,6 @@ struct Slots {
 }
 
 /// The outputs of a chunk so far.
-#[derive(Default)]
 struct Listing {
     touched: Vec<Touched>,
     by_id: NameMap<OutputId, usize>,
@@ -262,7 +261,9 @@ impl<'a> Collector<'a> {
         let head = self.testimony.head;
         let lines: &'a [Line] = self.testimony.lines.get(range).unwrap_or_default();
         let (before, log) = (self.frontier, self.log.clone());
-        let mut listing = Listing::default();
+        let listed = lines.iter().map(lists).fold(0_usize, usize::saturating_add);
+        let mut listing = Listing::with_capacity(listed);
+        self.fates.reserve(listed);
         let mut known = self.state.look_up_all(lines.iter().flat_map(named)).into_iter();
         let entries: Vec<Entry> = lines.iter().map(|line| self.entry(line, &mut listing, &mut known)).collect();
         self.advance(&entries, &mut listing, ends_batch.then_some(head));
@@ -423,6 +424,11 @@ impl<'a> Collector<'a> {
 }
 
 impl Listing {
+    fn with_capacity(outputs: usize) -> Self {
+        let by_id = NameMap::with_capacity_and_hasher(outputs, NameHashing::default());
+        Self { touched: Vec::with_capacity(outputs), by_id }
+    }
+
     /// Lists an output of which the state before the batch knows this.
     fn add(
         &mut self,
@@ -455,6 +461,15 @@ fn named(line: &Line) -> impl Iterator<Item = (&Origin, &Contract)> {
         let inputs = inputs.iter().map(|input| (&input.origin, &input.contract));
         inputs.chain(references.iter().map(|reference| (&reference.origin, &reference.contract)))
     })
+}
+
+/// Outputs that a transaction names by its own words.
+fn lists(line: &Line) -> usize {
+    let created = match &line.received.transaction().body.intent {
+        Intent::Movements(movements) => movements.outputs.len(),
+        Intent::Command(_) => 0,
+    };
+    named(line).count().saturating_add(created)
 }
 
 /// Whether a command is said to have consumed what it chose.

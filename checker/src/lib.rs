@@ -20,6 +20,8 @@
 #![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::float_arithmetic)]
 
 mod hashing;
+mod segments;
+mod contracts;
 pub mod frontier;
 pub mod evidence;
 pub mod collect;

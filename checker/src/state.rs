@@ -10,10 +10,12 @@ use ledger::digest::UnspentDigest;
 use ledger::{AssetType, Contract, Hash, Intent, Origin, OutputId, Party, Sequence, TransactionId, merkle};
 
 use crate::commands::Held;
+use crate::contracts::{Contracts, Place};
 use crate::evidence::{Chunk, Fate, Touched};
 use crate::frontier::Frontier;
 use crate::hashing::{NameHashing, NameMap};
 use crate::kept::KeptHistory;
+use crate::segments::Segments;
 
 /// How much of the past a state knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +76,13 @@ struct TransactionRow {
     outputs: usize,
 }
 
+impl TransactionRow {
+    /// Where its outputs are.
+    const fn places(&self) -> std::ops::Range<usize> {
+        self.first_output..self.first_output.saturating_add(self.outputs)
+    }
+}
+
 /// An output by its creator and index.
 #[derive(Debug, Clone, Copy)]
 struct OutputRow {
@@ -88,7 +97,7 @@ enum RowFate {
     /// Of before the snapshot, and nothing else is known.
     Unknown,
     /// Live, with the place of its contract.
-    Live(u32),
+    Live(Place),
     /// Consumed, by the transaction of that row.
     Spent(u32),
 }
@@ -110,6 +119,8 @@ pub(crate) struct Located {
     creator: Option<TransactionRow>,
     place: Option<usize>,
     row: Option<OutputRow>,
+    /// Whether a live output there looks like the listed one.
+    resembles: bool,
 }
 
 /// The carried state: transactions by name, their outputs in one growing list, the contracts of live ones apart. An
@@ -118,15 +129,15 @@ pub(crate) struct Located {
 pub(crate) struct State {
     history: History,
     transactions: NameMap<TransactionId, TransactionRow>,
-    names: Vec<TransactionId>,
-    outputs: Vec<OutputRow>,
-    contracts: Vec<Contract>,
-    /// Places in `contracts` whose outputs were consumed.
-    free: Vec<u32>,
+    names: Segments<TransactionId>,
+    outputs: Segments<OutputRow>,
+    contracts: Contracts,
     /// Log roots where batches ended, each with the last batch that ended there.
     roots: BTreeMap<Sequence, (Hash, u64)>,
     /// What is older the ledger has forgotten: it answers as if it had never been.
     remembered_from: Sequence,
+    /// The same by batches: one without transactions takes no place, and has a head.
+    remembered_from_batch: u64,
     /// The first place of the batch at hand, in which nothing is forgotten.
     batch_begins: Sequence,
     /// Rows when the state was last cleared of what was forgotten.
@@ -143,12 +154,12 @@ impl State {
         Self {
             history,
             transactions: NameMap::with_hasher(NameHashing::with_seed(seed)),
-            names: Vec::new(),
-            outputs: Vec::new(),
-            contracts: Vec::new(),
-            free: Vec::new(),
+            names: Segments::default(),
+            outputs: Segments::default(),
+            contracts: Contracts::new(seed),
             roots: BTreeMap::new(),
             remembered_from: Sequence::default(),
+            remembered_from_batch: KeptHistory::default().first_batch(),
             batch_begins: Sequence::default(),
             rows_when_cleared: 0,
             roots_from: Sequence::default(),
@@ -176,7 +187,7 @@ impl State {
         for (origin, contract, _) in &snapshot.live {
             let id = origin.output_id(contract);
             digest.insert(&id);
-            let place = state.keep_contract(contract);
+            let place = state.contracts.insert(contract);
             state.fill(origin, OutputRow { id, fate: RowFate::Live(place) })?;
         }
         if digest != snapshot.frontier.unspent {
@@ -188,6 +199,7 @@ impl State {
         }
         state.roots.extend(snapshot.roots.iter().map(|(size, root, batch)| (*size, (*root, *batch))));
         state.remembered_from = snapshot.kept.first();
+        state.remembered_from_batch = snapshot.kept.first_batch();
         state.batch_begins = snapshot.frontier.next;
         state.rows_when_cleared = state.names.len();
         state.roots_from = if snapshot.whole { Sequence::default() } else { snapshot.frontier.next };
@@ -227,7 +239,7 @@ impl State {
         let first_output = self.outputs.len();
         self.names.push(id);
         let void = OutputRow { id: OutputId::from_bytes([0; 32]), fate };
-        self.outputs.resize(first_output.saturating_add(outputs), void);
+        (0..outputs).for_each(|_| self.outputs.push(void));
         let row = TransactionRow { row, sequence, first_output, outputs };
         self.transactions.insert(id, row);
         row
@@ -254,26 +266,6 @@ impl State {
     fn output_mut(&mut self, origin: &Origin) -> Option<&mut OutputRow> {
         let place = Self::place_of(self.creator(origin)?, origin.index)?;
         self.outputs.get_mut(place)
-    }
-
-    fn contract(&self, place: u32) -> Option<&Contract> {
-        self.contracts.get(usize::try_from(place).ok()?)
-    }
-
-    fn keep_contract(&mut self, contract: &Contract) -> u32 {
-        let free = self.free.pop();
-        let slot = free.and_then(|place| self.contracts.get_mut(usize::try_from(place).ok()?));
-        match (free, slot) {
-            (Some(place), Some(slot)) => {
-                *slot = *contract;
-                place
-            }
-            _ => {
-                self.contracts.push(*contract);
-                let place = self.contracts.len().saturating_sub(1);
-                u32::try_from(place).expect("fewer than 2^32 outputs fit in memory")
-            }
-        }
     }
 
     pub(crate) const fn history(&self) -> History {
@@ -305,10 +297,10 @@ impl State {
     /// Forgets what the ledger has forgotten. What was spent of it goes whenever the rows have
     /// doubled.
     pub(crate) fn remember_from(&mut self, kept: &KeptHistory) {
-        if kept.first() == self.remembered_from {
+        if (kept.first(), kept.first_batch()) == (self.remembered_from, self.remembered_from_batch) {
             return;
         }
-        self.remembered_from = kept.first();
+        (self.remembered_from, self.remembered_from_batch) = (kept.first(), kept.first_batch());
         // every ledger began empty: that head is never forgotten
         self.roots.retain(|size, (_, batch)| *batch >= kept.first_batch() || *size == Sequence::default());
         if self.names.len() > self.rows_when_cleared.saturating_mul(2) {
@@ -321,25 +313,20 @@ impl State {
         let (names, outputs) = (std::mem::take(&mut self.names), std::mem::take(&mut self.outputs));
         let empty = NameMap::with_hasher(self.transactions.hasher().clone());
         let transactions = std::mem::replace(&mut self.transactions, empty);
-        let of = |row: &TransactionRow| {
-            let end = row.first_output.saturating_add(row.outputs);
-            outputs.get(row.first_output..end).unwrap_or_default()
-        };
+        let of = |row: &TransactionRow| outputs.range(row.places());
         let mut moved: Vec<Option<u32>> = Vec::with_capacity(names.len());
-        for name in &names {
+        for name in names.iter() {
             let row = transactions.get(name).copied();
             let stays = row.filter(|row| {
                 row.sequence.is_some_and(|sequence| sequence >= self.remembered_from)
-                    || of(row).iter().any(|output| matches!(output.fate, RowFate::Live(_)))
+                    || of(row).any(|output| matches!(output.fate, RowFate::Live(_)))
             });
             moved.push(stays.map(|row| self.add_row(*name, row.sequence, row.outputs, RowFate::Void).row));
         }
-        for name in &names {
+        for name in names.iter() {
             let (Some(row), Some(here)) = (transactions.get(name), self.transactions.get(name)) else { continue };
             let remembered = row.sequence.is_some_and(|sequence| sequence >= self.remembered_from);
-            let slots = here.first_output..here.first_output.saturating_add(here.outputs);
-            let slots = self.outputs.get_mut(slots).unwrap_or_default();
-            for (slot, output) in slots.iter_mut().zip(of(row)) {
+            for (slot, output) in here.places().zip(of(row)) {
                 let fate = match output.fate {
                     RowFate::Spent(by) if remembered => {
                         let by = usize::try_from(by).ok().and_then(|by| *moved.get(by)?);
@@ -348,7 +335,9 @@ impl State {
                     RowFate::Spent(_) => RowFate::Void,
                     fate @ (RowFate::Void | RowFate::Unknown | RowFate::Live(_)) => fate,
                 };
-                *slot = OutputRow { id: output.id, fate };
+                if let Some(slot) = self.outputs.get_mut(slot) {
+                    *slot = OutputRow { id: output.id, fate };
+                }
             }
         }
         self.rows_when_cleared = self.names.len();
@@ -366,18 +355,16 @@ impl State {
             kept,
             whole: self.history == History::Whole,
         };
-        for name in &self.names {
+        for name in self.names.iter() {
             let Some(row) = self.transactions.get(name) else { continue };
             if let Some(sequence) = row.sequence.filter(|sequence| *sequence >= self.remembered_from) {
                 snapshot.sequenced.push((*name, sequence));
             }
-            let end = row.first_output.saturating_add(row.outputs);
-            let outputs = self.outputs.get(row.first_output..end).unwrap_or_default();
-            for (index, output) in (0_u16..).zip(outputs) {
+            for (index, output) in (0_u16..).zip(self.outputs.range(row.places())) {
                 let origin = Origin { transaction: *name, index };
                 match output.fate {
                     RowFate::Live(place) => {
-                        let contract = self.contract(place).copied();
+                        let contract = self.contracts.get(place);
                         snapshot.live.extend(contract.zip(row.sequence).map(|(contract, at)| (origin, contract, at)));
                     }
                     RowFate::Spent(by) if self.is_remembered(row, by) => {
@@ -411,11 +398,16 @@ impl State {
             };
             last = Some((output.origin.transaction, creator));
             let place = creator.and_then(|creator| Self::place_of(&creator, output.origin.index));
-            Located { creator, place, row: None }
+            Located { creator, place, row: None, resembles: false }
         };
         let mut located: Vec<Located> = touched.iter().map(locate).collect();
         for located in &mut located {
             located.row = located.place.and_then(|place| self.outputs.get(place)).copied();
+        }
+        for (located, output) in located.iter_mut().zip(touched) {
+            if let Some(OutputRow { fate: RowFate::Live(place), .. }) = located.row {
+                located.resembles = self.contracts.resembles(place, &output.contract);
+            }
         }
         located
     }
@@ -426,7 +418,8 @@ impl State {
         let row = located.row.as_ref();
         if let (Some(TransactionRow { sequence: Some(created_at), .. }), Some(row)) = (creator, row)
             && let RowFate::Live(place) = row.fate
-            && self.contract(place) == Some(&output.contract)
+            && located.resembles
+            && self.contracts.is(place, &output.contract)
         {
             let fate = Fate::Live { created_at: *created_at };
             return if row.id == output.id { Known::Fate(fate) } else { Known::Misnamed };
@@ -483,7 +476,7 @@ impl State {
         contract: &Contract,
     ) -> (OutputId, Fate) {
         match (creator.and_then(|creator| creator.sequence), row.map(|row| (row.id, row.fate))) {
-            (Some(created_at), Some((id, RowFate::Live(place)))) if self.contract(place) == Some(contract) => {
+            (Some(created_at), Some((id, RowFate::Live(place)))) if self.contracts.is(place, contract) => {
                 (id, Fate::Live { created_at })
             }
             (_, Some((spent, RowFate::Spent(by)))) => {
@@ -516,7 +509,7 @@ impl State {
                 Self::place_of(&creator, output.origin.index)
             });
             let fate = match output.after {
-                Fate::Live { .. } => RowFate::Live(self.keep_contract(&output.contract)),
+                Fate::Live { .. } => RowFate::Live(self.contracts.insert(&output.contract)),
                 Fate::Spent { by } => match named(&by, consumer_hint) {
                     Some((hint, consumer)) => {
                         consumer_hint = hint;
@@ -556,7 +549,7 @@ impl State {
         let row = place.and_then(|place| self.outputs.get_mut(place));
         let before = row.map(|row| std::mem::replace(row, OutputRow { id: output.id, fate }).fate);
         if let Some(RowFate::Live(place)) = before {
-            self.free.push(place);
+            self.contracts.remove(place);
         }
         if let (Some(holdings), Some(held)) = (&mut self.holdings, held(output)) {
             if output.after.is_live() { holdings.add(held) } else { holdings.remove(&held) }
@@ -569,14 +562,12 @@ impl State {
             return;
         }
         let mut holdings = Holdings::default();
-        for name in &self.names {
+        for name in self.names.iter() {
             let Some(creator) = self.transactions.get(name) else { continue };
-            let end = creator.first_output.saturating_add(creator.outputs);
-            let outputs = self.outputs.get(creator.first_output..end).unwrap_or_default();
-            for (index, row) in (0_u16..).zip(outputs) {
+            for (index, row) in (0_u16..).zip(self.outputs.range(creator.places())) {
                 let RowFate::Live(place) = row.fate else { continue };
                 let origin = Origin { transaction: *name, index };
-                let held = self.contract(place).and_then(|contract| held_in(row.id, origin, contract));
+                let held = self.contracts.get(place).and_then(|contract| held_in(row.id, origin, &contract));
                 held.into_iter().for_each(|held| holdings.add(held));
             }
         }
@@ -590,7 +581,7 @@ impl State {
 
     /// Number of live outputs, and of all transactions known.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.contracts.len().saturating_sub(self.free.len()), self.names.len())
+        (self.contracts.len(), self.names.len())
     }
 }
 

@@ -3,13 +3,14 @@
 //! A committed operation returns when the wallet shows it, so that the next one builds on it.
 
 use ledger::view::LiveOutput;
-use ledger::{AssetType, Contract, LogTime, OutputId, Party, Quantity, Rejection, Symbol, Terms};
+use ledger::{AssetType, LogTime, OutputId, Party, Quantity, Rejection, Symbol, Terms};
 use proto::Problem;
 use proto::convert::Proposal;
 
 use crate::builder::{BuildFault, TransactionBuilder};
 use crate::client::Client;
 use crate::key::Key;
+use crate::legs::{needs_of, open_legs};
 use crate::outcome::Outcome;
 use crate::outputs::allocations_of;
 use crate::prepared::SignatureFault;
@@ -171,7 +172,7 @@ impl Account {
         if legs.is_empty() {
             return Err(AccountFault::NothingToFund);
         }
-        let needs = funds(terms, &legs)?;
+        let needs = needs_of(terms, &legs)?;
         let mut body = None;
         let outcome = self
             .run_observed(Needs::Funds(&needs), &mut body, |transaction, inputs| {
@@ -202,7 +203,7 @@ impl Account {
             return Err(AccountFault::Unfunded { leg: *leg, payer: *payer });
         }
         let open: Vec<u16> = open.into_iter().map(|(leg, _)| leg).collect();
-        let needs = funds(&proposal.terms, &open)?;
+        let needs = needs_of(&proposal.terms, &open)?;
         let outcome = self
             .run(Needs::Funds(&needs), |transaction, inputs| {
                 transaction.spend_all(inputs).settle(&proposal.terms, &proposal.allocations);
@@ -326,28 +327,6 @@ fn lost_race(outcome: &Outcome, inputs: &[LiveOutput]) -> bool {
         Some(Rejection::InputSpent { output, .. }) => inputs.iter().any(|input| input.id == *output),
         Some(_) | None => false,
     }
-}
-
-/// The legs that no allocation funds, with their payers.
-fn open_legs(terms: &Terms, allocations: &[LiveOutput]) -> Vec<(u16, Party)> {
-    let funded = |leg: u16| {
-        allocations.iter().any(|output| match &output.contract {
-            Contract::Allocation(locked) => locked.leg == leg,
-            Contract::Position(_) | Contract::Grant(_) => false,
-        })
-    };
-    let legs = (0_u16..).zip(&terms.legs).filter(|(position, _)| !funded(*position));
-    legs.map(|(position, leg)| (position, leg.payer)).collect()
-}
-
-/// What the legs take, by asset.
-fn funds(terms: &Terms, legs: &[u16]) -> Result<Vec<(AssetType, Quantity)>, BuildFault> {
-    let mut funds: std::collections::BTreeMap<AssetType, Quantity> = std::collections::BTreeMap::new();
-    for leg in legs.iter().filter_map(|leg| terms.legs.get(usize::from(*leg))) {
-        let sum = funds.entry(leg.asset).or_default();
-        *sum = sum.checked_add(leg.quantity).ok_or(BuildFault::Overflow(leg.asset))?;
-    }
-    Ok(funds.into_iter().collect())
 }
 
 /// The allocations that a committed transaction created for these terms.

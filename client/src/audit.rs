@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use checker::attestation::{ProofStatistics, verify_agreement, verify_chain};
+use checker::attestation::{BATCHES_MAX, ProofStatistics, agreed};
 use checker::collect::{self, Collected, Testimony, TestimonyFault};
 use checker::{Attestation, Chunk, Finding, Frontier, Replay, Verdict};
 use futures::StreamExt;
@@ -11,7 +11,9 @@ use ledger::batch::BatchRecord;
 use ledger::merkle::verify_consistency;
 use ledger::{Hash, LogTime, Party};
 use proto::convert::Consistency;
+use proto::problem::Retry;
 use proto::{Problem, ProblemKind};
+use tokio::time::{sleep, timeout};
 
 use crate::client::{Client, Numbered};
 use crate::heads::TrustedNodes;
@@ -169,27 +171,54 @@ impl Client {
         }
         let mut audit = Audit::default();
         let mut replayed: BTreeMap<u64, Replayed> = BTreeMap::new();
-        while replay.frontier().batch < last_batch {
-            let mut evidence = self.evidence(replay.frontier().batch + 1).await?;
-            while replay.frontier().batch < last_batch {
-                let record = match evidence.next().await {
-                    Some(Ok(record)) => record,
-                    Some(Err(problem)) if problem.retry() == proto::problem::Retry::Never => return Err(problem.into()),
-                    // the node went away: another one goes on
-                    Some(Err(_)) | None => break,
-                };
-                seen(&record, last_batch);
-                let here = replay_batch(&record, &mut replay)?;
-                audit.batches += 1;
-                audit.transactions += here.transactions;
-                audit.log_times.insert(record.head.batch, record.head.log_time);
-                replayed.insert(record.head.batch, here);
-            }
-        }
+        let mut take = |record: BatchRecord, replay: &mut Replay| {
+            seen(&record, last_batch);
+            let here = replay_batch(&record, replay)?;
+            audit.batches += 1;
+            audit.transactions += here.transactions;
+            audit.log_times.insert(record.head.batch, record.head.log_time);
+            replayed.insert(record.head.batch, here);
+            Ok(())
+        };
+        self.replay_up_to(last_batch, &mut replay, &mut take).await?;
         audit.signed = self.is_signed(options, replay.frontier(), &mut audit.problems).await?;
         let attestations = self.attestations(1).await?;
         judge(options, last_batch, &attestations, &replayed, &mut audit);
         Ok((audit, replay))
+    }
+
+    /// Has every batch up to this one taken, from one node after another where one of them does not go on.
+    async fn replay_up_to(
+        &self,
+        last_batch: u64,
+        replay: &mut Replay,
+        take: &mut impl FnMut(BatchRecord, &mut Replay) -> Result<(), AuditFault>,
+    ) -> Result<(), AuditFault> {
+        let mut failures: u32 = 0;
+        while replay.frontier().batch < last_batch {
+            let begun = replay.frontier().batch;
+            let mut evidence = self.evidence(begun + 1).await?;
+            // the one that answered
+            let (endpoint, _) = self.endpoint();
+            let problem = loop {
+                if replay.frontier().batch >= last_batch {
+                    return Ok(());
+                }
+                match timeout(self.silence_max(), evidence.next()).await {
+                    Ok(Some(Ok(record))) => take(record, replay)?,
+                    Ok(Some(Err(problem))) => break problem,
+                    Ok(None) => break Problem::new(ProblemKind::OutcomeUnknown, "the node ended the evidence"),
+                    Err(_elapsed) => break Problem::new(ProblemKind::Timeout, "the node tells no more evidence"),
+                }
+            };
+            failures = if replay.frontier().batch > begun { 1 } else { failures + 1 };
+            if problem.retry() == Retry::Never || failures > self.endpoints() {
+                return Err(problem.into());
+            }
+            self.leave_endpoint(endpoint);
+            sleep(self.backoff(failures, &problem)).await;
+        }
+        Ok(())
     }
 
     /// True where a head that enough trusted nodes signed continues this frontier.
@@ -206,7 +235,8 @@ impl Client {
         } else {
             self.signed_head(options, end.batch).await?
         };
-        if !options.nodes.signed(&signed) {
+        // an older head says nothing of what came behind it, whatever that looks like
+        if signed.head.batch < end.batch || !options.nodes.signed(&signed) {
             problems.push(format!("no head of batch {} or later is signed by enough trusted nodes", end.batch));
             return Ok(false);
         }
@@ -240,7 +270,7 @@ impl Client {
             if last.as_ref().is_ok_and(|signed| signed.head.batch >= batch && options.nodes.signed(signed)) {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            sleep(std::time::Duration::from_millis(200)).await;
         }
         last
     }
@@ -253,7 +283,7 @@ fn judge(
     replayed: &BTreeMap<u64, Replayed>,
     audit: &mut Audit,
 ) {
-    let mut chains: BTreeMap<Party, Vec<Attestation>> = BTreeMap::new();
+    let mut chains: BTreeMap<Party, Vec<&Attestation>> = BTreeMap::new();
     for Numbered { number, attestation } in attestations {
         if !options.provers.contains(&attestation.prover) {
             continue;
@@ -275,42 +305,40 @@ fn judge(
         {
             audit.problems.push(format!("attestation {number} does not hold: {words}"));
         }
-        chains.entry(attestation.prover).or_default().push(attestation.clone());
+        chains.entry(attestation.prover).or_default().push(attestation);
     }
-    for (prover, chain) in &chains {
-        let Some(first) = chain.first() else { continue };
-        let predecessor = first.findings.predecessor;
-        if first.findings.statement.first_batch == 1 && predecessor != Attestation::NONE {
-            audit.problems.push(format!("the chain of prover {prover} begins with batch 1 and names a predecessor"));
-        }
-        let proved: Vec<Attestation> =
-            chain.iter().take_while(|attestation| attestation.findings.verdict.is_proved()).cloned().collect();
-        let followed = verify_chain(&proved, &options.provers, &first.findings.statement.before, predecessor);
-        if let Err(fault) = followed {
-            audit.problems.push(format!("the chain of prover {prover} is broken: {fault}"));
-        }
+    audit.problems.extend(chains.iter().filter_map(|(prover, chain)| chain_problem(prover, chain)));
+    let mut by_end: BTreeMap<u64, Vec<&Attestation>> = BTreeMap::new();
+    for attestation in chains.into_values().flatten() {
+        by_end.entry(attestation.findings.statement.last_batch).or_default().push(attestation);
     }
-    let all: Vec<Attestation> = chains.into_values().flatten().collect();
-    let mut by_end: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (place, attestation) in all.iter().enumerate() {
-        by_end.entry(attestation.findings.statement.last_batch).or_default().push(place);
-    }
+    // none is about more batches than that
+    let reach = u64::try_from(BATCHES_MAX).unwrap_or(u64::MAX);
     for batch in options.first_batch..=last_batch {
-        let about: Vec<Attestation> = by_end
-            .range(batch..)
-            .take(2 * checker::attestation::BATCHES_MAX)
-            .flat_map(|(_, places)| places)
-            .filter_map(|place| all.get(*place))
-            .filter(|attestation| attestation.findings.statement.first_batch <= batch)
-            .cloned()
-            .collect();
-        let agreed = verify_agreement(batch, &about, &options.provers, options.required);
-        match (agreed, replayed.get(&batch)) {
-            (Ok(evidence), Some(here)) if evidence == here.evidence => {
+        let about = by_end.range(batch..batch.saturating_add(reach)).flat_map(|(_, found)| found.iter().copied());
+        let (provers, evidence) = agreed(batch, about);
+        match replayed.get(&batch) {
+            Some(here) if provers >= options.required.max(1) && evidence == Some(here.evidence) => {
                 audit.attested_batches += 1;
                 audit.attested_transactions += here.transactions;
             }
-            _ => audit.missing_batches += 1,
+            Some(_) | None => audit.missing_batches += 1,
         }
     }
+}
+
+/// What is wrong with how a prover's attestations, whatever they say, follow one another.
+fn chain_problem(prover: &Party, chain: &[&Attestation]) -> Option<String> {
+    let first = &chain.first()?.findings;
+    if first.statement.first_batch == 1 && first.predecessor != Attestation::NONE {
+        return Some(format!("the chain of prover {prover} begins with batch 1 and names a predecessor"));
+    }
+    let (mut before, mut predecessor) = (&first.statement.before, first.predecessor);
+    for attestation in chain {
+        if let Err(fault) = attestation.verify_link(before, predecessor) {
+            return Some(format!("the chain of prover {prover} is broken: {fault}"));
+        }
+        (before, predecessor) = (&attestation.findings.statement.after, attestation.hash());
+    }
+    None
 }

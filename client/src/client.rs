@@ -279,6 +279,11 @@ impl Client {
         (position, Arc::clone(node.expect("the constructor refuses an empty list")))
     }
 
+    /// How many endpoints there are.
+    pub(crate) fn endpoints(&self) -> u32 {
+        u32::try_from(self.shared.endpoints.len()).unwrap_or(u32::MAX)
+    }
+
     /// Turns to the next endpoint, unless another call has done so already.
     pub(crate) fn leave_endpoint(&self, position: usize) {
         let next = position.wrapping_add(1);
@@ -293,8 +298,7 @@ impl Client {
 
     /// The same for those who bound their retries themselves.
     pub(crate) fn backoff(&self, attempt: u32, problem: &Problem) -> Duration {
-        let endpoints = u32::try_from(self.shared.endpoints.len()).unwrap_or(u32::MAX);
-        let rounds = attempt.saturating_sub(1).checked_div(endpoints).unwrap_or_default();
+        let rounds = attempt.saturating_sub(1).checked_div(self.endpoints()).unwrap_or_default();
         let pause = self.shared.policy.pause(rounds, &*self.shared.entropy);
         pause.max(problem.retry_after.unwrap_or_default())
     }

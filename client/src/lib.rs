@@ -20,6 +20,7 @@ mod builder;
 mod prepared;
 mod outcome;
 mod outputs;
+mod legs;
 mod api;
 mod grpc;
 mod retry;

@@ -98,6 +98,11 @@ impl Unresolved {
         }
     }
 
+    /// Of a transaction by itself.
+    pub(crate) fn of_one(transaction: &SignedTransaction) -> Self {
+        Self::of(&Submission::of(std::slice::from_ref(transaction)), 0)
+    }
+
     pub(crate) fn submission(&self) -> Submission {
         Submission {
             members: self.members.iter().map(|bytes| Bytes::copy_from_slice(bytes)).collect(),

@@ -28,6 +28,7 @@ mod sizes;
 mod drawing;
 mod attempt;
 mod engine;
+mod intake;
 mod split;
 mod command;
 mod config;
@@ -39,7 +40,7 @@ use std::time::Duration;
 
 use ledger::AssetType;
 use proto::Problem;
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
 
 use crate::client::Client;
 use crate::key::Key;
@@ -48,8 +49,8 @@ use crate::submitter::{Submitter, SubmitterOptions};
 use attempt::Desk;
 use drawing::{Drawing, SizedPool};
 use engine::{Engine, EngineOptions, Merging, SharedFunds};
+use intake::Intake;
 use metrics::Counters;
-use request::Item;
 use sizes::SizeEstimate;
 
 pub use command::CoSigner;
@@ -63,6 +64,13 @@ pub use request::{Request, Settled, Settlement, Unsettled};
 
 /// Transactions of one queue under way at once, where nothing else bounds them: more would only wait in the node.
 const OPEN_MAX: usize = 4_096;
+
+/// Positions beyond those that a strategy keeps, at which they are merged aside. Of an asset that only comes in there is no
+/// request that would merge them in passing.
+const PILE: usize = 100;
+
+/// Requests that may be open where nothing else is said: what the fastest ledger settles in ten seconds, about a kilobyte each.
+const REQUESTS_MAX: usize = 262_144;
 
 /// A way to settle. Dropping the last handle lets it finish what it has taken in.
 pub trait Strategy: Send + Sync + Debug + 'static {
@@ -79,6 +87,8 @@ pub trait Strategy: Send + Sync + Debug + 'static {
 /// What all strategies have in common.
 #[derive(Debug, Clone)]
 pub struct StrategyOptions {
+    /// Requests that may be open: taken in, and not told yet. One more fails at once, as [`Unsettled::TooManyOpen`].
+    pub requests_max: usize,
     /// How often a request travels again after a lost race before it fails.
     pub retries_max: u32,
     /// How long a request waits for positions that other transactions have claimed, before it fails as locked.
@@ -100,6 +110,7 @@ impl Default for StrategyOptions {
     /// Eight rebuilds outlast any burst of lost races; half a minute is the client's own deadline.
     fn default() -> Self {
         Self {
+            requests_max: REQUESTS_MAX,
             retries_max: 8,
             patience: Duration::from_secs(30),
             refresh_every: Duration::from_secs(15),
@@ -108,6 +119,13 @@ impl Default for StrategyOptions {
             co_signer: None,
             cost_model: CostModel::DOCUMENT,
         }
+    }
+}
+
+impl StrategyOptions {
+    /// A place for each request that may be open.
+    fn window(&self) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(self.requests_max.min(Semaphore::MAX_PERMITS)))
     }
 }
 
@@ -147,76 +165,6 @@ pub async fn open(
         outbox: options.outbox.clone(),
         counters: Counters::default(),
     });
-    match config {
-        StrategyConfig::Command => {
-            let co_signer = options.co_signer.clone().ok_or(OpenFault::NoCoSigner)?;
-            Ok(Arc::new(command::CommandLane::new(desk, co_signer)))
-        }
-        StrategyConfig::Split { plan, gather } => {
-            let planner = split::Planner { plan: plan.clone(), model: options.cost_model, gather: *gather };
-            Ok(Arc::new(split::SplitBursts::open(desk, planner, options).await?))
-        }
-        StrategyConfig::Naive
-        | StrategyConfig::Serial
-        | StrategyConfig::Batching { .. }
-        | StrategyConfig::PerPosition { .. }
-        | StrategyConfig::Bookkeeping { .. }
-        | StrategyConfig::Shards { .. }
-        | StrategyConfig::P99 { .. } => Ok(Arc::new(Queued::open(desk, config, options).await?)),
-    }
-}
-
-/// A strategy that is an engine with its own way of drawing positions.
-#[derive(Debug)]
-struct Queued {
-    desk: Arc<Desk>,
-    funds: SharedFunds,
-    requests: mpsc::UnboundedSender<Item>,
-}
-
-impl Queued {
-    async fn open(desk: Arc<Desk>, config: &StrategyConfig, options: &StrategyOptions) -> Result<Self, Problem> {
-        let funds = SharedFunds::default();
-        let (drawing, engine) = how(config, options);
-        let engine = Engine::open(Arc::clone(&desk), drawing, engine, funds.clone()).await?;
-        let (requests, arrivals) = mpsc::unbounded_channel();
-        drop(seams::tasks::spawn(engine.run(arrivals)));
-        Ok(Self { desk, funds, requests })
-    }
-}
-
-impl Strategy for Queued {
-    fn settle(&self, request: Request) -> Settlement {
-        let (item, settlement) = Item::new(request, &self.desk.party());
-        count_request(&self.desk.counters, item.is_some());
-        if let Some(item) = item {
-            // where the engine is gone, dropping the item tells
-            let _sent = self.requests.send(item);
-        }
-        settlement
-    }
-
-    fn stocks(&self) -> BTreeMap<AssetType, Stock> {
-        self.funds.stocks()
-    }
-
-    fn metrics(&self) -> Metrics {
-        self.desk.counters.read()
-    }
-}
-
-fn count_request(counters: &Counters, sound: bool) {
-    let mut metrics = counters.add();
-    metrics.requests += 1;
-    metrics.failed += u64::from(!sound);
-}
-
-/// Positions beyond those that a strategy keeps, at which they are merged aside. Of an asset that only comes in there is no
-/// request that would merge them in passing.
-const PILE: usize = 100;
-
-/// How an engine draws and queues for a configuration.
-fn how(config: &StrategyConfig, options: &StrategyOptions) -> (Drawing, EngineOptions) {
     let keeping = |keep: usize| Some(Merging { at: keep.saturating_add(PILE), keep });
     let one_by_one = EngineOptions {
         batch_max: 1,
@@ -230,13 +178,19 @@ fn how(config: &StrategyConfig, options: &StrategyOptions) -> (Drawing, EngineOp
     };
     let batched = |batch: usize, linger: Duration| EngineOptions { batch_max: batch.max(1), linger, ..one_by_one };
     let many = |batch, linger| EngineOptions { open_max: OPEN_MAX, by_asset: true, ..batched(batch, linger) };
-    match config {
+    let (drawing, engine) = match config {
+        StrategyConfig::Command => {
+            let co_signer = options.co_signer.clone().ok_or(OpenFault::NoCoSigner)?;
+            return Ok(Arc::new(command::CommandLane::new(desk, co_signer, options)));
+        }
+        StrategyConfig::Split { plan, gather } => {
+            let planner = split::Planner { plan: plan.clone(), model: options.cost_model, gather: *gather };
+            return Ok(Arc::new(split::open(desk, planner, options).await?));
+        }
         StrategyConfig::Naive => {
             (Drawing::Unclaimed, EngineOptions { retries_max: 0, merging: None, ..many(1, Duration::ZERO) })
         }
-        StrategyConfig::Serial | StrategyConfig::Command | StrategyConfig::Split { .. } => {
-            (Drawing::Everything, one_by_one)
-        }
+        StrategyConfig::Serial => (Drawing::Everything, one_by_one),
         StrategyConfig::Batching { batch, linger } => (Drawing::Everything, batched(*batch, *linger)),
         StrategyConfig::PerPosition { batch, linger } => {
             (Drawing::Everything, EngineOptions { by_asset: true, ..batched(*batch, *linger) })
@@ -246,12 +200,17 @@ fn how(config: &StrategyConfig, options: &StrategyOptions) -> (Drawing, EngineOp
             (Drawing::Bookkeeping, EngineOptions { merging, ..many(*batch, *linger) })
         }
         StrategyConfig::Shards { target, batch, linger } => {
-            let options = EngineOptions { merging: keeping(*target), ..many(*batch, *linger) };
-            (Drawing::Shards { target: *target }, options)
+            let engine = EngineOptions { merging: keeping(*target), ..many(*batch, *linger) };
+            (Drawing::Shards { target: *target }, engine)
         }
         StrategyConfig::P99 { target, batch, linger } => {
             let pool = SizedPool { target: *target, sizes: SizeEstimate::new() };
             (Drawing::Sized(pool), EngineOptions { merging: keeping(*target), ..many(*batch, *linger) })
         }
-    }
+    };
+    let funds = SharedFunds::default();
+    let engine = Engine::open(Arc::clone(&desk), drawing, engine, funds.clone()).await?;
+    let (intake, arrivals) = Intake::open(desk, funds, options);
+    drop(seams::tasks::spawn(engine.run(arrivals)));
+    Ok(Arc::new(intake))
 }

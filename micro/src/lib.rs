@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 
-pub use prove::{Case, ProveOptions, prove};
+pub use prove::{Case, ProveOptions, block_graph, prove};
 
 /// Timed runs of each measurement.
 const SAMPLES: usize = 30;

@@ -15,6 +15,7 @@ pub mod submit;
 pub mod updates;
 
 mod faults;
+mod readers;
 mod turns;
 
 use std::fmt;

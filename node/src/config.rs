@@ -114,7 +114,7 @@ settings! {
         /// File with this node's private key, made on the first start [default: <DATA_DIR>/node.key]
         #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
         key_file: PathBuf,
-        /// A follower that hears nothing from a leader for this long, or up to 1.6 times as long, starts an election
+        /// A follower that hears nothing from a leader for this long, or up to 1.23 times as long, starts an election
         #[arg(long, env = "SERIATIM_ELECTION_TIMEOUT_MS", value_name = "MILLISECONDS")]
         election_timeout_ms: u64,
         /// The log is compacted when it holds more than this
@@ -237,7 +237,7 @@ pub struct NodeConfig {
     pub validators: AddressList,
     /// Its private key.
     pub key_file: PathBuf,
-    /// The shortest time without a leader after which it starts an election; the longest is twice that.
+    /// The shortest time without a leader after which it starts an election; the longest is 1.23 times that.
     pub election_timeout: Option<Duration>,
     /// When the log is compacted, in bytes.
     pub log_bytes_max: Option<u64>,

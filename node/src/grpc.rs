@@ -55,14 +55,14 @@ pub fn node_routes(api: &Api) -> anyhow::Result<Routes> {
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let proofs = ProofsServer::new(proofs::ProofsService::new(api.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let intake = api.intake().clone();
     let metered = MapRequestLayer::new(move |request: http::Request<_>| request.map(|body| intake.framed(body)));
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(metered.named_layer(ledger))
-        .add_service(proofs)
+        .add_service(metered.named_layer(proofs))
         .add_service(AdminServer::new(admin::AdminService::new(api.clone())))
         .add_service(InternalServer::serving(Arc::new(api.clone())))
         .add_service(health)

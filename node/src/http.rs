@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -24,11 +25,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use proto::{Problem, ProblemKind};
+use tokio_util::io::ReaderStream;
 use validator::ValidatorService;
 
 use crate::api::Api;
 use crate::connections::Connections;
 use crate::metrics::{self, ProverMetrics};
+
+use failure::Failure;
 
 /// A request's head is complete within this time, the first of a connection and every further one: a connection that
 /// asks nothing for so long is closed.
@@ -36,8 +41,8 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a prover's metrics come from.
 pub type ProverFigures = Arc<dyn Fn() -> ProverMetrics + Send + Sync>;
-/// Where the newest copy of a prover's replay comes from.
-pub type ReplayCopies = Arc<dyn Fn() -> std::io::Result<Option<Vec<u8>>> + Send + Sync>;
+/// Where the newest copy of a prover's replay comes from, opened.
+pub type ReplayCopies = Arc<dyn Fn() -> std::io::Result<Option<std::fs::File>> + Send + Sync>;
 
 /// What a prover's server asks of the role.
 #[derive(Clone)]
@@ -105,14 +110,25 @@ async fn prover_metrics(State(source): State<ProverSource>) -> impl IntoResponse
     exposition(metrics::of_prover((source.figures)()))
 }
 
-async fn replay_copy(State(source): State<ProverSource>) -> Response {
-    let missing = |words: &str| (StatusCode::NOT_FOUND, words.to_owned()).into_response();
-    // copies are files of any size
-    match tokio::task::spawn_blocking(move || (source.copies)()).await {
-        Ok(Ok(Some(copy))) => ([(header::CONTENT_TYPE, "application/octet-stream")], copy).into_response(),
-        Ok(Ok(None)) => missing("this prover has kept no copy yet: it keeps one when it stops, and once in a while"),
-        Ok(Err(_)) | Err(_) => missing("this prover's copies cannot be read; its log says why"),
-    }
+/// The newest copy and its length in bytes.
+fn newest_copy(copies: &ReplayCopies) -> std::io::Result<Option<(u64, std::fs::File)>> {
+    let Some(copy) = copies()? else { return Ok(None) };
+    Ok(Some((copy.metadata()?.len(), copy)))
+}
+
+async fn replay_copy(State(source): State<ProverSource>) -> Result<Response, Failure> {
+    let opened = tokio::task::spawn_blocking(move || newest_copy(&source.copies)).await;
+    let found = opened.map_err(std::io::Error::from).flatten().map_err(|fault| {
+        tracing::error!(%fault, "the newest copy of the replay cannot be read");
+        Problem::new(ProblemKind::StorageFailed, "this prover's copies cannot be read; its log says why")
+    })?;
+    let none = "this prover has kept no copy yet: it keeps one when it stops, and once in a while";
+    let (length, copy) = found.ok_or_else(|| Problem::new(ProblemKind::NotFound, none))?;
+    let headers =
+        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, length.to_string())];
+    // copies are files of any size: each reader has a piece of one in memory
+    let pieces = ReaderStream::new(tokio::fs::File::from_std(copy));
+    Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
 async fn node_metrics(State(api): State<Api>) -> impl IntoResponse {

@@ -310,7 +310,11 @@ impl RunningMetrics {
     fn write_proofs(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let proofs = &self.proofs;
         writer.gauge("attestations", "Attestations kept so far", proofs.attestations)?;
-        writer.gauge("attested_batch", "Up to this batch enough provers have spoken", proofs.attested_batch)?;
+        writer.gauge(
+            "attested_batch",
+            "Up to this batch enough provers have proved every one",
+            proofs.attested_batch,
+        )?;
         writer.gauge("provers_required", "Provers that have to agree on a batch", u64::from(proofs.required))?;
         let each = |value: fn(&ProverStanding) -> u64| {
             let value = |(key, standing): (&ledger::Party, &Option<ProverStanding>)| {

@@ -12,8 +12,9 @@ use ledger::{
     Quantity, Rejection, Sequence, Terms, TransactionId,
 };
 use proto::convert::{
-    Answer, Cluster, Consistency, Consumed, Decision, Doubt, Holdings, Proposal, SubmissionResult, TransactionStatus,
-    Update, canonical, identifier, limits, limits_to_wire, live_output, live_output_to_wire, members,
+    Answer, Cluster, Consistency, Consumed, Decision, Doubt, Holdings, ProofStatus, Proposal, Prover, SubmissionResult,
+    TransactionStatus, Update, canonical, identifier, limits, limits_to_wire, live_output, live_output_to_wire,
+    members,
 };
 use proto::{Problem, ProblemKind, wire};
 
@@ -245,4 +246,22 @@ fn a_conversion_fault_is_a_bad_request_for_its_sender() {
     let problem = Problem::from(fault);
     assert_eq!(problem.kind, ProblemKind::BadRequest);
     assert_eq!(problem.violations[0].field, "owner");
+}
+
+#[test]
+fn a_batch_is_spoken_of_by_those_who_are_asked_for() {
+    let prover = |name, last_batch| Prover {
+        key: party(name),
+        last: None,
+        number: 1,
+        last_batch,
+        proved: 0,
+        inconclusive: last_batch,
+        alarm: None,
+    };
+    let provers = vec![prover(1, 7), prover(2, 9), prover(3, 4)];
+    let status = ProofStatus { attestations: 3, attested_batch: 0, required: 1, provers };
+    let all = [party(1), party(2), party(3)];
+    assert_eq!([0, 1, 2, 3, 4].map(|required| status.spoken_of(&all, required)), [0, 9, 7, 4, 0]);
+    assert_eq!(status.spoken_of(&[party(3), party(8)], 1), 4);
 }

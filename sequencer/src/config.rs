@@ -160,3 +160,29 @@ pub(crate) fn raft_config(options: &Options) -> Result<Arc<openraft::Config>, St
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn elections_begin_within_the_silence_that_the_options_name() {
+        let options = Options::new(1);
+        let raft = raft_config(&options).unwrap();
+        let lease = raft.election_timeout_max;
+        assert_eq!(lease + raft.election_timeout_min, millis(options.election_timeout_min));
+        assert_eq!(lease + raft.election_timeout_max, millis(options.election_timeout_max));
+        assert_eq!(raft.quorum_loss_probe_interval, Some(millis(options.election_timeout_max)));
+    }
+
+    #[test]
+    fn votes_have_a_quarter_of_the_longest_silence_to_come_back() {
+        let options = Options { election_timeout_min: Duration::from_millis(599), ..Options::new(1) };
+        assert!(options.check().is_err(), "three quarters of 800 are 600");
+        assert!(Options { election_timeout_min: Duration::from_millis(600), ..options }.check().is_ok());
+    }
+}

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::NodeId;
 use crate::config::{Member, RaftMetrics, TypeConfig};
+use crate::encoding::ReadAnswer;
 use crate::fault::MemberFault;
 use crate::sequencer::{Sequencer, leader};
 use crate::status::{Role, Status};
@@ -28,7 +29,7 @@ impl Sequencer {
         let status = self.settled().await?;
         let known = status.members.voters.get(&id).or_else(|| status.members.learners.get(&id));
         match known {
-            Some(known) if *known == address => return Ok(()),
+            Some(known) if *known == address => return self.still_leads().await,
             Some(known) => return Err(MemberFault::Refused(format!("node {id} is a member at {known}"))),
             None => {}
         }
@@ -43,7 +44,7 @@ impl Sequencer {
         let _one_at_a_time = self.member_changes().lock().await;
         let status = self.settled().await?;
         if status.members.voters.contains_key(&id) && !status.members.changing {
-            return Ok(());
+            return self.still_leads().await;
         }
         if !status.members.voters.contains_key(&id) && !status.members.learners.contains_key(&id) {
             return Err(MemberFault::Refused(format!("node {id} is not a member: add it as a learner first")));
@@ -67,7 +68,7 @@ impl Sequencer {
             return self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await;
         }
         if !members.voters.contains_key(&id) {
-            return Ok(());
+            return self.still_leads().await;
         }
         let stay: BTreeSet<NodeId> = members.voters.keys().copied().filter(|voter| *voter != id).collect();
         let answering = self.await_majority(&stay).await;
@@ -120,6 +121,15 @@ impl Sequencer {
         drop(timeout(self.options().election_timeout_max, settled).await);
         let status = self.leading()?;
         if status.members.committed { Ok(status) } else { Err(MemberFault::InProgress) }
+    }
+
+    /// Whether this node leads, by the word of a majority: where nothing is to be changed, only that makes it true.
+    async fn still_leads(&self) -> Result<(), MemberFault> {
+        match self.own_read_index(self.options().election_timeout_max).await {
+            ReadAnswer::Index(_) => Ok(()),
+            ReadAnswer::NotLeader(leader) => Err(MemberFault::NotLeader { leader }),
+            ReadAnswer::NoMajority(why) => Err(MemberFault::Unknown(why)),
+        }
     }
 
     fn require_caught_up(&self, status: &Status, id: NodeId) -> Result<(), MemberFault> {

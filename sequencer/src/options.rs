@@ -13,10 +13,14 @@ pub struct Options {
     pub id: NodeId,
     /// How often a leader shows that it lives.
     pub heartbeat: Duration,
-    /// A follower that hears nothing for a random time between this …
+    /// A follower that hears nothing for a random time between this and [`Self::election_timeout_max`] starts an election.
+    /// A candidate begins anew after a random time between this, less half of the other, and half of the other: votes,
+    /// synced to disks, must be back by then, and so it is at least a quarter of the other.
     pub election_timeout_min: Duration,
-    /// … and this starts an election. For half of this it also denies its vote to others, and a leader whom no majority
-    /// answers for as long as this falls silent, so that others may elect somebody who is heard.
+    /// The longest such time. For half of it, whoever has heard the leader denies its vote to others: a leader that stalls
+    /// for longer than that, and less than [`Self::election_timeout_min`], is deposed by nobody but whoever missed its
+    /// heartbeats too. A leader whom no majority answers for this long falls silent, so that others may elect somebody who
+    /// is heard.
     pub election_timeout_max: Duration,
     /// Whether a candidate first asks if it could win, so that a node that was cut off does not depose a
     /// leader when it returns.
@@ -57,7 +61,7 @@ impl Options {
         Options {
             id,
             heartbeat: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(500),
+            election_timeout_min: Duration::from_millis(650),
             election_timeout_max: Duration::from_millis(800),
             pre_vote: true,
             append_timeout: Duration::from_secs(5),
@@ -86,8 +90,12 @@ impl Options {
                 "election_timeout_min is shorter than election_timeout_max",
             ),
             (
-                self.election_timeout_max / 2 + self.heartbeat < self.election_timeout_min,
-                "election_timeout_min is longer than half of election_timeout_max and a heartbeat together",
+                self.election_timeout_max / 4 * 3 <= self.election_timeout_min,
+                "election_timeout_min is at least three quarters of election_timeout_max",
+            ),
+            (
+                self.heartbeat * 2 <= self.election_timeout_max / 2,
+                "two heartbeats fit into half of election_timeout_max",
             ),
             (self.log_bytes_keep < self.log_bytes_max, "log_bytes_keep is smaller than log_bytes_max"),
             (self.entry_bytes_max <= self.proposal_bytes_max, "entry_bytes_max fits in proposal_bytes_max"),

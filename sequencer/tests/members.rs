@@ -231,3 +231,36 @@ fn members_are_removed_only_where_a_majority_stays() {
         assert!(matches!(follower, Err(MemberFault::NotLeader { leader: Some(_) })), "{follower:?}");
     });
 }
+
+#[test]
+fn a_leader_that_was_deposed_does_not_say_that_nothing_is_to_be_done() {
+    for seed in 0..10 {
+        simulate(seed, async {
+            let mut cluster = Cluster::of(seed, 3).await;
+            cluster.write("one").await;
+            let old = cluster.leader().await;
+            let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+            cluster.isolate(old);
+            let new = cluster.leader_among(&others).await;
+            cluster.start(4).await;
+            cluster.node(new).add_learner(4, address(4)).await.unwrap();
+            if cluster.status(old).role != Role::Leader {
+                return;
+            }
+            // by what it knows, all of this holds already
+            let node = cluster.node(old).clone();
+            let asked = [
+                node.add_learner(others[0], address(others[0])).await,
+                node.promote(others[0]).await,
+                node.remove(4).await,
+            ];
+            for answer in asked {
+                let is_honest = matches!(
+                    answer,
+                    Err(MemberFault::NotLeader { .. } | MemberFault::Unknown(_) | MemberFault::InProgress)
+                );
+                assert!(is_honest, "seed {seed}: {answer:?}");
+            }
+        });
+    }
+}

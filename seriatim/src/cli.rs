@@ -19,6 +19,7 @@ mod completions;
 mod role;
 mod endpoints;
 mod evidence;
+mod drawing;
 mod view;
 mod progress;
 mod output;

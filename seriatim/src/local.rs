@@ -137,18 +137,8 @@ impl LocalCluster {
         };
         std::fs::create_dir_all(&directory).map_err(io("creating the cluster's directory"))?;
         let program = std::env::current_exe().map_err(io("finding this program"))?;
-        let mut cluster = Self {
-            directory,
-            temporary,
-            program,
-            nodes: Vec::new(),
-            validators: Vec::new(),
-            provers: Vec::new(),
-            prover_keys: Vec::new(),
-        };
-        cluster.describe_nodes(options, node_arguments)?;
-        let keys = cluster.describe_validators(options)?;
-        cluster.describe_provers(options)?;
+        let mut cluster = Self::of_nothing(directory, temporary, program);
+        let keys = cluster.describe(options, node_arguments)?;
         for position in 0..cluster.nodes.len() {
             cluster.spawn_node(position)?;
         }
@@ -165,8 +155,32 @@ impl LocalCluster {
         Ok(cluster)
     }
 
-    fn describe_nodes(&mut self, options: &LocalOptions, more: &[String]) -> Result<(), LocalFault> {
-        let ports = free_ports(2 * options.nodes)?;
+    const fn of_nothing(directory: PathBuf, temporary: bool, program: PathBuf) -> Self {
+        Self {
+            directory,
+            temporary,
+            program,
+            nodes: Vec::new(),
+            validators: Vec::new(),
+            provers: Vec::new(),
+            prover_keys: Vec::new(),
+        }
+    }
+
+    /// Says what is to run, and where it listens. Returns the validators' keys.
+    fn describe(&mut self, options: &LocalOptions, node_arguments: &[String]) -> Result<Vec<Party>, LocalFault> {
+        let LocalOptions { nodes, validators, provers, .. } = options;
+        // taken together: what one call finds free, another one may find, too
+        let ports = free_ports(2 * nodes + 2 * validators + provers)?;
+        let (of_nodes, others) = ports.split_at(2 * nodes);
+        let (of_validators, of_provers) = others.split_at(2 * validators);
+        self.describe_nodes(options, of_nodes, node_arguments);
+        let keys = self.describe_validators(options, of_validators)?;
+        self.describe_provers(options, of_provers)?;
+        Ok(keys)
+    }
+
+    fn describe_nodes(&mut self, options: &LocalOptions, ports: &[u16], more: &[String]) {
         let address = |port: u16| format!("127.0.0.1:{port}");
         let members: Vec<String> =
             ports.chunks(2).enumerate().map(|(index, ports)| format!("{}={}", index + 1, address(ports[0]))).collect();
@@ -188,11 +202,9 @@ impl LocalCluster {
             arguments.extend(more.iter().cloned());
             self.nodes.push(self.process(format!("node-{number}"), arguments, grpc, http));
         }
-        Ok(())
     }
 
-    fn describe_validators(&mut self, options: &LocalOptions) -> Result<Vec<Party>, LocalFault> {
-        let ports = free_ports(2 * options.validators)?;
+    fn describe_validators(&mut self, options: &LocalOptions, ports: &[u16]) -> Result<Vec<Party>, LocalFault> {
         let nodes: Vec<String> = self.nodes.iter().map(|node| node.address.clone()).collect();
         let mut keys = Vec::new();
         for (index, ports) in ports.chunks(2).enumerate() {
@@ -215,9 +227,9 @@ impl LocalCluster {
         Ok(keys)
     }
 
-    fn describe_provers(&mut self, options: &LocalOptions) -> Result<(), LocalFault> {
+    fn describe_provers(&mut self, options: &LocalOptions, ports: &[u16]) -> Result<(), LocalFault> {
         let nodes: Vec<String> = self.nodes.iter().map(|node| node.address.clone()).collect();
-        for (number, port) in (1..).zip(free_ports(options.provers)?) {
+        for (number, port) in (1..).zip(ports) {
             let http = format!("127.0.0.1:{port}");
             let name = format!("prover-{number}");
             let data = self.directory.join(&name);
@@ -522,4 +534,27 @@ fn tail(log: &Path) -> String {
 
 fn io(what: &'static str) -> impl Fn(std::io::Error) -> LocalFault {
     move |source| LocalFault::Io { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_processes_are_given_one_port() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = LocalOptions { nodes: 5, validators: 16, provers: 4, name: "ports".to_owned(), directory: None };
+        // so often that two of several drawings would meet
+        for _ in 0..150 {
+            let mut cluster = LocalCluster::of_nothing(directory.path().to_owned(), false, PathBuf::new());
+            cluster.describe(&options, &[]).expect("there are free ports");
+            let processes = || cluster.nodes.iter().chain(&cluster.validators).chain(&cluster.provers);
+            let addresses: BTreeSet<&String> =
+                processes().flat_map(|process| [&process.address, &process.http_address]).collect();
+            // a prover has one address
+            assert_eq!(addresses.len(), 2 * 5 + 2 * 16 + 4);
+        }
+    }
 }

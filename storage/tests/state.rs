@@ -451,6 +451,39 @@ proptest! {
     }
 }
 
+/// A change of the configuration is a batch without transactions: two batches begin at its place of the order.
+#[test]
+fn a_head_is_forgotten_by_ledger_and_checker_when_the_history_begins_behind_a_change_of_the_configuration() {
+    let mut replica = Replica::new();
+    let mut replay = Replay::genesis(identity().cluster, identity().group, 5);
+    let keep = |replica: &mut Replica, keep_ms| {
+        replica.apply(LogPayload::Configure(ConfigurationChange::KeepHistory(Some(keep_ms))));
+    };
+    let issued = |replica: &Replica, nonce| until(replica.now().plus_millis(10_000), &issue(nonce, 1, 100), 0);
+    keep(&mut replica, 20_000);
+    replica.submit(&[issued(&replica, 1)]);
+    keep(&mut replica, 20_001);
+    let seen = replica.state().head();
+    let mut answers = Vec::new();
+    for nonce in 2..40 {
+        let mut naming = issued(&replica, nonce);
+        naming.body.seen_head = Some(SeenHead { size: seen.size, log_root: seen.log_root });
+        naming.signatures = vec![key(0).sign_transaction(&naming.body)];
+        let outcome = replica.submit(&[naming]).remove(0);
+        follow(&mut replay, replica.state());
+        let copy = borsh::from_slice(&canonical_bytes(&replay.snapshot().unwrap())).unwrap();
+        replay = Replay::from_snapshot(identity().cluster, identity().group, &copy, 6).unwrap();
+        answers.push((replica.state().earliest_batch(), matches!(outcome, Outcome::Committed { .. })));
+    }
+    // the batch in which the beginning moves is judged by the beginning before it
+    let forgotten = |earliest: u64| answers.windows(2).filter(move |pair| pair[0].0 == earliest).map(|pair| pair[1].1);
+    assert!(forgotten(seen.batch).all(|known| known) && forgotten(seen.batch).count() > 0, "{answers:?}");
+    assert!(
+        forgotten(seen.batch + 1).all(|known| !known) && forgotten(seen.batch + 1).count() > 0,
+        "{answers:?}"
+    );
+}
+
 #[test]
 fn a_loser_learns_the_winner_from_disk() {
     let mut replica = Replica::new();
@@ -584,8 +617,12 @@ impl TestProver {
 
     /// What it would say of everything new.
     fn findings(&mut self, state: &LedgerState, verdict: Verdict) -> Findings {
+        self.findings_up_to(state, state.head().batch, verdict)
+    }
+
+    fn findings_up_to(&mut self, state: &LedgerState, last: u64, verdict: Verdict) -> Findings {
         let mut chunks = Vec::new();
-        for batch in self.replay.frontier().batch + 1..=state.head().batch {
+        for batch in self.replay.frontier().batch + 1..=last {
             let told = Testimony::of_record(&state.batch(batch).unwrap().unwrap()).unwrap();
             for chunk in collect::chunks(&told, &self.replay) {
                 self.replay.accept(&chunk).unwrap();
@@ -692,6 +729,7 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
     assert_eq!(replica.attest(&first), Ok(()));
     assert!(matches!(replica.attest(&first), Err(AttestationRefusal::NotNext { .. })), "a repetition");
+    assert!(replica.state().is_last_attestation(&first) && !replica.state().is_last_attestation(b"nothing"));
     assert_eq!(replica.attest(b"nothing"), Err(AttestationRefusal::Unreadable));
 
     let next = prover.findings(replica.state(), Verdict::Proved);
@@ -718,6 +756,7 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     assert!(matches!(replica.attest(&canonical_bytes(&forged)), Err(AttestationRefusal::Fault(_))));
     assert_eq!(replica.state().proof_status().attestations, 1);
     assert_eq!(replica.attest(&sign(&next)), Ok(()));
+    assert!(!replica.state().is_last_attestation(&first));
 }
 
 #[test]
@@ -753,6 +792,51 @@ fn a_refutation_and_a_proof_of_something_else_are_alarms_until_their_prover_is_d
     }
 }
 
+/// Whoever spoke of a batch did not prove it by that, and nothing behind a gap counts: a proof of the whole order has none.
+#[test]
+fn only_what_was_proved_without_a_gap_counts_as_attested() {
+    let refuted = Verdict::Refuted(Box::new(Counterexample::new(Invariant::Outcome, "somebody lied")));
+    let gaps: [&dyn Fn(&mut Findings); 3] = [
+        &|findings| findings.verdict = Verdict::Inconclusive("too hard".to_owned()),
+        &|findings| findings.verdict = refuted.clone(),
+        &|findings| findings.statement.after.log_root = ledger::Hash::from_bytes([9; 32]),
+    ];
+    for gap in gaps {
+        for proved_before in [0, 3] {
+            let mut replica = Replica::new();
+            let provers = vec![key(50).party(), key(51).party()];
+            replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+            let (mut gappy, mut steady) = (TestProver::new(50), TestProver::new(51));
+            for round in 0..proved_before {
+                replica.submit(&[issue(round, 1, 100)]);
+                let proof = gappy.attest(replica.state());
+                assert_eq!(replica.attest(&proof), Ok(()));
+            }
+            let proved = if proved_before == 0 { 0 } else { replica.state().head().batch };
+            replica.submit(&[issue(90, 1, 100)]);
+            let mut findings = gappy.findings(replica.state(), Verdict::Proved);
+            gap(&mut findings);
+            let spoken = gappy.sign(findings);
+            assert_eq!(replica.attest(&spoken), Ok(()));
+            replica.submit(&[issue(91, 1, 100)]);
+            let behind = gappy.attest(replica.state());
+            assert_eq!(replica.attest(&behind), Ok(()));
+            replica.crash_and_recover();
+            assert_eq!(replica.state().proof_status().attested_batch, proved);
+
+            // another prover's word for everything is one prover's
+            let all = steady.attest(replica.state());
+            assert_eq!(replica.attest(&all), Ok(()));
+            replica.state().flush().unwrap();
+            let newest = replica.state().head().batch;
+            assert_eq!(replica.state().proof_status().attested_batch, newest);
+            replica.apply(LogPayload::Configure(ConfigurationChange::RequireProvers(2)));
+            replica.crash_and_recover();
+            assert_eq!(replica.state().proof_status().attested_batch, proved);
+        }
+    }
+}
+
 #[test]
 fn attestations_of_forgotten_batches_leave_the_disk() {
     let mut replica = Replica::new();
@@ -778,4 +862,127 @@ fn attestations_of_forgotten_batches_leave_the_disk() {
     assert_eq!(about[0].findings.statement.last_batch, earliest);
     assert_eq!(about.len() * 2, replica.rows(Table::Attestations).len());
     assert_eq!(replica.state().proof_status().attestations, 100);
+}
+
+/// A ledger where hardly anything happens has provers that speak now and then: what was forgotten goes with one flush.
+#[test]
+fn thousands_of_attestations_of_forgotten_batches_leave_the_disk_at_once() {
+    let mut replica = Replica::new();
+    let provers: Vec<Party> = (50..150).map(|number| key(number).party()).collect();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+    replica.apply(LogPayload::Configure(ConfigurationChange::KeepHistory(Some(20_000))));
+    let mut reader = TestProver::new(49);
+    let mut last = vec![Attestation::NONE; 100];
+    for round in 0..12 {
+        let issue = issue(round, 1, 100);
+        replica.submit(&[until(replica.now().plus_millis(10_000), &issue, 0)]);
+        let findings = reader.findings(replica.state(), Verdict::Proved);
+        for (number, last) in (50..).zip(&mut last) {
+            let attestation = Findings { predecessor: *last, ..findings.clone() }.sign(&key(number));
+            *last = attestation.hash();
+            assert_eq!(replica.attest(&canonical_bytes(&attestation)), Ok(()));
+        }
+    }
+    replica.state().flush().unwrap();
+    assert_eq!(replica.rows(Table::Attestations).len(), 2 * 1_200);
+    for round in 12..60 {
+        let issue = issue(round, 1, 100);
+        replica.submit(&[until(replica.now().plus_millis(10_000), &issue, 0)]);
+    }
+    assert!(replica.state().earliest_batch() > 20);
+    replica.state().flush().unwrap();
+    assert_eq!(replica.rows(Table::Attestations).len(), 0);
+}
+
+#[test]
+fn a_page_of_attestations_ends_by_their_bytes() {
+    let mut replica = Replica::new();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
+    let mut prover = TestProver::new(50);
+    for round in 0..7 {
+        replica.submit(&[issue(round, 1, 100)]);
+        let mut findings = prover.findings(replica.state(), Verdict::Proved);
+        findings.patterns = vec![ledger::Hash::from_bytes([1; 32]); 3 * 1024 * 1024 / 32];
+        let attestation = prover.sign(findings);
+        assert_eq!(replica.attest(&attestation), Ok(()));
+        if round == 3 {
+            replica.state().flush().unwrap();
+        }
+    }
+    let mut pages = Vec::new();
+    let mut next = 1;
+    loop {
+        let page = replica.state().attestations(next, 1_000).unwrap();
+        let Some((last, _)) = page.last() else { break };
+        next = last + 1;
+        pages.push(page.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+    }
+    assert_eq!(pages, [vec![1, 2], vec![3, 4], vec![5, 6], vec![7]]);
+}
+
+/// Findings about a run of batches out of those about each single one.
+fn joined(singles: &[Findings], batches: std::ops::RangeInclusive<usize>) -> Findings {
+    let run = &singles[batches.start() - 1..*batches.end()];
+    let (first, last) = (&run[0], &run[run.len() - 1]);
+    let mut findings = last.clone();
+    findings.statement.first_batch = first.statement.first_batch;
+    findings.statement.before = first.statement.before;
+    findings.statement.evidence = run.iter().flat_map(|it| it.statement.evidence.clone()).collect();
+    findings
+}
+
+/// A prover may speak of 1,024 batches at once, others of one, and so a run that contradicts another may end far behind
+/// thousands of rows that do not. Whether they are in memory or on disk must not matter.
+#[test]
+fn replicas_find_the_same_contradiction_however_often_they_flush() {
+    const WIDTH: usize = 600;
+    const BATCHES: usize = WIDTH + 1_023;
+    let (mut calm, mut busy) = (Replica::new(), Replica::new());
+    let both = |calm: &mut Replica, busy: &mut Replica, payload: LogPayload| {
+        let (one, other) = (calm.apply(payload.clone()), busy.apply(payload));
+        assert_eq!(format!("{one:?}"), format!("{other:?}"));
+        assert_eq!(calm.state().proof_status(), busy.state().proof_status());
+        match one {
+            EntryResult::Attested(result) => result.unwrap(),
+            EntryResult::Applied { .. }
+            | EntryResult::PassedOver(_)
+            | EntryResult::Configured { .. }
+            | EntryResult::Nothing => None,
+        }
+    };
+    let provers = [50, 51, 52, 53].map(|number| key(number).party()).to_vec();
+    both(&mut calm, &mut busy, LogPayload::Configure(ConfigurationChange::AddProvers(provers)));
+    let [mut one, mut two, mut wide, mut late, mut reader] = [50, 51, 52, 53, 54].map(TestProver::new);
+    for batch in usize::try_from(calm.state().head().batch).unwrap() + 1..=BATCHES {
+        let keep = Some(1_000_000_000 + u64::try_from(batch).unwrap());
+        both(&mut calm, &mut busy, LogPayload::Configure(ConfigurationChange::KeepHistory(keep)));
+    }
+    let singles: Vec<Findings> =
+        (1..).take(BATCHES).map(|batch| reader.findings_up_to(calm.state(), batch, Verdict::Proved)).collect();
+    for (number, single) in singles.iter().enumerate() {
+        for prover in [&mut one, &mut two] {
+            let attestation = prover.sign(Findings { predecessor: prover.last, ..single.clone() });
+            assert_eq!(both(&mut calm, &mut busy, LogPayload::Attest(attestation)), None);
+        }
+        if number % 16 == 0 {
+            busy.state().flush().unwrap();
+        }
+    }
+    let before = wide.sign(joined(&singles, 1..=WIDTH - 1));
+    assert_eq!(both(&mut calm, &mut busy, LogPayload::Attest(before)), None);
+    let mut lie = Findings { predecessor: wide.last, ..joined(&singles, WIDTH..=BATCHES) };
+    lie.statement.evidence[0] = ledger::Hash::from_bytes([9; 32]);
+    let lie = wide.sign(lie);
+    assert!(both(&mut calm, &mut busy, LogPayload::Attest(lie)).is_some());
+    busy.state().flush().unwrap();
+
+    let truth = late.sign(joined(&singles, 1..=WIDTH));
+    let raised = both(&mut calm, &mut busy, LogPayload::Attest(truth)).unwrap();
+    assert_eq!(
+        raised.words,
+        format!("it proved batch {WIDTH} from other evidence than prover {}", wide.key.party())
+    );
+    let told = |replica: &Replica| replica.state().attestations_of(u64::try_from(WIDTH).unwrap()).unwrap();
+    assert_eq!(told(&calm).len(), 4);
+    assert_eq!(told(&calm), told(&busy));
 }

@@ -2,7 +2,7 @@
 
 use super::Page;
 use super::chart::{Chart, Line};
-use crate::prove::{ProveReport, ProveRow, Way};
+use crate::prove::{MemoryFit, ProveReport, ProveRow, Way};
 
 const WAYS: [Way; 5] = [Way::FreshSolver, Way::OneSolver, Way::ColdCache, Way::WarmCache, Way::Checker];
 
@@ -26,6 +26,9 @@ pub fn prove_page(report: &ProveReport) -> String {
             fit.largest_deviation_percent
         );
         facts.push(("Growth", text));
+    }
+    if let Some(fit) = &report.memory_fit {
+        facts.push(("Growth of memory", memory_growth(fit)));
     }
     if let Some(block) = &report.block {
         let yes = |holds: bool| if holds { "yes" } else { "no" };
@@ -56,6 +59,15 @@ pub fn prove_page(report: &ProveReport) -> String {
     page.finish(report.workload)
 }
 
+/// The growth of memory in words, on pages and in terminals.
+#[must_use]
+pub fn memory_growth(fit: &MemoryFit) -> String {
+    format!(
+        "{:.0} bytes per transaction and {:.0} MiB once; the measurements lie within {:.0} % of that line",
+        fit.bytes_per_transaction, fit.constant_mib, fit.largest_deviation_percent
+    )
+}
+
 /// Names of the columns of the table, on pages and in terminals.
 pub const COLUMNS: [&str; 9] =
     ["workload", "contention", "depth", "size", "way", "ms", "transactions/s", "times faster", "hit rate"];
@@ -84,7 +96,7 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 fn charts(report: &ProveReport) -> [Chart; 3] {
-    let size = |row: &ProveRow| crate::report::number(u64::try_from(row.size).unwrap_or(u64::MAX));
+    let size = |row: &ProveRow| crate::report::count(row.size);
     let is_swept = |row: &&ProveRow| row.workload == "mixed" && row.contention_percent == 5 && row.depth == 1;
     let by_size = |value: &dyn Fn(&ProveRow) -> f64| {
         WAYS.map(|way| {
@@ -96,7 +108,7 @@ fn charts(report: &ProveReport) -> [Chart; 3] {
     let per_transaction =
         |row: &ProveRow| row.seconds * 1e6 / crate::report::number(u64::try_from(row.transactions).unwrap_or(1));
     let older = report.older.iter().map(|figure| {
-        let count = crate::report::number(u64::try_from(figure.transactions).unwrap_or(u64::MAX));
+        let count = crate::report::count(figure.transactions);
         (count.log10(), figure.seconds * 1e6 / count)
     });
     let time = Chart::new("Time per transaction by size", "transactions, powers of ten", "µs per transaction")
@@ -111,7 +123,7 @@ fn charts(report: &ProveReport) -> [Chart; 3] {
     let contention = WAYS.map(|way| {
         let rows = report.rows.iter().filter(|row| row.workload == "mixed" && row.depth == 1 && row.size == 10_000);
         let point = |row: &ProveRow| {
-            let percent = crate::report::number(u64::try_from(row.contention_percent).unwrap_or(u64::MAX));
+            let percent = crate::report::count(row.contention_percent);
             (percent, row.transactions_per_second)
         };
         let mut points: Vec<(f64, f64)> = rows.filter(|row| row.way == way).map(point).collect();

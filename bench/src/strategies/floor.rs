@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use ledger::{AssetType, Leg, Party, Quantity, Terms, TransactionId};
 use proto::Problem;
 
-use super::{Load, Scenario};
+use super::Scenario;
 use crate::party::key_of;
 use crate::trade::TradeFault;
 
@@ -212,16 +212,5 @@ impl CoSigner for Signs {
     fn co_sign(&self, prepared: Prepared) -> BoxFuture<'static, Result<Prepared, Unsettled>> {
         let signed = prepared.sign(&self.0).map_err(Unsettled::from);
         async move { signed }.boxed()
-    }
-}
-
-impl Load {
-    /// How long the load goes on, as far as that is known beforehand.
-    #[must_use]
-    pub fn length(&self) -> Duration {
-        match self {
-            Self::Burst { .. } => Duration::ZERO,
-            Self::Closed { warm_up, length, .. } | Self::Open { warm_up, length, .. } => *warm_up + *length,
-        }
     }
 }

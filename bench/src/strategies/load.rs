@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::floor::{Floor, FloorFault};
 use super::sizes::SizeSource;
 use super::{Load, Scenario};
-use crate::report::{Latency, number};
+use crate::report::{Latency, count, number};
 use crate::schedule::Schedule;
 
 /// Longest latency that is told apart, in microseconds.
@@ -27,7 +27,9 @@ const SAMPLES: u32 = 40;
 /// Proposals of a burst that are made at once.
 const PROPOSED_AT_ONCE: usize = 2_000;
 
-/// What one scenario found. Times are divided by the slowdown of the model, if there is one.
+/// What one scenario found. Times are divided by the slowdown of the model, if there is one. What the hot parties'
+/// strategies did (transactions, retries, rejections, upkeep, races) is counted from the beginning of the measured part to
+/// the end of everything; failures and unknown outcomes are those of the whole run, for none may be overlooked.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Measured {
     /// The scenario.
@@ -41,7 +43,7 @@ pub struct Measured {
     pub settled: u64,
     /// The same per second.
     pub settlements_per_second: f64,
-    /// Settlements that the strategies carried out from the beginning of the measured part to the end of all.
+    /// Settlements that the strategies carried out.
     pub settled_by_strategy: u64,
     /// Settlements that failed, by reason.
     pub failed: BTreeMap<String, u64>,
@@ -63,9 +65,9 @@ pub struct Measured {
     pub rejected: BTreeMap<String, u64>,
     /// Netting and rebalancing transactions.
     pub upkeep: u64,
-    /// Those per second of the whole run.
+    /// Those per second.
     pub upkeep_per_second: f64,
-    /// Those of them that drew on the remainder of a p99 pool.
+    /// Settlements that drew on the remainder of a p99 pool.
     pub on_remainder: u64,
     /// Races that were lost.
     pub lost_races: u64,
@@ -148,7 +150,7 @@ impl Tally {
                 }
                 format!("{} {}", rejection.code(), rejection.name())
             }
-            Unsettled::Unknown { .. } => {
+            Unsettled::Unknown { .. } | Unsettled::Stopped => {
                 self.unknown += 1;
                 "unknown".to_owned()
             }
@@ -158,6 +160,7 @@ impl Tally {
             | Unsettled::Unfunded { .. }
             | Unsettled::NothingToFund
             | Unsettled::Unsupported(_)
+            | Unsettled::TooManyOpen
             | Unsettled::Refused(_) => fault.to_string(),
         };
         *self.failed.entry(reason).or_default() += 1;
@@ -182,9 +185,7 @@ fn slope(growth: impl Iterator<Item = (f64, f64)>) -> f64 {
             (at, before - count / 2.0)
         })
         .collect();
-    let mean = |part: fn(&(f64, f64)) -> f64| {
-        points.iter().map(part).sum::<f64>() / number(u64::try_from(points.len()).unwrap_or(u64::MAX)).max(1.0)
-    };
+    let mean = |part: fn(&(f64, f64)) -> f64| points.iter().map(part).sum::<f64>() / count(points.len()).max(1.0);
     let (middle, height) = (mean(|point| point.0), mean(|point| point.1));
     let together: f64 = points.iter().map(|(at, sum)| (at - middle) * (sum - height)).sum();
     let spread: f64 = points.iter().map(|(at, _)| (at - middle).powi(2)).sum();
@@ -384,29 +385,50 @@ fn metrics_of(floor: &Floor) -> Metrics {
     total
 }
 
+/// What was done since `before`.
+fn since(before: &Metrics, now: Metrics) -> Metrics {
+    let mut rejected = now.rejected;
+    for (reason, count) in &mut rejected {
+        *count -= before.rejected.get(reason).copied().unwrap_or_default();
+    }
+    rejected.retain(|_, count| *count > 0);
+    Metrics {
+        settled: now.settled - before.settled,
+        committed: now.committed - before.committed,
+        wasted: now.wasted - before.wasted,
+        rejected,
+        retries: now.retries - before.retries,
+        upkeep: now.upkeep - before.upkeep,
+        on_remainder: now.on_remainder - before.on_remainder,
+        lost_races: now.lost_races - before.lost_races,
+        ..Metrics::default()
+    }
+}
+
 fn summarize(tally: &Tally, floor: &Floor, before: &Metrics, slowdown: u32) -> Measured {
     let scale = f64::from(slowdown);
-    let total = metrics_of(floor);
-    let sequenced = total.committed + total.wasted;
-    let seconds = tally.begun.elapsed().as_secs_f64();
+    let done = since(before, metrics_of(floor));
+    let sequenced = done.committed + done.wasted;
+    let begun = tally.window.map_or(tally.begun, |(begin, _)| begin);
+    let seconds = begun.elapsed().as_secs_f64();
     let mut acknowledged = floor.acknowledged.clone();
     acknowledged.extend(&tally.acknowledged);
     Measured {
         settled: tally.transactions.values().map(|(_, count)| count).sum(),
-        settled_by_strategy: total.settled - before.settled,
+        settled_by_strategy: done.settled,
         settlements_per_second: tally.rate() * scale,
         failed: tally.failed.clone(),
         unknown: tally.unknown,
         latency_ms: latency(&tally.latency, scale),
         settle_latency_ms: latency(&tally.settle_latency, scale),
-        transactions: total.committed,
-        wasted_share: if sequenced > 0 { number(total.wasted) / number(sequenced) } else { 0.0 },
-        retries: total.retries,
-        rejected: total.rejected,
-        upkeep: total.upkeep,
-        upkeep_per_second: number(total.upkeep) / seconds * scale,
-        on_remainder: total.on_remainder - before.on_remainder,
-        lost_races: total.lost_races,
+        transactions: done.committed,
+        wasted_share: if sequenced > 0 { number(done.wasted) / number(sequenced) } else { 0.0 },
+        retries: done.retries,
+        rejected: done.rejected,
+        upkeep: done.upkeep,
+        upkeep_per_second: number(done.upkeep) / seconds * scale,
+        on_remainder: done.on_remainder,
+        lost_races: done.lost_races,
         winners: tally.winners.clone(),
         acknowledged,
         supply: floor.supply.clone(),
@@ -423,6 +445,23 @@ fn latency(histogram: &Histogram<u64>, scale: f64) -> Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_done_in_the_warm_up_is_left_out() {
+        let metrics = |done: u64, lost: &[(&str, u64)]| Metrics {
+            settled: 10 * done,
+            committed: 2 * done,
+            wasted: done,
+            retries: done,
+            upkeep: done,
+            on_remainder: done,
+            lost_races: done,
+            rejected: lost.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+            ..Metrics::default()
+        };
+        let found = since(&metrics(3, &[("spent", 2), ("expired", 1)]), metrics(8, &[("spent", 7), ("expired", 1)]));
+        assert_eq!(found, metrics(5, &[("spent", 5)]));
+    }
 
     fn close(found: f64, wanted: f64) {
         assert!((found - wanted).abs() < 1e-6, "{found}, not {wanted}");

@@ -3,7 +3,8 @@
 use client::strategy::{CostModel, StrategyConfig};
 use serde::Serialize;
 
-use crate::report::number;
+use crate::line::Line;
+use crate::report::count;
 
 /// Costs in seconds; the document's model, or a fitted one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -66,47 +67,20 @@ impl Costs {
             }
             StrategyConfig::Bookkeeping { batch, .. } => Some(self.capacity(*batch)),
             StrategyConfig::Shards { target, batch, .. } | StrategyConfig::P99 { target, batch, .. } => {
-                Some(lanes(parties * target, *batch))
+                Some(lanes(parties.saturating_mul(*target), *batch))
             }
             StrategyConfig::Command => self.command.map(|command| 1.0 / command),
         }
     }
 }
 
-fn count(number_of: usize) -> f64 {
-    number(u64::try_from(number_of).unwrap_or(u64::MAX))
-}
-
-/// A straight line through measured points.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Line {
-    /// Its value at zero.
-    pub at_zero: f64,
-    /// How much it rises per step.
-    pub slope: f64,
-}
-
-impl Line {
-    /// The line with the smallest squared errors relative to the values; `None` with fewer than two different places.
-    #[must_use]
-    pub fn through(points: &[(usize, f64)]) -> Option<Self> {
-        let points: Vec<(f64, f64, f64)> =
-            points.iter().filter(|(_, y)| *y > 0.0).map(|(x, y)| (count(*x), *y, 1.0 / (y * y))).collect();
-        let sum = |value: &dyn Fn(&(f64, f64, f64)) -> f64| points.iter().map(value).sum::<f64>();
-        let weight = sum(&|point| point.2);
-        let (x, y) = (sum(&|point| point.2 * point.0) / weight, sum(&|point| point.2 * point.1) / weight);
-        let spread = sum(&|point| point.2 * (point.0 - x) * (point.0 - x));
-        let slope = sum(&|point| point.2 * (point.0 - x) * (point.1 - y)) / spread;
-        let line = Self { at_zero: y - slope * x, slope };
-        (line.at_zero.is_finite() && line.slope.is_finite()).then_some(line)
-    }
-}
-
 /// Fits costs to rates: of batches of N one after another on one position, and of batches of N that keep the ledger busy.
 #[must_use]
 pub fn fit(one_after_another: &[(usize, f64)], saturated: &[(usize, f64)]) -> Option<Costs> {
-    let per_transaction =
-        |rates: &[(usize, f64)]| rates.iter().map(|(batch, rate)| (*batch, count(*batch) / rate)).collect::<Vec<_>>();
+    let per_transaction = |rates: &[(usize, f64)]| {
+        let point = |(batch, rate): &(usize, f64)| (count(*batch), count(*batch) / rate);
+        rates.iter().map(point).collect::<Vec<_>>()
+    };
     let latency = Line::through(&per_transaction(one_after_another))?;
     let work = Line::through(&per_transaction(saturated))?;
     Some(Costs {

@@ -9,12 +9,14 @@ use super::load::{Measured, Place, run};
 use super::model::{Costs, fit};
 use super::report::{Curve, CurvePoint, Row, StrategiesReport, Wanted};
 use super::{Load, Scenario, batch_of, floor};
-use crate::report::number;
+use crate::report::{count, whole};
 
 /// Batches of the sweep.
 const SWEEP: [usize; 7] = [1, 2, 5, 10, 25, 50, 100];
 /// Hot parties of the per-position rows.
 const POSITIONS: usize = 128;
+/// Batches of bookkeeping that are kept full at once: as many as the fastest pool of shards has.
+const BOOKED: usize = 16;
 /// In flight per party and batch: one is settled while the next is proposed, and one waits.
 const AHEAD: usize = 4;
 /// Most in flight: a second of what the fastest ledger carries.
@@ -121,21 +123,12 @@ impl Native<'_> {
         self.begun += 1;
         self.onlooker.begins(&scenario.name, self.begun, self.of);
         let measured = run(self.place, scenario).await?;
-        let failed = measured.failed.iter();
-        self.report
-            .audit
-            .problems
-            .extend(failed.map(|(reason, count)| format!("{}: {count} settlements failed: {reason}", scenario.name)));
         self.report.add(measured.clone());
         Ok(measured)
     }
 
     fn closed(&self, in_flight: usize) -> Load {
-        Load::Closed {
-            in_flight: in_flight.min(IN_FLIGHT_MAX),
-            warm_up: self.options.warm_up,
-            length: self.options.length,
-        }
+        Load::Closed { in_flight, warm_up: self.options.warm_up, length: self.options.length }
     }
 
     /// Batches of every size, one after another on one position and on as many positions as keep the ledger busy.
@@ -146,11 +139,12 @@ impl Native<'_> {
             let one = Scenario::new(
                 format!("sweep: one position, batches of {batch}"),
                 strategy.clone(),
-                self.closed(AHEAD * batch),
+                self.closed(in_flight(&strategy, 1)),
             );
             alone.push((batch, self.measure(&one).await?.settlements_per_second));
             let name = format!("sweep: {POSITIONS} positions, batches of {batch}");
-            let many = Scenario::new(name, strategy, self.closed(AHEAD * batch * POSITIONS)).with_parties(POSITIONS);
+            let load = self.closed(in_flight(&strategy, POSITIONS));
+            let many = Scenario::new(name, strategy, load).with_parties(POSITIONS);
             busy.push((batch, self.measure(&many).await?.settlements_per_second));
         }
         let costs = fit(&alone, &busy);
@@ -195,17 +189,7 @@ impl Native<'_> {
         document: &Costs,
     ) -> Result<Measured, floor::FloorFault> {
         let parties = if matches!(strategy, StrategyConfig::PerPosition { .. }) { POSITIONS } else { 1 };
-        let batch = batch_of(strategy);
-        let lanes = match strategy {
-            StrategyConfig::Shards { target, .. } | StrategyConfig::P99 { target, .. } => *target,
-            StrategyConfig::Bookkeeping { .. } | StrategyConfig::Command => POSITIONS,
-            StrategyConfig::Naive
-            | StrategyConfig::Serial
-            | StrategyConfig::Batching { .. }
-            | StrategyConfig::PerPosition { .. }
-            | StrategyConfig::Split { .. } => 1,
-        };
-        let in_flight = (AHEAD * batch * lanes * parties).max(AHEAD);
+        let in_flight = in_flight(strategy, parties);
         let scenario =
             Scenario::new(strategy.to_string(), strategy.clone(), self.closed(in_flight)).with_parties(parties);
         let measured = self.measure(&scenario).await?;
@@ -226,6 +210,9 @@ impl Native<'_> {
         if let Some(model) = document.rate(strategy, parties) {
             self.report.rows.push(Row::new(&label, "throughput, by the document", "1/s", Wanted::Beside, model, rate));
         }
+        // in a closed loop the mean latency is what is in flight by the rate, whatever the strategy does
+        self.report.rows.push(Row::alone(&label, "in flight, closed loop", "", count(in_flight)));
+        self.report.rows.push(Row::alone(&label, "settlement latency p50, closed loop", "ms", measured.latency_ms.p50));
         self.report.rows.push(Row::alone(&label, "settlement latency p99, closed loop", "ms", measured.latency_ms.p99));
         self.report.rows.push(Row::new(
             &label,
@@ -244,7 +231,8 @@ impl Native<'_> {
         strategy: &StrategyConfig,
         peak: &Measured,
     ) -> Result<(), floor::FloorFault> {
-        let rate = whole(peak.settlements_per_second * f64::from(LATENCY_AT_PERCENT) / 100.0).max(1);
+        let rate = whole(peak.settlements_per_second * f64::from(LATENCY_AT_PERCENT) / 100.0);
+        let rate = u32::try_from(rate).unwrap_or(u32::MAX).max(1);
         let (warm_up, length) = (self.options.warm_up, self.options.length);
         let name = format!("{strategy} at {LATENCY_AT_PERCENT} % of its peak");
         let measured =
@@ -259,11 +247,44 @@ impl Native<'_> {
     }
 }
 
-fn count(number_of: usize) -> f64 {
-    number(u64::try_from(number_of).unwrap_or(u64::MAX))
+/// Settlements in flight of a closed loop: as many as keep every transaction that the strategy can have under way full.
+fn in_flight(strategy: &StrategyConfig, parties: usize) -> usize {
+    let lanes = match strategy {
+        StrategyConfig::Shards { target, .. } | StrategyConfig::P99 { target, .. } => *target,
+        // nothing bounds what is under way: more would only wait in the nodes
+        StrategyConfig::Bookkeeping { batch, .. } => (POSITIONS / (*batch).max(1)).max(BOOKED),
+        StrategyConfig::Command => POSITIONS,
+        StrategyConfig::Naive
+        | StrategyConfig::Serial
+        | StrategyConfig::Batching { .. }
+        | StrategyConfig::PerPosition { .. }
+        | StrategyConfig::Split { .. } => 1,
+    };
+    let each = AHEAD.saturating_mul(batch_of(strategy));
+    each.saturating_mul(lanes).saturating_mul(parties).min(IN_FLIGHT_MAX)
 }
 
-fn whole(number_of: f64) -> u32 {
-    // a duration's seconds are the standard library's checked way to say it
-    u32::try_from(Duration::from_secs_f64(number_of.clamp(0.0, 1e9)).as_secs()).unwrap_or(u32::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_strategy_that_can_be_named_has_a_bounded_load_and_a_predicted_rate() {
+        let costs = Costs::from(CostModel::DOCUMENT);
+        let most = usize::MAX;
+        for (text, load) in [
+            ("serial".to_owned(), 4),
+            ("shards:16:50".to_owned(), 3_200),
+            ("bookkeeping:1".to_owned(), 512),
+            ("bookkeeping:50".to_owned(), 3_200),
+            (format!("batching:{most}"), IN_FLIGHT_MAX),
+            (format!("shards:{most}:{most}"), IN_FLIGHT_MAX),
+            (format!("p99:{most}:1"), IN_FLIGHT_MAX),
+        ] {
+            let strategy: StrategyConfig = text.parse().expect("a strategy");
+            assert_eq!(in_flight(&strategy, 1), load, "{text}");
+            let rate = costs.rate(&strategy, POSITIONS).expect("the model says");
+            assert!(rate.is_finite() && rate > 0.0, "{text}: {rate}");
+        }
+    }
 }

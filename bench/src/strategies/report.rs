@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use client::strategy::StrategyConfig;
 use serde::{Deserialize, Serialize};
 
 use super::load::Measured;
@@ -146,9 +147,16 @@ impl StrategiesReport {
         Self { workload: "bench strategies".to_owned(), mode: mode.to_owned(), audit, ..Self::default() }
     }
 
-    /// Keeps a scenario's figures beside the rows that were made of it.
+    /// Keeps a scenario's figures beside the rows that were made of it. Settlements that failed are problems, but for the
+    /// strategy that shows how they fail.
     pub fn add(&mut self, measured: Measured) {
         self.audit.unknown += measured.unknown;
+        if measured.strategy != StrategyConfig::Naive.name() {
+            let failed = measured.failed.iter();
+            let lines =
+                failed.map(|(reason, count)| format!("{}: {count} settlements failed: {reason}", measured.scenario));
+            self.audit.problems.extend(lines);
+        }
         self.runs.push(measured);
     }
 
@@ -176,6 +184,16 @@ impl StrategiesReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_is_a_problem_of_the_report_unless_it_was_to_fail() {
+        for (strategy, problems) in [("bookkeeping:1", 1), ("naive", 0)] {
+            let mut report = StrategiesReport::new("synchrony");
+            let failed = BTreeMap::from([("no funds".to_owned(), 3)]);
+            report.add(Measured { strategy: strategy.to_owned(), failed, ..Measured::default() });
+            assert_eq!((report.audit.problems.len(), report.is_good()), (problems, problems == 0), "{strategy}");
+        }
+    }
 
     #[test]
     fn a_row_holds_as_it_is_wanted() {

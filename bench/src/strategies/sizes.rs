@@ -1,9 +1,9 @@
 //! How much each settlement moves.
 
-use std::time::Duration;
-
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use crate::report::whole;
 
 /// A distribution of sizes, in minor units.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,11 +76,6 @@ impl SizeSource {
     fn above_zero(&mut self) -> f64 {
         1.0 - self.random.random::<f64>()
     }
-}
-
-/// The whole part of a number. A duration's seconds are the standard library's checked way to say it.
-fn whole(number: f64) -> u64 {
-    Duration::from_secs_f64(number.clamp(0.0, 1e15)).as_secs()
 }
 
 #[cfg(test)]

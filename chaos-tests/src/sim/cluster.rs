@@ -297,7 +297,7 @@ impl Cluster {
         let options = &self.0.options;
         let sequencer = sequencer::Options {
             heartbeat: options.heartbeat,
-            election_timeout_min: options.heartbeat * 6,
+            election_timeout_min: options.heartbeat * 7,
             election_timeout_max: options.heartbeat * 9,
             append_timeout: Duration::from_secs(1),
             snapshot_piece_timeout: Duration::from_secs(1),

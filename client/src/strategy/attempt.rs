@@ -11,7 +11,7 @@ use proto::{Problem, ProblemKind};
 use tokio::time::sleep;
 
 use super::metrics::Counters;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, OutboxFault};
 use super::request::{Item, Request, Settled, Unsettled};
 use crate::client::Client;
 use crate::key::Key;
@@ -23,6 +23,8 @@ use crate::submitter::Submitter;
 /// How often an unknown outcome is asked for, each time for the client's deadline: together longer than a transaction is
 /// valid, after which the answer is definite.
 const RESOLVES_MAX: u32 = 12;
+/// Allocations returned by one transaction.
+pub(super) const EXPIRED_MAX: usize = 200;
 /// Pause before an unknown outcome is asked for again.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -71,6 +73,16 @@ impl Desk {
         self.key.party()
     }
 
+    /// Of what is live, the allocations of this party whose expiry has come: what they lock may return.
+    pub(super) fn expired_of(&self, live: &[LiveOutput]) -> Vec<LiveOutput> {
+        let (now, party) = (self.client.now(), self.party());
+        let expired = |output: &&LiveOutput| match &output.contract {
+            Contract::Allocation(locked) => locked.return_to == party && locked.expires_at <= now,
+            Contract::Position(_) | Contract::Grant(_) => false,
+        };
+        live.iter().filter(expired).copied().collect()
+    }
+
     /// Makes the transaction and waits for its outcome.
     pub(super) async fn carry_out(self: Arc<Self>, draft: Draft) -> (Draft, Ending) {
         let prepared = match self.prepare(&draft).await {
@@ -114,11 +126,11 @@ impl Desk {
 
     /// Submits until the outcome is known, or nobody can know it any more.
     pub(super) async fn send(&self, transaction: SignedTransaction) -> Outcome {
-        let id = transaction.id();
-        if let Some(outbox) = &self.outbox
-            && let Err(fault) = outbox.keep(&transaction)
+        let kept = self.outbox.as_ref().map(|outbox| (outbox, transaction.clone()));
+        if let Some((outbox, kept)) = &kept
+            && let Err(fault) = outbox.keep(kept).await
         {
-            return Outcome::Refused { problem: Problem::new(ProblemKind::Cancelled, fault.to_string()) };
+            return not_kept(kept, &fault);
         }
         {
             let mut metrics = self.counters.add();
@@ -132,12 +144,17 @@ impl Desk {
             sleep(RESOLVE_PAUSE).await;
             outcome = self.client.resolve(&token).await;
         }
-        if outcome.is_definite()
-            && let Some(outbox) = &self.outbox
-            && let Err(fault) = outbox.drop_known(&id)
-        {
-            // it is asked for again after a restart, which is safe
-            tracing::warn!(%fault, "a known outcome stays in the outbox");
+        if let Some((outbox, kept)) = kept {
+            match &outcome {
+                Outcome::Committed { .. } | Outcome::Rejected { .. } => outbox.drop_known(&kept.id()),
+                // a later process must not send what somebody was told has not happened
+                Outcome::Refused { .. } => {
+                    if let Err(fault) = outbox.withdraw(&kept.id()).await {
+                        outcome = not_kept(&kept, &fault);
+                    }
+                }
+                Outcome::Unknown { .. } => {}
+            }
         }
         self.counters.add().in_flight -= 1;
         if let Outcome::Rejected { rejection, record } = &outcome {
@@ -162,6 +179,16 @@ impl Desk {
             Outcome::Refused { problem } => Ending::Fell(Unsettled::Refused(problem)),
             Outcome::Unknown { token, problem } => Ending::Unknown(Box::new(token), problem),
         }
+    }
+}
+
+/// The outcome of a transaction that no node took in, and that the outbox could not keep or drop.
+fn not_kept(transaction: &SignedTransaction, fault: &OutboxFault) -> Outcome {
+    let problem = Problem::new(ProblemKind::Cancelled, fault.to_string());
+    if fault.may_be_found {
+        Outcome::Unknown { token: Unresolved::of_one(transaction), problem }
+    } else {
+        Outcome::Refused { problem }
     }
 }
 
@@ -247,7 +274,9 @@ pub(super) fn may_succeed_later(fault: &Unsettled) -> bool {
         | Unsettled::Unfunded { .. }
         | Unsettled::NothingToFund
         | Unsettled::Unsupported(_)
+        | Unsettled::TooManyOpen
         | Unsettled::Refused(_)
+        | Unsettled::Stopped
         | Unsettled::Unknown { .. } => false,
     }
 }

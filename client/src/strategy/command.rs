@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ledger::{AssetType, Command};
+use tokio::sync::Semaphore;
 
-use super::Strategy;
 use super::attempt::Desk;
-use super::count_request;
 use super::funds::Stock;
 use super::metrics::Metrics;
 use super::request::{Request, Settled, Settlement, Unsettled};
+use super::{Strategy, StrategyOptions};
 use crate::builder::BuildFault;
 use crate::outcome::Outcome;
 use crate::prepared::Prepared;
@@ -29,18 +29,25 @@ pub trait CoSigner: Send + Sync + Debug + 'static {
 pub(super) struct CommandLane {
     desk: Arc<Desk>,
     co_signer: Arc<dyn CoSigner>,
+    window: Arc<Semaphore>,
 }
 
 impl CommandLane {
-    pub(super) fn new(desk: Arc<Desk>, co_signer: Arc<dyn CoSigner>) -> Self {
-        Self { desk, co_signer }
+    pub(super) fn new(desk: Arc<Desk>, co_signer: Arc<dyn CoSigner>, options: &StrategyOptions) -> Self {
+        Self { desk, co_signer, window: options.window() }
     }
 }
 
 impl Strategy for CommandLane {
     fn settle(&self, request: Request) -> Settlement {
         let (reply, settlement) = Settlement::pending();
-        count_request(&self.desk.counters, true);
+        let place = Arc::clone(&self.window).try_acquire_owned();
+        self.desk.counters.request(place.is_ok());
+        let Ok(place) = place else {
+            // the receiver is in this function's hands
+            let _told = reply.send(Err(Unsettled::TooManyOpen));
+            return settlement;
+        };
         let (desk, co_signer) = (Arc::clone(&self.desk), Arc::clone(&self.co_signer));
         drop(seams::tasks::spawn(async move {
             let outcome = carry_out(&desk, &*co_signer, request).await;
@@ -54,6 +61,7 @@ impl Strategy for CommandLane {
                     Err(_) => metrics.failed += 1,
                 }
             }
+            drop(place);
             // whoever asked may have lost interest
             let _told = reply.send(outcome);
         }));

@@ -4,7 +4,7 @@
 //! what it claims, and what it leaves. Nothing is claimed here; nothing waits here.
 
 use ledger::view::LiveOutput;
-use ledger::{AssetType, Quantity};
+use ledger::{AssetType, OutputId, Quantity};
 use seams::Entropy;
 
 use super::funds::{Funds, less, quantity_of, sum};
@@ -183,6 +183,10 @@ fn everything(funds: &Funds, items: &[&Item], bounds: Bounds) -> Result<Drawn, N
     let mut drawn = Drawn { items: count, ..Drawn::default() };
     for (asset, needed) in needs {
         let room = bounds.inputs_max.saturating_sub(drawn.claim.len());
+        if room == 0 {
+            // what pays for the asset before leaves none for this one
+            return Err(NotDrawn::Merge(drawn.claim));
+        }
         let all: Vec<LiveOutput> = funds.free(&asset).rev().take(room).copied().collect();
         if total_of(&all) < needed {
             return Err(not_covered(funds, &asset, funds.shortage(&asset, needed, room), bounds));
@@ -264,24 +268,33 @@ pub(super) fn even_pieces(asset: AssetType, change: Quantity, count: usize) -> V
 }
 
 impl SizedPool {
-    fn in_range(&self, quantity: Quantity) -> bool {
-        quantity >= self.sizes.lower() && quantity <= self.sizes.upper()
+    /// The largest position, where it is above the range: all others above it are of the pool, which they only left
+    /// because the estimate moved.
+    fn remainder(&self, funds: &Funds, asset: &AssetType) -> Option<OutputId> {
+        let claimed = funds.claimed(asset).map(|output| (quantity_of(output), output.id));
+        let free = funds.free(asset).next_back().map(|output| (quantity_of(output), output.id));
+        let largest = claimed.chain(free).max()?;
+        (largest.0 > self.sizes.upper()).then_some(largest.1)
     }
 
     fn small(&self, funds: &Funds, asset: AssetType, items: &[&Item]) -> Result<Drawn, NotDrawn> {
-        let upper = self.sizes.upper();
+        let remainder = self.remainder(funds, &asset);
+        let of_pool = |output: &LiveOutput| Some(output.id) != remainder;
+        let needed = |count: usize| {
+            let first = items.get(..count).unwrap_or_default();
+            first.iter().map(|item| item.size()).fold(Quantity::ZERO, sum)
+        };
         let mut count = items.len();
         while count > 0 {
-            let (_, needed) = fitting(items.get(..count).unwrap_or_default(), Quantity::new(i128::MAX));
-            // a position above the range belongs to the remainder
-            if let Some(shard) = funds.smallest_holding(&asset, needed).filter(|shard| quantity_of(shard) <= upper) {
+            if let Some(shard) = funds.smallest_holding(&asset, needed(count)).filter(of_pool) {
                 return Ok(Drawn { items: count, claim: vec![shard], ..Drawn::default() });
             }
             count /= 2;
         }
-        // what is under way comes back as change
-        let comes_back = funds.claimed(&asset).any(|output| quantity_of(output) <= upper);
-        if comes_back { Err(NotDrawn::Wait) } else { Err(NotDrawn::ToRemainder) }
+        // where all are under way, one comes back; one that is larger than what is free would hold up all behind it
+        let some_free = funds.free(&asset).any(of_pool);
+        let comes_back = funds.claimed(&asset).any(|output| of_pool(output) && quantity_of(output) >= needed(1));
+        if comes_back && !some_free { Err(NotDrawn::Wait) } else { Err(NotDrawn::ToRemainder) }
     }
 
     fn large(&self, funds: &Funds, asset: AssetType, items: &[&Item], bounds: Bounds) -> Result<Drawn, NotDrawn> {
@@ -297,11 +310,16 @@ impl SizedPool {
         Ok(Drawn { items: count, claim, pieces, grants: Vec::new() })
     }
 
-    /// The free positions that are not of the pool: the remainder, what has become too small, what came from elsewhere.
-    /// Largest first.
+    /// The remainder, if it is free, and free positions out of range, largest first: a quarter of the pool at most, so that
+    /// the rest goes on wherever the estimate moves.
     fn out_of_range(&self, funds: &Funds, asset: &AssetType, inputs_max: usize) -> Vec<LiveOutput> {
-        let outside = funds.free(asset).rev().filter(|output| !self.in_range(quantity_of(output)));
-        outside.take(inputs_max.min(REBALANCED_MAX)).copied().collect()
+        let remainder = self.remainder(funds, asset);
+        let in_range = |output: &LiveOutput| {
+            (self.sizes.lower()..=self.sizes.upper()).contains(&quantity_of(output)) || Some(output.id) == remainder
+        };
+        let backing = funds.free(asset).next_back().filter(|output| Some(output.id) == remainder);
+        let outside = funds.free(asset).rev().filter(|output| !in_range(output)).take((self.target / 4).max(1));
+        backing.into_iter().chain(outside).take(inputs_max.min(REBALANCED_MAX)).copied().collect()
     }
 
     /// Fresh positions that the pool lacks, as far as the change goes. What remains is the remainder.
@@ -312,9 +330,11 @@ impl SizedPool {
         claim: &[LiveOutput],
         change: Quantity,
     ) -> Vec<(AssetType, Quantity)> {
-        let pool = self.pool_size(funds, asset);
-        let claimed_of_pool = claim.iter().filter(|output| self.in_range(quantity_of(output))).count();
-        let missing = self.target.saturating_sub(1).saturating_sub(pool.saturating_sub(claimed_of_pool));
+        let remainder = self.remainder(funds, asset);
+        let serves = |output: &&LiveOutput| quantity_of(output) >= self.sizes.lower() && Some(output.id) != remainder;
+        let serving = funds.free(asset).filter(serves).count() + funds.claimed(asset).filter(serves).count();
+        let left = serving.saturating_sub(claim.iter().filter(serves).count());
+        let missing = self.target.saturating_sub(1).saturating_sub(left);
         let piece = self.sizes.fresh().minor_units();
         if piece <= 0 {
             return Vec::new();
@@ -325,18 +345,15 @@ impl SizedPool {
         vec![(*asset, Quantity::new(piece)); count]
     }
 
-    /// Positions in range, those under way included.
-    fn pool_size(&self, funds: &Funds, asset: &AssetType) -> usize {
-        let of_pool = |output: &&LiveOutput| self.in_range(quantity_of(output));
-        funds.free(asset).filter(of_pool).count() + funds.claimed(asset).filter(of_pool).count()
-    }
-
     /// A transaction that only rebalances, where enough is out of range.
     pub(super) fn rebalance(&self, funds: &Funds, asset: &AssetType, inputs_max: usize) -> Option<Drawn> {
+        if !self.sizes.fresh().is_positive() {
+            return None;
+        }
         let claim = self.out_of_range(funds, asset, inputs_max);
-        let change = total_of(&claim);
-        let pieces = self.missing_pieces(funds, asset, &claim, change);
+        let pieces = self.missing_pieces(funds, asset, &claim, total_of(&claim));
         let worth_it = (self.target / 8).max(1);
-        (pieces.len() >= worth_it).then_some(Drawn { items: 0, claim, pieces, grants: Vec::new() })
+        let surplus = claim.len() > 1 + worth_it;
+        (surplus || pieces.len() >= worth_it).then_some(Drawn { items: 0, claim, pieces, grants: Vec::new() })
     }
 }

@@ -16,26 +16,24 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
 use ledger::view::LiveOutput;
-use ledger::{AssetType, Contract, Limits, OutputId, Rejection};
+use ledger::{AssetType, Limits, OutputId, Rejection};
 use proto::Problem;
 use proto::convert::Consistency;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::attempt::{Desk, Draft, Ending, may_succeed_later};
+use super::attempt::{Desk, Draft, EXPIRED_MAX, Ending, may_succeed_later};
 use super::drawing::{Bounds, Drawing, Drawn, NotDrawn, Queue};
 use super::funds::{Funds, Stock, quantity_of, sum};
 use super::request::{Item, Unsettled};
 use crate::client::Client;
+use crate::wallet::Shortage;
 
 /// Requests taken from the channel at once.
 const TAKEN_MAX: usize = 1_024;
 /// Outputs per page of a reading.
 const PAGE_OUTPUTS: u32 = 1_000;
-/// Allocations returned by one transaction.
-const EXPIRED_MAX: usize = 200;
-
 /// Requests of one transaction on the remainder of a pool, which is one position: it is shared at least so much.
 const REMAINDER_BATCH: usize = 50;
 
@@ -77,6 +75,8 @@ type QueueId = (Option<AssetType>, Queue);
 struct Line {
     waiting: VecDeque<Item>,
     open: usize,
+    /// Its place among the timers.
+    due: Option<Instant>,
 }
 
 /// What a transaction is for.
@@ -114,10 +114,18 @@ pub(super) struct Engine {
     limits: Limits,
     funds: SharedFunds,
     lines: BTreeMap<QueueId, Line>,
+    /// Lines that something happened to since they were last looked at. All others are as they were left: blocked, or empty.
+    stirred: BTreeSet<QueueId>,
+    /// When each line is looked at again though nothing happens to it.
+    timers: BTreeSet<(Instant, QueueId)>,
+    /// Blocked lines whose first request needs several assets, any of which may be what it waits for.
+    entangled: BTreeSet<QueueId>,
     flights: FuturesUnordered<BoxFuture<'static, Flight>>,
     /// Requests that travel again after a pause.
     resting: FuturesUnordered<BoxFuture<'static, Vec<Item>>>,
     upkeep: BTreeSet<AssetType>,
+    /// Assets whose upkeep did not happen: left alone until the ledger has been read again.
+    left_alone: BTreeSet<AssetType>,
     /// Assets of which a large request gathers all it can get: small ones let it go first.
     gathering: BTreeSet<AssetType>,
     returning: BTreeSet<OutputId>,
@@ -146,9 +154,13 @@ impl Engine {
             limits,
             funds,
             lines: BTreeMap::new(),
+            stirred: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            entangled: BTreeSet::new(),
             flights: FuturesUnordered::new(),
             resting: FuturesUnordered::new(),
             upkeep: BTreeSet::new(),
+            left_alone: BTreeSet::new(),
             gathering: BTreeSet::new(),
             returning: BTreeSet::new(),
             reading: None,
@@ -170,6 +182,10 @@ impl Engine {
                 // cancelling loses nothing: `recv_many` takes requests only when it returns
                 count = requests.recv_many(&mut arrivals, TAKEN_MAX), if accepting => {
                     accepting = count > 0;
+                    if !accepting {
+                        // nothing lingers any more
+                        self.stir_all();
+                    }
                     for item in arrivals.drain(..) {
                         self.enqueue(item);
                     }
@@ -190,9 +206,21 @@ impl Engine {
     }
 
     fn enqueue(&mut self, mut item: Item) {
+        // one input at least is this party's own, except where a grant stands for it
+        let own = usize::from(!matches!(self.drawing, Drawing::Bookkeeping));
+        if item.request.allocations().count() + own > self.limits.inputs_max {
+            return self.fail(item, Unsettled::Unsupported("consume as many allocations in one transaction"));
+        }
         let queue = self.drawing.queue_for(&item);
         item.queue = queue;
-        self.lines.entry(self.line_of(&item)).or_default().waiting.push_back(item);
+        self.line_for(&item).waiting.push_back(item);
+    }
+
+    /// The line of a request, which something happens to.
+    fn line_for(&mut self, item: &Item) -> &mut Line {
+        let id = self.line_of(item);
+        self.stirred.insert(id);
+        self.lines.entry(id).or_default()
     }
 
     fn line_of(&self, item: &Item) -> QueueId {
@@ -202,25 +230,60 @@ impl Engine {
     /// Requests that go first the next time, in the order in which they came.
     fn again(&mut self, items: Vec<Item>) {
         for item in items.into_iter().rev() {
-            self.lines.entry(self.line_of(&item)).or_default().waiting.push_front(item);
+            self.line_for(&item).waiting.push_front(item);
         }
+    }
+
+    /// Positions of an asset came, went or are free again.
+    fn stir(&mut self, asset: AssetType) {
+        let asset = self.options.by_asset.then_some(asset);
+        self.stirred.extend([(asset, Queue::Remainder), (asset, Queue::Main)]);
+        self.stirred.append(&mut self.entangled);
+    }
+
+    fn stir_all(&mut self) {
+        self.stirred.extend(self.lines.keys().copied());
     }
 
     /// Sends what can be sent. Returns when something is due.
     fn dispatch(&mut self, accepting: bool) -> Instant {
         let now = Instant::now();
         if now >= self.refresh_at {
+            // also where one is under way, which may take longer than that
+            self.refresh_at = now + self.options.refresh_every;
             self.begin_reading();
         }
-        let mut due = self.refresh_at;
-        let mut ids: Vec<QueueId> = self.lines.keys().copied().collect();
-        // a large request has a say before the small ones of its asset
-        ids.sort_by_key(|(asset, queue)| (*queue == Queue::Main, *asset));
-        for id in ids {
-            due = due.min(self.dispatch_line(id, now, accepting));
+        while let Some((_, id)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
+            self.timers.pop_first();
+            if let Some(line) = self.lines.get_mut(&id) {
+                line.due = None;
+            }
+            self.stirred.insert(id);
         }
-        self.lines.retain(|_, line| !line.waiting.is_empty() || line.open > 0);
-        due
+        while !self.stirred.is_empty() {
+            let mut ids: Vec<QueueId> = std::mem::take(&mut self.stirred).into_iter().collect();
+            // a large request has a say before the small ones of its asset
+            ids.sort_by_key(|(asset, queue)| (*queue == Queue::Main, *asset));
+            for id in ids {
+                let due = self.dispatch_line(id, now, accepting);
+                self.look_again(id, due);
+            }
+        }
+        self.timers.first().map_or(self.refresh_at, |(due, _)| self.refresh_at.min(*due))
+    }
+
+    /// Looks at a line again when this is due, unless there is nothing in it.
+    fn look_again(&mut self, id: QueueId, due: Instant) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        if let Some(before) = line.due.take() {
+            self.timers.remove(&(before, id));
+        }
+        if !line.waiting.is_empty() {
+            line.due = Some(due);
+            self.timers.insert((due, id));
+        } else if line.open == 0 {
+            self.lines.remove(&id);
+        }
     }
 
     fn dispatch_line(&mut self, id: QueueId, now: Instant, accepting: bool) -> Instant {
@@ -240,23 +303,27 @@ impl Engine {
             if !full && accepting && now < lingers_until {
                 return lingers_until;
             }
+            let several = first.needs.len() > 1;
             let drawn = self.draw(id);
             if let (Queue::Remainder, Some(asset)) = (id.1, id.0) {
                 if drawn == Err(NotDrawn::Wait) {
                     self.gathering.insert(asset);
-                } else {
-                    self.gathering.remove(&asset);
+                } else if self.gathering.remove(&asset) {
+                    self.stir(asset);
                 }
             }
             match drawn {
                 Ok(drawn) => self.launch_requests(id, drawn),
-                Err(NotDrawn::Wait) => match self.give_up_waiting(id, now) {
-                    Some(due) => return due,
-                    None => continue,
-                },
-                Err(NotDrawn::Merge(positions)) => {
-                    self.launch_upkeep(Drawn { claim: positions, ..Drawn::default() });
-                    return far;
+                Err(blocked @ (NotDrawn::Wait | NotDrawn::Merge(_))) => {
+                    if several {
+                        self.entangled.insert(id);
+                    }
+                    if let NotDrawn::Merge(positions) = blocked {
+                        self.launch_upkeep(Drawn { claim: positions, ..Drawn::default() });
+                    }
+                    if let Some(due) = self.give_up_waiting(id, now) {
+                        return due;
+                    }
                 }
                 Err(NotDrawn::ToRemainder) => self.move_to_remainder(id),
                 Err(NotDrawn::NoGrant) => {
@@ -324,7 +391,11 @@ impl Engine {
 
     fn launch_upkeep(&mut self, drawn: Drawn) {
         let Some(asset) = drawn.claim.first().map(|output| output.contract.asset()) else { return };
-        if self.upkeep.insert(asset) {
+        // one alone is in order, and what failed would fail again until something else is known
+        if (drawn.claim.len() > 1 || !drawn.pieces.is_empty())
+            && !self.left_alone.contains(&asset)
+            && self.upkeep.insert(asset)
+        {
             self.launch(Purpose::Upkeep(asset), Vec::new(), drawn);
         }
     }
@@ -357,15 +428,25 @@ impl Engine {
         if now < until {
             return Some(until.min(self.refresh_at));
         }
-        let asset = first.asset()?;
-        let shortage = self.funds.lock().shortage(&asset, first.size(), self.limits.inputs_max);
+        let shortage = {
+            let funds = self.funds.lock();
+            let inputs_max = self.limits.inputs_max.saturating_sub(first.request.allocations().count());
+            // covered, and yet it waits: for the positions of its queue
+            let locked = || {
+                let Stock { free, claimed, .. } = first.asset().map(|asset| funds.stock(&asset)).unwrap_or_default();
+                Shortage::Locked { wanted: first.size(), free, claimed }
+            };
+            funds.shortage_of(&first.needs, inputs_max).unwrap_or_else(locked)
+        };
         self.fail_first(id, Unsettled::Shortage(shortage));
         None
     }
 
     fn fail_first(&mut self, id: QueueId, fault: Unsettled) {
-        if let (Queue::Remainder, Some(asset)) = (id.1, id.0) {
-            self.gathering.remove(&asset);
+        if let (Queue::Remainder, Some(asset)) = (id.1, id.0)
+            && self.gathering.remove(&asset)
+        {
+            self.stir(asset);
         }
         if let Some(item) = self.lines.get_mut(&id).and_then(|line| line.waiting.pop_front()) {
             self.fail(item, fault);
@@ -380,7 +461,7 @@ impl Engine {
     fn move_to_remainder(&mut self, id: QueueId) {
         if let Some(mut item) = self.lines.get_mut(&id).and_then(|line| line.waiting.pop_front()) {
             item.queue = Queue::Remainder;
-            self.lines.entry(self.line_of(&item)).or_default().waiting.push_back(item);
+            self.line_for(&item).waiting.push_back(item);
         }
     }
 
@@ -389,21 +470,27 @@ impl Engine {
             && let Some(line) = self.lines.get_mut(&id)
         {
             line.open -= 1;
+            self.stirred.insert(id);
         }
+        let mut touched: BTreeSet<AssetType> = draft.claim.iter().map(|output| output.contract.asset()).collect();
         if let Purpose::Upkeep(asset) = purpose {
             self.upkeep.remove(&asset);
+            if !matches!(ending, Ending::Committed { .. }) {
+                self.left_alone.insert(asset);
+            }
         }
         for allocation in &draft.expired {
             self.returning.remove(&allocation.id);
         }
         match ending {
             Ending::Committed { transaction, batch, mut proposals, own } => {
-                self.count_committed(purpose, &draft);
+                self.count_committed(purpose);
                 {
                     let mut funds = self.funds.lock();
                     funds.spend(&draft.claim);
                     own.iter().for_each(|output| funds.insert(output));
                 }
+                touched.extend(own.iter().map(|output| output.contract.asset()));
                 let settled = draft.settle(transaction, batch, &mut proposals);
                 self.desk.counters.add().settled += settled;
             }
@@ -414,7 +501,7 @@ impl Engine {
                     let failed = draft.items.remove(position);
                     self.fail(failed, Unsettled::Rejected(rejection));
                 }
-                self.retry(draft.items, &Unsettled::Unsupported("go on"), false);
+                self.again_at_once(draft.items);
             }
             Ending::Fell(fault) => {
                 self.release(&draft);
@@ -429,19 +516,13 @@ impl Engine {
                 }
             }
         }
-        self.keep_in_order();
+        self.keep_in_order(&touched);
     }
 
-    fn count_committed(&self, purpose: Purpose, draft: &Draft) {
+    fn count_committed(&self, purpose: Purpose) {
         let mut metrics = self.desk.counters.add();
-        let allocations: usize = draft.items.iter().map(|item| item.request.allocations().count()).sum();
-        let inputs = count(draft.claim.len() + draft.expired.len());
         metrics.committed += 1;
-        metrics.inputs += inputs + count(allocations);
-        if !matches!(purpose, Purpose::Requests(_)) {
-            metrics.upkeep += 1;
-            metrics.upkeep_inputs += inputs;
-        }
+        metrics.upkeep += u64::from(!matches!(purpose, Purpose::Requests(_)));
     }
 
     fn release(&self, draft: &Draft) {
@@ -466,27 +547,34 @@ impl Engine {
             funds.release(&kept);
         }
         self.begin_reading();
-        self.retry(draft.items, &fault, true);
+        self.retry(draft.items, &fault);
     }
 
-    /// A whole transaction fell. With several requests in it, each half tries by itself: the one at fault ends up alone.
+    /// A whole transaction fell. With several requests in it, each half tries by itself, and the one at fault ends up alone;
+    /// unless no node took it in, which is nobody's fault.
     fn fell(&mut self, mut items: Vec<Item>, fault: Unsettled) {
         if matches!(fault, Unsettled::Rejected(Rejection::ReferenceSpent { .. } | Rejection::ReferenceUnknown { .. })) {
             self.begin_reading();
         }
-        if items.len() > 1 {
+        if items.len() > 1 && !fault.is_of_the_nodes() {
             let half = items.len() / 2;
             items.iter_mut().for_each(|item| item.batch_max = half);
-            self.retry(items, &fault, false);
+            self.again_at_once(items);
         } else if may_succeed_later(&fault) {
-            self.retry(items, &fault, true);
+            self.retry(items, &fault);
         } else {
             items.into_iter().for_each(|item| self.fail(item, fault.clone()));
         }
     }
 
-    /// The requests travel again, after a pause with jitter or at once; those that have too often fail with `fault`.
-    fn retry(&mut self, items: Vec<Item>, fault: &Unsettled, after_pause: bool) {
+    /// The requests travel again: the one that stopped them is gone, or fewer go together.
+    fn again_at_once(&mut self, items: Vec<Item>) {
+        self.desk.counters.add().retries += count(items.len());
+        self.again(items);
+    }
+
+    /// The requests travel again, after a pause with jitter; those that have too often fail with `fault`.
+    fn retry(&mut self, items: Vec<Item>, fault: &Unsettled) {
         let mut left = Vec::with_capacity(items.len());
         let mut most = 0;
         for mut item in items {
@@ -494,7 +582,7 @@ impl Engine {
                 self.fail(item, fault.clone());
                 continue;
             }
-            item.retries += u32::from(after_pause);
+            item.retries += 1;
             most = most.max(item.retries);
             left.push(item);
         }
@@ -502,9 +590,6 @@ impl Engine {
             return;
         }
         self.desk.counters.add().retries += count(left.len());
-        if !after_pause {
-            return self.again(left);
-        }
         let pause = self.desk.client.jittered_pause(most);
         let rest = async move {
             sleep(pause).await;
@@ -513,15 +598,21 @@ impl Engine {
         self.resting.push(rest.boxed());
     }
 
-    /// Nets and rebalances, off the way of requests: only free positions are touched.
-    fn keep_in_order(&mut self) {
-        let drawn: Vec<Drawn> = {
-            let funds = self.funds.lock();
-            let stocks = funds.stocks();
-            let idle = stocks.iter().filter(|(asset, _)| !self.upkeep.contains(asset));
-            idle.filter_map(|(asset, stock)| self.upkeep_of(&funds, asset, stock)).collect()
-        };
-        drawn.into_iter().for_each(|drawn| self.launch_upkeep(drawn));
+    /// Nets and rebalances these assets, off the way of requests: only free positions are touched.
+    fn keep_in_order(&mut self, assets: &BTreeSet<AssetType>) {
+        for asset in assets {
+            self.stir(*asset);
+            if self.upkeep.contains(asset) || self.left_alone.contains(asset) {
+                continue;
+            }
+            let drawn = {
+                let funds = self.funds.lock();
+                self.upkeep_of(&funds, asset, &funds.stock(asset))
+            };
+            if let Some(drawn) = drawn {
+                self.launch_upkeep(drawn);
+            }
+        }
     }
 
     fn upkeep_of(&self, funds: &Funds, asset: &AssetType, stock: &Stock) -> Option<Drawn> {
@@ -574,19 +665,16 @@ impl Engine {
     /// Takes over what the ledger shows, and returns what has expired.
     fn learn(&mut self, free: &BTreeSet<OutputId>, live: &[LiveOutput]) {
         self.funds.lock().end_reading(free, live);
-        let now = self.desk.client.now();
-        let party = self.desk.party();
-        let expired = |output: &&LiveOutput| match &output.contract {
-            Contract::Allocation(locked) => locked.return_to == party && locked.expires_at <= now,
-            Contract::Position(_) | Contract::Grant(_) => false,
-        };
-        let expired: Vec<LiveOutput> =
-            live.iter().filter(expired).filter(|output| !self.returning.contains(&output.id)).copied().collect();
+        self.left_alone.clear();
+        let mut expired = self.desk.expired_of(live);
+        expired.retain(|output| !self.returning.contains(&output.id));
         for some in expired.chunks(EXPIRED_MAX) {
             self.returning.extend(some.iter().map(|output| output.id));
             self.fly(Purpose::Return, Draft { expired: some.to_vec(), ..Draft::default() });
         }
-        self.keep_in_order();
+        self.stir_all();
+        let assets = self.funds.stocks().into_keys().collect();
+        self.keep_in_order(&assets);
     }
 }
 

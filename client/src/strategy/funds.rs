@@ -221,6 +221,24 @@ impl Funds {
         self.shelves.get(asset)?.free.range(from..).next().map(|(_, output)| *output)
     }
 
+    /// Why these needs, paid together, have to wait: of the assets that are not covered, what lasts longest.
+    pub(super) fn shortage_of(&self, needs: &[(AssetType, Quantity)], inputs_max: usize) -> Option<Shortage> {
+        let lasts = |shortage: &Shortage| match shortage {
+            Shortage::Fragmented { .. } => 0,
+            Shortage::Locked { .. } => 1,
+            Shortage::Insufficient { .. } => 2,
+        };
+        let mut room = inputs_max;
+        let mut shortages = Vec::new();
+        for (asset, wanted) in needs {
+            match self.cover(asset, *wanted, room) {
+                Ok(claim) => room = room.saturating_sub(claim.len()),
+                Err(shortage) => shortages.push(shortage),
+            }
+        }
+        shortages.into_iter().max_by_key(lasts)
+    }
+
     /// Why free positions do not cover a need.
     pub(super) fn shortage(&self, asset: &AssetType, wanted: Quantity, inputs_max: usize) -> Shortage {
         let Stock { free, claimed, .. } = self.stock(asset);

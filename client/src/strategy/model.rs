@@ -173,12 +173,6 @@ impl WorkClock {
         Self { model, free_at: vec![Duration::ZERO; model.processors.max(1)], commands_free_at: Duration::ZERO }
     }
 
-    /// The model.
-    #[must_use]
-    pub const fn model(&self) -> &CostModel {
-        &self.model
-    }
-
     /// Takes in a transaction at `now` and returns when its outcome is due. Times count from the clock's beginning and
     /// do not run backwards.
     ///

@@ -1,18 +1,20 @@
 //! What a trader asks of a strategy, and what it is told.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ledger::{AssetType, Contract, LogTime, OutputId, Party, Quantity, Rejection, Terms, TransactionId};
+use ledger::{AssetType, LogTime, OutputId, Party, Quantity, Rejection, Terms, TransactionId};
+use proto::Problem;
 use proto::convert::Proposal;
-use proto::{Problem, ProblemKind};
-use tokio::sync::oneshot;
+use proto::problem::Retry;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::drawing::Queue;
 use crate::builder::{BuildFault, TransactionBuilder};
+use crate::legs::{needs_of, open_legs};
 use crate::outcome::Unresolved;
 use crate::prepared::SignatureFault;
 use crate::wallet::Shortage;
@@ -44,7 +46,7 @@ pub struct Settled {
     pub retries: u32,
 }
 
-/// Why a request was not carried out. But for [`Self::Unknown`], nothing of it happened.
+/// Why a request was not carried out. But for [`Self::Unknown`] and [`Self::Stopped`], nothing of it happened.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unsettled {
     /// The ledger said no.
@@ -74,6 +76,9 @@ pub enum Unsettled {
     /// This strategy does not do that.
     #[error("this strategy does not {0}")]
     Unsupported(&'static str),
+    /// As many requests are open as may be ([`super::StrategyOptions::requests_max`]): ask again when some are told.
+    #[error("too many requests are open: ask again when some are told")]
+    TooManyOpen,
     /// No node took it in.
     #[error("no node takes it in: {0}")]
     Refused(Problem),
@@ -85,6 +90,16 @@ pub enum Unsettled {
         /// The last problem met.
         problem: Problem,
     },
+    /// The strategy's tasks were aborted. Whether it happened shows in the ledger; what was on its way is in the outbox.
+    #[error("outcome unknown: the strategy was stopped")]
+    Stopped,
+}
+
+impl Unsettled {
+    /// True where no node took the transaction in, whatever is in it.
+    pub(super) fn is_of_the_nodes(&self) -> bool {
+        matches!(self, Self::Refused(problem) if problem.retry() != Retry::Never)
+    }
 }
 
 /// What becomes of a request, as soon as it is known.
@@ -105,7 +120,7 @@ impl Future for Settlement {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(|told| match told {
             Ok(outcome) => outcome,
-            Err(_dropped) => Err(Unsettled::Refused(Problem::new(ProblemKind::Cancelled, "the strategy was stopped"))),
+            Err(_dropped) => Err(Unsettled::Stopped),
         })
     }
 }
@@ -122,36 +137,20 @@ impl Request {
 
     /// The legs that `party` has to fund, by position. An error where another party has to fund one first.
     pub(super) fn legs_of(&self, party: &Party) -> Result<Vec<u16>, Unsettled> {
-        let payers = (0_u16..).zip(self.terms().legs.iter().map(|leg| leg.payer));
         match self {
-            Self::Propose { .. } => {
-                let own: Vec<u16> = payers.filter(|(_, payer)| payer == party).map(|(leg, _)| leg).collect();
+            Self::Propose { terms, .. } => {
+                let open = open_legs(terms, &[]).into_iter();
+                let own: Vec<u16> = open.filter(|(_, payer)| payer == party).map(|(leg, _)| leg).collect();
                 if own.is_empty() { Err(Unsettled::NothingToFund) } else { Ok(own) }
             }
-            Self::Settle(proposal) => {
-                let funded = |leg: u16| {
-                    proposal.allocations.iter().any(|output| match &output.contract {
-                        Contract::Allocation(locked) => locked.leg == leg,
-                        Contract::Position(_) | Contract::Grant(_) => false,
-                    })
-                };
-                let open: Vec<(u16, Party)> = payers.filter(|(leg, _)| !funded(*leg)).collect();
+            Self::Settle(Proposal { terms, allocations }) => {
+                let open = open_legs(terms, allocations);
                 match open.iter().find(|(_, payer)| payer != party) {
                     Some((leg, payer)) => Err(Unsettled::Unfunded { leg: *leg, payer: *payer }),
                     None => Ok(open.into_iter().map(|(leg, _)| leg).collect()),
                 }
             }
         }
-    }
-
-    /// What these legs take, by asset.
-    pub(super) fn needs(&self, legs: &[u16]) -> Result<Vec<(AssetType, Quantity)>, Unsettled> {
-        let mut needs: BTreeMap<AssetType, Quantity> = BTreeMap::new();
-        for leg in legs.iter().filter_map(|leg| self.terms().legs.get(usize::from(*leg))) {
-            let sum = needs.entry(leg.asset).or_default();
-            *sum = sum.checked_add(leg.quantity).ok_or(BuildFault::Overflow(leg.asset))?;
-        }
-        Ok(needs.into_iter().collect())
     }
 
     /// Writes it into a transaction.
@@ -190,6 +189,8 @@ pub(super) struct Item {
     /// With how many others it travels at most; fewer where it may have made a transaction fall.
     pub(super) batch_max: usize,
     reply: oneshot::Sender<Result<Settled, Unsettled>>,
+    /// Among the requests that may be open.
+    place: OwnedSemaphorePermit,
 }
 
 impl Debug for Item {
@@ -204,11 +205,16 @@ impl Debug for Item {
 
 impl Item {
     /// A request of this party; what is wrong with it at first sight is told at once.
-    pub(super) fn new(request: Request, party: &Party) -> (Option<Self>, Settlement) {
+    pub(super) fn new(request: Request, party: &Party, window: &Arc<Semaphore>) -> (Option<Self>, Settlement) {
         let (reply, settlement) = Settlement::pending();
-        let read = request.legs_of(party).and_then(|legs| request.needs(&legs).map(|needs| (legs, needs)));
-        match read {
-            Ok((legs, needs)) => {
+        let read = || -> Result<_, Unsettled> {
+            let place = Arc::clone(window).try_acquire_owned().map_err(|_full| Unsettled::TooManyOpen)?;
+            let legs = request.legs_of(party)?;
+            let needs = needs_of(request.terms(), &legs)?;
+            Ok((place, legs, needs))
+        };
+        match read() {
+            Ok((place, legs, needs)) => {
                 let arrived = tokio::time::Instant::now();
                 (
                     Some(Self {
@@ -220,6 +226,7 @@ impl Item {
                         queue: Queue::Main,
                         batch_max: usize::MAX,
                         reply,
+                        place,
                     }),
                     settlement,
                 )
@@ -243,6 +250,8 @@ impl Item {
 
     /// Tells whoever asked. They may have lost interest.
     pub(super) fn tell(self, outcome: Result<Settled, Unsettled>) {
+        // whoever is told may ask again at once
+        drop(self.place);
         let _told = self.reply.send(outcome);
     }
 }

@@ -16,14 +16,15 @@ use proto::Problem;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::attempt::{Desk, Draft, Ending, may_succeed_later};
+use super::StrategyOptions;
+use super::attempt::{Desk, Draft, EXPIRED_MAX, Ending, may_succeed_later};
 use super::engine::{SharedFunds, read_ledger};
-use super::funds::{Stock, quantity_of, sum};
-use super::metrics::Metrics;
+use super::funds::{Funds, less, quantity_of, sum};
+use super::intake::Intake;
 use super::model::CostModel;
 use super::plan::{PlanBounds, SplitPlan, share};
-use super::request::{Item, Request, Settlement, Unsettled};
-use super::{Strategy, StrategyOptions, count_request};
+use super::request::{Item, Unsettled};
+use crate::wallet::Shortage;
 
 /// Requests of one burst at most.
 const BURST_MAX: usize = 10_000;
@@ -41,44 +42,14 @@ pub(super) struct Planner {
     pub(super) gather: Duration,
 }
 
-/// Requests that are gathered into bursts.
-#[derive(Debug)]
-pub(super) struct SplitBursts {
-    desk: Arc<Desk>,
-    funds: SharedFunds,
-    requests: mpsc::UnboundedSender<Item>,
-}
-
-impl SplitBursts {
-    pub(super) async fn open(desk: Arc<Desk>, planner: Planner, options: &StrategyOptions) -> Result<Self, Problem> {
-        let limits = desk.client.cluster().await?.limits;
-        let funds = SharedFunds::default();
-        let (requests, arrivals) = mpsc::unbounded_channel();
-        let bursts =
-            Bursts { desk: Arc::clone(&desk), planner, limits, funds: funds.clone(), retries_max: options.retries_max };
-        drop(seams::tasks::spawn(bursts.run(arrivals)));
-        Ok(Self { desk, funds, requests })
-    }
-}
-
-impl Strategy for SplitBursts {
-    fn settle(&self, request: Request) -> Settlement {
-        let (item, settlement) = Item::new(request, &self.desk.party());
-        count_request(&self.desk.counters, item.is_some());
-        if let Some(item) = item {
-            // where the task is gone, dropping the item tells
-            let _sent = self.requests.send(item);
-        }
-        settlement
-    }
-
-    fn stocks(&self) -> BTreeMap<AssetType, Stock> {
-        self.funds.stocks()
-    }
-
-    fn metrics(&self) -> Metrics {
-        self.desk.counters.read()
-    }
+/// Gathers requests into bursts.
+pub(super) async fn open(desk: Arc<Desk>, planner: Planner, options: &StrategyOptions) -> Result<Intake, Problem> {
+    let limits = desk.client.cluster().await?.limits;
+    let funds = SharedFunds::default();
+    let (intake, arrivals) = Intake::open(Arc::clone(&desk), funds.clone(), options);
+    let bursts = Bursts { desk, planner, limits, funds, retries_max: options.retries_max };
+    drop(seams::tasks::spawn(bursts.run(arrivals)));
+    Ok(intake)
 }
 
 struct Bursts {
@@ -130,7 +101,7 @@ impl Bursts {
             for (asset, items) in by_asset {
                 burst.extend(self.settle_burst(asset, items).await);
             }
-            if let Some(most) = burst.iter().map(|item| item.retries).max() {
+            if let Some(most) = burst.iter().map(|item| item.retries).max().filter(|most| *most > 0) {
                 sleep(self.desk.client.jittered_pause(most)).await;
             }
         }
@@ -141,7 +112,8 @@ impl Bursts {
         item.tell(Err(fault));
     }
 
-    /// Settles what the party's positions pay for, and returns what has to be tried again.
+    /// Settles what the party's positions pay for, and returns what the next burst takes up: what has to be tried again, and
+    /// what waits for the positions that this burst uses.
     async fn settle_burst(&self, asset: AssetType, items: Vec<Item>) -> Vec<Item> {
         let live = match read_ledger(&self.desk.client, self.desk.party()).await {
             Ok(live) => live,
@@ -150,24 +122,34 @@ impl Bursts {
                 return Vec::new();
             }
         };
-        let claim = {
+        {
             let mut funds = self.funds.lock();
             let free = funds.begin_reading();
             funds.end_reading(&free, &live);
-            let claim: Vec<LiveOutput> = funds.free(&asset).rev().take(self.limits.inputs_max / 2).copied().collect();
-            funds.claim(&claim);
-            claim
-        };
+        }
+        for some in self.desk.expired_of(&live).chunks(EXPIRED_MAX) {
+            self.keep_in_order(Draft { expired: some.to_vec(), ..Draft::default() }).await;
+        }
+        let needed = items.iter().map(Item::size).fold(Quantity::ZERO, sum);
+        let claim = self.gather(&asset, needed).await;
         let available = claim.iter().map(quantity_of).fold(Quantity::ZERO, sum);
-        let mut total = Quantity::ZERO;
-        let mut paid = Vec::new();
+        let mut left = available;
+        let (mut paid, mut later) = (Vec::new(), Vec::new());
         for item in items {
-            let more = sum(total, item.size());
-            if more <= available {
-                total = more;
+            let wanted = item.size();
+            if wanted <= left {
+                left = less(left, wanted);
                 paid.push(item);
+            } else if wanted <= available {
+                // those before it may fail and leave it what it needs
+                later.push(item);
             } else {
-                let shortage = self.funds.lock().shortage(&asset, item.size(), self.limits.inputs_max);
+                let all = self.funds.lock().stock(&asset).total();
+                let shortage = if wanted <= all {
+                    Shortage::Fragmented { wanted, inputs_max: self.limits.inputs_max }
+                } else {
+                    Shortage::Insufficient { wanted, free: all, claimed: Quantity::ZERO }
+                };
                 self.fail(item, Unsettled::Shortage(shortage));
             }
         }
@@ -188,7 +170,56 @@ impl Bursts {
         let mut funds = self.funds.lock();
         funds.spend(&claim);
         left.positions.iter().for_each(|position| funds.insert(position));
-        left.items
+        later.extend(left.items);
+        later
+    }
+
+    /// Claims the largest positions, as many as leave room for requests. Where those cover too little, and there are more, they
+    /// are merged first.
+    async fn gather(&self, asset: &AssetType, needed: Quantity) -> Vec<LiveOutput> {
+        let mut may_merge = true;
+        loop {
+            let merged = {
+                let mut funds = self.funds.lock();
+                let largest = |funds: &Funds, count| funds.free(asset).rev().take(count).copied().collect::<Vec<_>>();
+                let claim = largest(&funds, self.limits.inputs_max / 2);
+                let covers = claim.iter().map(quantity_of).fold(Quantity::ZERO, sum) >= needed;
+                let all = claim.len() == funds.stock(asset).free_positions;
+                if covers || all || !may_merge {
+                    funds.claim(&claim);
+                    return claim;
+                }
+                let merged = largest(&funds, self.limits.inputs_max);
+                funds.claim(&merged);
+                merged
+            };
+            may_merge = self.keep_in_order(Draft { claim: merged, ..Draft::default() }).await;
+        }
+    }
+
+    /// A transaction without requests. False where it did not happen, or nobody knows.
+    async fn keep_in_order(&self, draft: Draft) -> bool {
+        let (draft, ending) = Arc::clone(&self.desk).carry_out(draft).await;
+        let mut funds = self.funds.lock();
+        match ending {
+            Ending::Committed { own, .. } => {
+                funds.spend(&draft.claim);
+                own.iter().for_each(|output| funds.insert(output));
+                let mut metrics = self.desk.counters.add();
+                metrics.committed += 1;
+                metrics.upkeep += 1;
+                true
+            }
+            // what is still there shows in the next reading
+            Ending::LostRace(..) | Ending::Unknown(..) => {
+                funds.spend(&draft.claim);
+                false
+            }
+            Ending::ItemFailed(..) | Ending::Fell(_) => {
+                funds.release(&draft.claim);
+                false
+            }
+        }
     }
 }
 
@@ -243,12 +274,11 @@ impl Tree {
         let made = pieces.len();
         let draft = Draft { claim, pieces, ..Draft::default() };
         match Arc::clone(&self.desk).carry_out(draft).await {
-            (draft, Ending::Committed { own, .. }) => {
+            (_, Ending::Committed { own, .. }) => {
                 {
                     let mut metrics = self.desk.counters.add();
                     metrics.committed += 1;
                     metrics.upkeep += 1;
-                    metrics.upkeep_inputs += u64::try_from(draft.claim.len()).unwrap_or(u64::MAX);
                 }
                 let mut own = own.into_iter();
                 let below: Vec<_> = own
@@ -267,7 +297,7 @@ impl Tree {
             (draft, ending) => {
                 let fault = fault_of(ending);
                 let positions = if is_claim_lost(&fault) { Vec::new() } else { draft.claim };
-                let items = self.again(parts.into_iter().flatten().collect(), &fault);
+                let items = self.again_behind(parts.into_iter().flatten().collect(), fault);
                 Left { positions, items }
             }
         }
@@ -303,18 +333,18 @@ impl Tree {
                     draft.items.into_iter().rev().for_each(|item| waiting.push_front(item));
                 }
                 // the one at fault is found by halves
-                Ending::Fell(_) if size > 1 => {
+                Ending::Fell(ref fault) if size > 1 && !fault.is_of_the_nodes() => {
                     batch_max = size / 2;
                     draft.items.into_iter().rev().for_each(|item| waiting.push_front(item));
                 }
                 ending @ (Ending::Fell(_) | Ending::LostRace(..) | Ending::Unknown(..)) => {
                     let fault = fault_of(ending);
-                    if is_claim_lost(&fault) {
-                        let lost = draft.items.into_iter().chain(waiting.drain(..)).collect();
-                        left.items.extend(self.again(lost, &fault));
+                    let lost = is_claim_lost(&fault);
+                    left.items.extend(self.again(draft.items, fault.clone()));
+                    if lost {
+                        left.items.extend(self.again_behind(waiting.into(), fault));
                         return left;
                     }
-                    left.items.extend(self.again(draft.items, &fault));
                 }
             }
         }
@@ -322,9 +352,22 @@ impl Tree {
         left
     }
 
-    /// Those that may be tried again; the others are told.
-    fn again(&self, items: Vec<Item>, fault: &Unsettled) -> Vec<Item> {
-        let may = is_claim_lost(fault) && !matches!(fault, Unsettled::Unknown { .. }) || may_succeed_later(fault);
+    /// Requests of a transaction that did not happen, or whose outcome nobody knows: those that may be tried again; the others
+    /// are told.
+    fn again(&self, items: Vec<Item>, fault: Unsettled) -> Vec<Item> {
+        let unknown = matches!(fault, Unsettled::Unknown { .. });
+        let may = !unknown && is_claim_lost(&fault) || may_succeed_later(&fault);
+        self.again_if(may, items, &fault)
+    }
+
+    /// The same of requests that were to follow that transaction, and were no part of it: nothing of them happened.
+    fn again_behind(&self, items: Vec<Item>, fault: Unsettled) -> Vec<Item> {
+        let may = is_claim_lost(&fault) || may_succeed_later(&fault);
+        let fault = if let Unsettled::Unknown { problem, .. } = fault { Unsettled::Refused(problem) } else { fault };
+        self.again_if(may, items, &fault)
+    }
+
+    fn again_if(&self, may: bool, items: Vec<Item>, fault: &Unsettled) -> Vec<Item> {
         let mut again = Vec::new();
         for mut item in items {
             if may && item.retries < self.retries_max {

@@ -29,6 +29,53 @@ async fn killed_after(floor: &Floor, config: &str, options: StrategyOptions, pro
             process.abort_all();
         })
         .await;
+    // a process that is killed writes no more: simulated time goes on when no thread is busy
+    sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_to_be_refused_is_not_left_for_a_later_process() {
+    for broken in [false, true] {
+        let floor = Floor::open(None).await;
+        let folder = tempfile::tempdir().unwrap();
+        let strategy = floor.strategy_with(&"serial".parse().unwrap(), kept_in(folder.path())).await;
+        let proposal = floor.proposals(&[7]).await.remove(0);
+        floor.node.stop();
+        let settlement = strategy.settle(Request::Settle(proposal));
+        sleep(Duration::from_secs(1)).await;
+        if broken {
+            // the transaction's file cannot be removed
+            let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+            std::fs::remove_file(&file).unwrap();
+            std::fs::create_dir(&file).unwrap();
+        }
+        let told = settlement.await;
+        if broken {
+            assert!(matches!(told, Err(Unsettled::Unknown { .. })), "{told:?}");
+        } else {
+            assert!(matches!(told, Err(Unsettled::Refused(_))), "{told:?}");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_asks_for_many_outcomes_at_once() {
+    let floor = Floor::open(Some(CostModel::DOCUMENT)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path()).unwrap();
+    let bank = client::Key::from_seed([1; 32]);
+    for _ in 0..40 {
+        let mut issue = floor.client.begin().await.unwrap();
+        issue.issue(floor.cash, floor.hot.party(), ledger::Quantity::new(1));
+        outbox.keep(&issue.prepare().unwrap().sign(&bank).unwrap().finish().unwrap()).await.unwrap();
+    }
+    let begun = tokio::time::Instant::now();
+    let recovered = outbox.recover(&floor.client).await.unwrap();
+    assert!(recovered.len() == 40 && recovered.iter().all(|(_, outcome)| outcome.is_committed()));
+    // on simulated time: one latency, not forty
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(outbox.kept().unwrap(), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,4 +145,22 @@ async fn nothing_stays_locked_past_its_expiry() {
     floor.ledger.clock().advance(Duration::from_secs(61));
     sleep(2 * StrategyOptions::default().refresh_every + Duration::from_secs(1)).await;
     assert_eq!(strategy.stocks()[&floor.stock].total().minor_units(), HOLDING);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_draws_on_what_has_expired() {
+    let floor = Floor::open(None).await;
+    let process = TaskGroup::new();
+    process
+        .scope(async {
+            let strategy = floor.strategy("per-position:1").await;
+            let expires_at = floor.client.now().plus_millis(60_000);
+            assert!(strategy.settle(Request::Propose { terms: floor.sale(400), expires_at }).await.is_ok());
+            process.abort_all();
+        })
+        .await;
+    floor.ledger.clock().advance(Duration::from_secs(61));
+    let strategy = floor.strategy("split").await;
+    let (done, _) = all_at_once(&*strategy, floor.proposals(&[HOLDING]).await).await;
+    assert!(done[0].is_ok(), "{done:?}");
 }

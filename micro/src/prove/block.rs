@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bench::block::{parse, plan};
-use checker::collect::Testimony;
+use checker::collect::{self, Testimony};
 use checker::{Chunk, Replay};
 use client::SignedTransaction;
 use ledger::transaction::ReceivedTransaction;
 use ledger::{Intent, Outcome, TransactionId};
+use prover::graph::Graph;
 use storage::{KvOptions, RocksKv};
 
 use super::{Evidence, accepted};
@@ -31,7 +32,17 @@ pub(super) struct BlockEvidence {
     pub(super) second: TransactionId,
 }
 
-pub(super) fn evidence(bytes: &[u8]) -> anyhow::Result<BlockEvidence> {
+/// A replica and a replay that stand before a block, and the block's transactions.
+struct Funded {
+    // the store lives in it
+    _directory: tempfile::TempDir,
+    replica: Replica,
+    replay: Replay,
+    transactions: Vec<SignedTransaction>,
+    depth: usize,
+}
+
+fn funded(bytes: &[u8]) -> anyhow::Result<Funded> {
     let block = parse(bytes)?;
     let mut nonce = 0;
     let plan = plan(&block, 1, || {
@@ -47,15 +58,32 @@ pub(super) fn evidence(bytes: &[u8]) -> anyhow::Result<BlockEvidence> {
     for batch in plan.funding.chunks(BATCH) {
         accepted(&Testimony::of_record(&replica.submit(batch))?, &mut replay);
     }
+    let transactions = plan.transactions.iter().map(|it| it.transaction.clone()).collect();
+    Ok(Funded { _directory: directory, replica, replay, transactions, depth: plan.figures.depth })
+}
+
+pub(super) fn evidence(bytes: &[u8]) -> anyhow::Result<BlockEvidence> {
+    let Funded { _directory, mut replica, mut replay, transactions, depth } = funded(bytes)?;
     let (before, mut chunks): (Replay, Vec<Chunk>) = (replay.clone(), Vec::new());
-    let transactions: Vec<SignedTransaction> = plan.transactions.iter().map(|it| it.transaction.clone()).collect();
     for batch in transactions.chunks(BATCH) {
         chunks.extend(accepted(&Testimony::of_record(&replica.submit(batch))?, &mut replay));
     }
     let count = chunks.iter().map(|chunk| chunk.entries.len()).sum();
     let (planted, first, second) = plant(&transactions, &mut replica)?;
-    let evidence = Evidence { before, chunks, transactions: count };
-    Ok(BlockEvidence { evidence, depth: plan.figures.depth, before_planted: replay, planted, first, second })
+    let evidence = Evidence { before, lead: Vec::new(), chunks, transactions: count };
+    Ok(BlockEvidence { evidence, depth, before_planted: replay, planted, first, second })
+}
+
+/// The dependency graph of a Bitcoin block, in consensus serialization, applied as one batch.
+///
+/// # Errors
+/// Where the bytes are none, or it cannot be applied.
+pub fn block_graph(bytes: &[u8]) -> anyhow::Result<Graph> {
+    let Funded { _directory, mut replica, replay, transactions, .. } = funded(bytes)?;
+    let told = Testimony::of_record(&replica.submit(&transactions))?;
+    let whole = collect::chunks_of(&told, &replay, usize::MAX);
+    let [whole] = whole.as_slice() else { anyhow::bail!("the block is not one run of transactions") };
+    Graph::of(whole).map_err(|finding| anyhow::anyhow!("the evidence makes no graph: {finding}"))
 }
 
 /// Has a transaction of the block sent once more under another number, which the replica rejects, and tells it as committed.

@@ -9,19 +9,20 @@ use proto::convert::{self, Consistency};
 use proto::{Problem, ProblemKind};
 use storage::state::{ATTESTATIONS_MAX, AttestationRefusal, ProofStatus};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::Api;
+use super::readers::{send, until_left};
 use crate::gateway::ConfigureFault;
 
 /// Batches that wait for one reader: each may be as large as a bundle.
-const EVIDENCE_WAITING_MAX: usize = 1;
+const EVIDENCE_WAITING_MAX: usize = 4;
+/// Before newer batches are looked for: where they are small and many, waking each reader for each costs more than they do.
+const EVIDENCE_GATHERING: Duration = Duration::from_millis(20);
 /// Attestations that wait for one reader.
 const ATTESTATIONS_WAITING_MAX: usize = 16;
 /// Attestations that are read at once for a reader.
 const ATTESTATIONS_AT_ONCE: usize = 64;
-/// A reader that takes nothing for this long is let go; it resumes where it was.
-const READER_PATIENCE: Duration = Duration::from_secs(60);
 /// How long ordering an attestation may take.
 const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,6 +62,7 @@ impl Api {
                 next += 1;
             }
             heads.changed().await.map_err(|_stopped| stopping())?;
+            sleep(EVIDENCE_GATHERING).await;
         }
     }
 
@@ -73,12 +75,15 @@ impl Api {
         found.ok_or_else(|| Problem::not_found("batch", batch.to_string()))
     }
 
-    /// Has an attestation ordered.
+    /// Has an attestation ordered. One that is its prover's last already is as good as ordered: an earlier attempt, whose
+    /// answer was lost, may have done it.
     ///
     /// # Errors
     /// Where it is not kept, and why; where no leader confirms it in time.
     pub async fn submit_attestation(&self, attestation: Bytes) -> Result<(), Problem> {
-        self.await_freshness(Consistency::Linearizable).await?;
+        if self.is_last(&attestation).await? {
+            return Ok(());
+        }
         let bytes = attestation.clone();
         if let Err(refusal) = self.read(move |state| state.judge_attestation(&bytes)).await? {
             return Err(refused(&refusal));
@@ -86,6 +91,7 @@ impl Api {
         let deadline = Instant::now() + ORDER_PATIENCE;
         match self.replica()?.attest(attestation.to_vec(), deadline).await {
             Ok(()) => Ok(()),
+            Err(ConfigureFault::Void) if self.is_last(&attestation).await? => Ok(()),
             Err(ConfigureFault::Void) => {
                 Err(Problem::new(ProblemKind::AttestationRefused, "another attestation of this prover came first"))
             }
@@ -94,6 +100,13 @@ impl Api {
                 Err(Problem::new(ProblemKind::OutcomeUnknown, message))
             }
         }
+    }
+
+    /// Whether an attestation is its prover's last one by now.
+    async fn is_last(&self, attestation: &Bytes) -> Result<bool, Problem> {
+        self.await_freshness(Consistency::Linearizable).await?;
+        let bytes = attestation.clone();
+        self.read(move |state| Ok(state.is_last_attestation(&bytes))).await
     }
 
     /// What provers said of a batch.
@@ -207,31 +220,4 @@ fn refused(refusal: &AttestationRefusal) -> Problem {
 
 fn stopping() -> Problem {
     Problem::new(ProblemKind::ShuttingDown, "this node is stopping")
-}
-
-/// Sends until the reader leaves. What stops it before is the last that the reader is told.
-async fn until_left<T: Send, F>(
-    sender: mpsc::Sender<Result<T, Problem>>,
-    sending: impl FnOnce(mpsc::Sender<Result<T, Problem>>) -> F,
-) where
-    F: Future<Output = Result<(), Problem>>,
-{
-    let told = async {
-        if let Err(problem) = sending(sender.clone()).await {
-            // the reader may have left
-            drop(sender.send(Err(problem)).await);
-        }
-    };
-    tokio::select! {
-        () = told => {}
-        () = sender.closed() => {}
-    }
-}
-
-async fn send<T>(sender: &mpsc::Sender<Result<T, Problem>>, item: T) -> Result<(), Problem> {
-    match timeout(READER_PATIENCE, sender.send(Ok(item))).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Problem::new(ProblemKind::Cancelled, "the reader has left")),
-        Err(_) => Err(Problem::new(ProblemKind::Overloaded, format!("nothing was read for {READER_PATIENCE:?}"))),
-    }
 }

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use ledger::{OutputId, Party};
 use proto::convert::{Consumed, Proposal, Update};
@@ -13,16 +12,14 @@ use proto::{Problem, ProblemKind};
 use seams::offload;
 use storage::state::{BatchRecord, BatchUpdate};
 use tokio::sync::{OnceCell, mpsc};
-use tokio::time::timeout;
 
+use super::readers::{send, until_left};
 use super::{Api, faults};
 
 /// Batches that are kept decoded: a second or two under load.
 const RECENT_BATCHES: usize = 128;
 /// Updates that wait for one watcher: each may be as large as a bundle, and thousands may watch.
 const UPDATES_WAITING_MAX: usize = 1;
-/// A watcher that takes nothing for this long is let go; it resumes where it was.
-const READER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a watcher wants to see.
 #[derive(Debug, Clone, Default)]
@@ -68,22 +65,9 @@ impl Api {
     #[must_use]
     pub fn watch(&self, watch: Watch) -> mpsc::Receiver<Result<Update, Problem>> {
         let (sender, updates) = mpsc::channel(UPDATES_WAITING_MAX);
-        self.spawn(self.clone().send_until_left(watch, sender));
+        let api = self.clone();
+        self.spawn(until_left(sender, move |sender| async move { api.send_updates(&watch, &sender).await }));
         updates
-    }
-
-    async fn send_until_left(self, watch: Watch, updates: mpsc::Sender<Result<Update, Problem>>) {
-        let sending = async {
-            let problem = self.send_updates(&watch, &updates).await.err();
-            if let Some(problem) = problem {
-                // the watcher may have left
-                drop(updates.send(Err(problem)).await);
-            }
-        };
-        tokio::select! {
-            () = sending => {}
-            () = updates.closed() => {}
-        }
     }
 
     async fn send_updates(
@@ -131,14 +115,6 @@ impl Api {
         let consumed: BTreeSet<OutputId> = update.consumed.iter().map(|(output, _)| output.id).collect();
         update.created.retain(|output| !consumed.contains(&output.id));
         Ok(Arc::new(Shown { update, record }))
-    }
-}
-
-async fn send(updates: &mpsc::Sender<Result<Update, Problem>>, update: Update) -> Result<(), Problem> {
-    match timeout(READER_PATIENCE, updates.send(Ok(update))).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Problem::new(ProblemKind::Cancelled, "the watcher has left")),
-        Err(_) => Err(Problem::new(ProblemKind::Overloaded, format!("nothing was read for {READER_PATIENCE:?}"))),
     }
 }
 

@@ -219,7 +219,7 @@ fn sequencer_options(config: &NodeConfig) -> sequencer::Options {
     let mut options = sequencer::Options::new(config.id);
     if let Some(shortest) = config.election_timeout {
         options.election_timeout_min = shortest;
-        options.election_timeout_max = shortest * 8 / 5;
+        options.election_timeout_max = shortest * 16 / 13;
         options.heartbeat = shortest / HEARTBEATS;
     }
     if let Some(bytes) = config.log_bytes_max {

@@ -17,6 +17,7 @@ use ledger::{
     Terms, TransactionId,
 };
 use proto::convert::{Decision, SubmissionResult};
+use proto::wire::proofs_client::ProofsClient;
 use proto::{Problem, ProblemKind, wire};
 use serde_json::{Value, json};
 
@@ -333,6 +334,10 @@ async fn a_message_beyond_the_limit_is_refused_by_its_number() {
     let submission = wire::Submission { tag: 1, transactions: vec![Bytes::from(vec![0; 10 * 1024 * 1024])] };
     let request = wire::SubmitRequest { submissions: vec![submission], timeout_ms: 0 };
     let refused = in_time(cluster.ledger_stub(1).await.submit(request)).await.unwrap_err();
+    assert_eq!(Problem::from(refused).kind, ProblemKind::MessageTooLarge);
+    let request = wire::SubmitAttestationRequest { attestation: Bytes::from(vec![0; 10 * 1024 * 1024]) };
+    let mut proofs = ProofsClient::connect(format!("http://{}", cluster.address(1))).await.unwrap();
+    let refused = in_time(proofs.submit_attestation(request)).await.unwrap_err();
     assert_eq!(Problem::from(refused).kind, ProblemKind::MessageTooLarge);
     let url = format!("{}/v1/submissions", cluster.http(1));
     let (status, _, problem) = post(url, vec![b' '; 10 * 1024 * 1024]).await;

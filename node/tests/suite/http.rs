@@ -1,5 +1,7 @@
 //! JSON, problems, events, health and metrics over HTTP.
 
+use std::sync::Arc;
+
 use axum::http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use client::Outcome;
@@ -8,7 +10,9 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
 use ledger::{ClusterId, Quantity, Receipt};
 use node::config::NodeConfig;
-use node::roles::RunningNode;
+use node::http::ProverSource;
+use node::metrics::ProverMetrics;
+use node::roles::{ProverFront, RunningNode};
 use serde_json::{Value, json};
 
 use crate::support::{CLUSTER, Cluster, asset, commit, eventually, in_time, issue, key};
@@ -234,4 +238,35 @@ async fn a_full_queue_says_when_to_come_back() {
     let problem: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((&problem["name"], &problem["retry_after_ms"]), (&json!("Overloaded"), &json!(50)));
     in_time(node.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provers_copy_is_handed_out_whole_and_one_that_cannot_be_read_is_its_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("copy");
+    let whole: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let (found, missing) = (path.clone(), directory.path().to_owned());
+    let copies: [(node::http::ReplayCopies, u16); 3] = [
+        (Arc::new(move || std::fs::File::open(&found).map(Some)), 200),
+        (Arc::new(|| Ok(None)), 404),
+        (Arc::new(move || std::fs::File::open(missing.join("gone")).map(Some)), 500),
+    ];
+    std::fs::write(path, &whole).unwrap();
+    for (copies, expected) in copies {
+        let source = ProverSource { figures: Arc::new(ProverMetrics::default), copies };
+        let front = ProverFront::start("127.0.0.1:0".parse().unwrap(), source).await.unwrap();
+        let url = format!("http://{}/v1/replay-copy", front.address());
+        let response = send(Request::get(url).body(Full::default()).unwrap()).await;
+        assert_eq!(response.status(), expected);
+        let length: usize = response.headers()["content-length"].to_str().unwrap().parse().unwrap();
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(length, body.len());
+        if expected == 200 {
+            assert!(body == whole && kind == "application/octet-stream");
+        } else {
+            assert_eq!(kind, "application/problem+json", "{}", String::from_utf8_lossy(&body));
+        }
+        front.stop().await;
+    }
 }

@@ -5,11 +5,13 @@ use checker::collect::{self, Testimony};
 use checker::{Attestation, Chunk, Finding, Replay, Statement, Verdict};
 use client::{Client, Consistency};
 use futures::StreamExt;
+use futures::future::join_all;
 use ledger::batch::BatchRecord;
 use ledger::identifier::canonical_bytes;
 use ledger::{ClusterId, Outcome, Rejection};
 use proto::{ProblemKind, wire};
 
+use crate::provers::configure;
 use crate::support::{CLUSTER, Cluster, commit, in_time, issue, key};
 
 async fn evidence(client: &Client, from: u64, to: u64) -> Vec<BatchRecord> {
@@ -37,6 +39,30 @@ fn replayed(records: &[BatchRecord], replay: &mut Replay) -> Result<Vec<Chunk>, 
         }
     }
     Ok(all)
+}
+
+/// A prover whose answer was lost asks elsewhere, while its first request is still under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attestation_is_ordered_once_however_many_nodes_are_asked_at_once() {
+    let cluster = Cluster::start(3).await;
+    configure(&cluster, &[7], 0).await;
+    let nodes = [1, 2, 3].map(|node| cluster.client_of(node));
+    let (mut replay, mut predecessor) = (genesis(), Attestation::NONE);
+    for round in 1..=20 {
+        let head = nodes[0].position(Consistency::Linearizable).await.unwrap();
+        let told = evidence(&nodes[0], replay.frontier().batch + 1, head.batch).await;
+        let mut findings = attestation(&replayed(&told, &mut replay).unwrap(), 7).findings;
+        findings.predecessor = predecessor;
+        let attested = findings.sign(key(7).signing_key());
+        predecessor = attested.hash();
+        let asked = nodes.iter().chain(&nodes).map(|node| node.submit_attestation(&attested));
+        for answer in in_time(join_all(asked)).await {
+            answer.unwrap();
+        }
+        let status = nodes[0].proof_status(Consistency::Linearizable).await.unwrap();
+        assert_eq!(status.attestations, round);
+        commit(&nodes[0], &issue(&nodes[0], &key(1), key(2).party(), 1).await).await;
+    }
 }
 
 /// Attests without a solver.
@@ -129,7 +155,10 @@ async fn attestations_are_ordered_listed_watched_and_refused_with_a_reason() {
     let request = wire::ConfigureProversRequest { add, ..Default::default() };
     in_time(cluster.admin_stub(follower).await.configure_provers(request)).await.unwrap();
     in_time(client.submit_attestation(&attested)).await.unwrap();
-    let again = client.submit_attestation(&attested).await.unwrap_err();
+    in_time(client.submit_attestation(&attested)).await.expect("a repetition changes nothing");
+    let mut other = attested.findings.clone();
+    other.statistics.chunks += 1;
+    let again = client.submit_attestation(&other.sign(key(7).signing_key())).await.unwrap_err();
     assert_eq!(again.kind, ProblemKind::AttestationRefused);
 
     assert_eq!(in_time(watched.next()).await.unwrap().unwrap().attestation, attested);

@@ -1,6 +1,7 @@
 //! Provers that follow a cluster: chains without gap over crashes, agreement, and nodes that lie to them.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use attester::Attester;
 use client::{AuditOptions, Client, Consistency, TrustedNodes};
@@ -8,9 +9,9 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use ledger::batch::BatchRecord;
 use ledger::{ClusterId, Outcome, Party, Rejection};
-use proto::wire;
 use proto::wire::proofs_client::ProofsClient;
 use proto::wire::proofs_server::{Proofs, ProofsServer};
+use proto::{Problem, ProblemKind, wire};
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
@@ -116,8 +117,23 @@ async fn a_batch_is_attested_once_enough_provers_have_proved_it_from_the_same_ev
     assert_eq!((found.attested_batches, found.missing_batches), (newest, 0));
 }
 
-/// Passes everything on to a node, and lies about the outcome in every batch that has one.
-struct Liar(ProofsClient<Channel>);
+/// What a node in between does to a prover.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Lies about the outcome in every batch that has one.
+    Lies,
+    /// Does not take so many attestations.
+    Refuses(usize),
+    /// Tells no evidence, like a node that is cut off from the others.
+    TellsNothing,
+}
+
+/// Passes everything else on to a node.
+struct Between {
+    node: ProofsClient<Channel>,
+    fault: Fault,
+    refused: AtomicUsize,
+}
 
 fn lie(record: &mut BatchRecord) {
     let log_time = record.head.log_time;
@@ -127,7 +143,7 @@ fn lie(record: &mut BatchRecord) {
 }
 
 #[tonic::async_trait]
-impl Proofs for Liar {
+impl Proofs for Between {
     type WatchEvidenceStream = BoxStream<'static, Result<wire::BatchEvidence, Status>>;
     type WatchAttestationsStream = BoxStream<'static, Result<wire::NumberedAttestation, Status>>;
 
@@ -135,35 +151,47 @@ impl Proofs for Liar {
         &self,
         request: Request<wire::WatchEvidenceRequest>,
     ) -> Result<Response<Self::WatchEvidenceStream>, Status> {
-        let told = self.0.clone().watch_evidence(request.into_inner()).await?.into_inner();
-        let lies = told.map(|message| {
+        if matches!(self.fault, Fault::TellsNothing) {
+            return Ok(Response::new(stream::pending().boxed()));
+        }
+        let told = self.node.clone().watch_evidence(request.into_inner()).await?.into_inner();
+        let lies = matches!(self.fault, Fault::Lies);
+        let told = told.map(move |message| {
             let message = message?;
+            if !lies {
+                return Ok(message);
+            }
             let mut record: BatchRecord = borsh::from_slice(&message.record).unwrap();
             lie(&mut record);
             Ok(wire::BatchEvidence { record: record.encode().into(), ..message })
         });
-        Ok(Response::new(lies.boxed()))
+        Ok(Response::new(told.boxed()))
     }
 
     async fn submit_attestation(
         &self,
         request: Request<wire::SubmitAttestationRequest>,
     ) -> Result<Response<wire::SubmitAttestationResponse>, Status> {
-        self.0.clone().submit_attestation(request.into_inner()).await
+        if let Fault::Refuses(count) = self.fault
+            && self.refused.fetch_add(1, Ordering::SeqCst) < count
+        {
+            return Err(Problem::new(ProblemKind::AttestationRefused, "not today").into());
+        }
+        self.node.clone().submit_attestation(request.into_inner()).await
     }
 
     async fn get_attestation(
         &self,
         request: Request<wire::GetAttestationRequest>,
     ) -> Result<Response<wire::GetAttestationResponse>, Status> {
-        self.0.clone().get_attestation(request.into_inner()).await
+        self.node.clone().get_attestation(request.into_inner()).await
     }
 
     async fn list_attestations(
         &self,
         request: Request<wire::ListAttestationsRequest>,
     ) -> Result<Response<wire::ListAttestationsResponse>, Status> {
-        self.0.clone().list_attestations(request.into_inner()).await
+        self.node.clone().list_attestations(request.into_inner()).await
     }
 
     async fn watch_attestations(
@@ -177,19 +205,71 @@ impl Proofs for Liar {
         &self,
         request: Request<wire::GetProofStatusRequest>,
     ) -> Result<Response<wire::ProofStatus>, Status> {
-        self.0.clone().get_proof_status(request.into_inner()).await
+        self.node.clone().get_proof_status(request.into_inner()).await
     }
 }
 
-/// A liar in front of a node; where it listens.
-async fn liar(cluster: &Cluster) -> String {
-    let honest = ProofsClient::connect(format!("http://{}", cluster.address(1))).await.unwrap();
+/// Puts this fault between a node and a prover; where it listens.
+async fn between(cluster: &Cluster, fault: Fault) -> String {
+    let node = ProofsClient::connect(format!("http://{}", cluster.address(1))).await.unwrap();
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let serving = Server::builder().add_service(ProofsServer::new(Liar(honest))).serve_with_incoming(incoming);
+    let service = ProofsServer::new(Between { node, fault, refused: AtomicUsize::new(0) });
+    let serving = Server::builder().add_service(service).serve_with_incoming(incoming);
     drop(tokio::spawn(serving));
     address
+}
+
+/// The first batch that anything was attested of.
+async fn first_attested(client: &Client) -> u64 {
+    client.attestations(1).await.unwrap()[0].attestation.findings.statement.first_batch
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_judged_and_never_attested_is_attested_by_a_later_session() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    work(&client, 3).await;
+    configure(&cluster, &[7], 0).await;
+    let node = between(&cluster, Fault::Refuses(2)).await;
+    let prover = Attester::start(options(vec![node], 7, directory.path())).unwrap();
+    attested(&client).await;
+    assert_eq!(first_attested(&client).await, 1);
+    prover.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_judged_and_never_attested_is_attested_after_a_stop() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    work(&client, 3).await;
+    configure(&cluster, &[7], 0).await;
+    let newest = client.position(Consistency::Linearizable).await.unwrap().batch;
+    let node = between(&cluster, Fault::Refuses(usize::MAX)).await;
+    let prover = Attester::start(options(vec![node], 7, directory.path())).unwrap();
+    eventually(|| async { (prover.figures().judged_batch >= newest).then_some(()) }).await;
+    prover.stop().await;
+    let again = Attester::start(options(addresses(&cluster), 7, directory.path())).unwrap();
+    attested(&client).await;
+    assert_eq!(first_attested(&client).await, 1);
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_from_the_others_does_not_hold_a_prover() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    work(&client, 3).await;
+    configure(&cluster, &[7], 0).await;
+    let nodes = [vec![between(&cluster, Fault::TellsNothing).await], addresses(&cluster)].concat();
+    let prover = Attester::start(options(nodes, 7, directory.path())).unwrap();
+    attested(&client).await;
+    assert_eq!(prover.figures().faulty_nodes.len(), 0);
+    prover.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,7 +279,7 @@ async fn a_node_that_lies_to_a_prover_is_named_and_the_others_evidence_is_proved
     let directory = tempfile::tempdir().unwrap();
     work(&client, 3).await;
     configure(&cluster, &[7], 0).await;
-    let liar = liar(&cluster).await;
+    let liar = between(&cluster, Fault::Lies).await;
     let nodes = [vec![liar.clone()], addresses(&cluster)].concat();
     let prover = Attester::start(options(nodes, 7, directory.path())).unwrap();
     let newest = attested(&client).await;
@@ -221,7 +301,7 @@ async fn where_all_nodes_tell_a_lie_it_is_attested_as_refuted_and_every_node_rai
     let transaction = issue(&client, &key(1), key(2).party(), 5).await;
     let batch = commit(&client, &transaction).await;
     configure(&cluster, &[7], 0).await;
-    let prover = Attester::start(options(vec![liar(&cluster).await], 7, directory.path())).unwrap();
+    let prover = Attester::start(options(vec![between(&cluster, Fault::Lies).await], 7, directory.path())).unwrap();
     for (node, _) in cluster.running() {
         let node = cluster.client_of(node);
         let (at, words) = eventually(|| async {

@@ -11,7 +11,7 @@ use crate::wire;
 pub struct ProofStatus {
     /// Attestations so far: the number of the last one.
     pub attestations: u64,
-    /// Up to this batch enough provers have spoken.
+    /// Up to this batch enough provers have proved every one, each from the first on that it spoke of.
     pub attested_batch: u64,
     /// Provers that have to agree.
     pub required: u16,
@@ -43,6 +43,16 @@ impl ProofStatus {
     #[must_use]
     pub fn prover(&self, key: &Party) -> Option<&Prover> {
         self.provers.iter().find(|prover| prover.key == *key)
+    }
+
+    /// The last batch that `required` of the provers with these keys spoke of, whatever they said; 0 where there are
+    /// fewer.
+    #[must_use]
+    pub fn spoken_of(&self, keys: &[Party], required: usize) -> u64 {
+        let counted = self.provers.iter().filter(|prover| keys.contains(&prover.key));
+        let mut reached: Vec<u64> = counted.map(|prover| prover.last_batch).collect();
+        reached.sort_unstable_by(|one, other| other.cmp(one));
+        required.checked_sub(1).and_then(|last| reached.get(last).copied()).unwrap_or_default()
     }
 }
 

@@ -70,7 +70,7 @@ pub fn address(id: NodeId) -> Address {
 pub fn quick(id: NodeId) -> Options {
     Options {
         heartbeat: Duration::from_millis(20),
-        election_timeout_min: Duration::from_millis(140),
+        election_timeout_min: Duration::from_millis(160),
         election_timeout_max: Duration::from_millis(200),
         append_timeout: Duration::from_millis(500),
         snapshot_piece_timeout: Duration::from_millis(200),

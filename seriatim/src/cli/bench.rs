@@ -9,7 +9,22 @@ mod compare;
 mod micro;
 mod prove;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Where a report goes.
+#[derive(Debug, clap::Args)]
+struct ReportArguments {
+    /// Write the report as JSON to this file
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Write the report as a page of charts to this file
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// Measures a cluster, or single steps.
 #[derive(Debug, clap::Subcommand)]

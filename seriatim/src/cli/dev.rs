@@ -10,6 +10,7 @@ use ::bench::meter::Meter;
 use ::bench::proofs::{Arrivals, audit_proofs};
 use ::bench::report::Report;
 use ::bench::trade::{Market, TradeOptions};
+use ledger::Party;
 use serde_json::json;
 
 use super::{fresh_run, progress, view};
@@ -52,10 +53,12 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         directory: arguments.data_dir,
     };
     let cluster = LocalCluster::start(&options).await?;
+    let node_keys = node_keys(&cluster).await?;
     if arguments.json {
-        println!("{}", addresses(&cluster));
+        println!("{}", addresses(&cluster, &node_keys));
     } else {
         print_addresses(&cluster);
+        print_verification(&cluster, &options.name, &node_keys);
     }
     let meter = Arc::new(Meter::default());
     let stop = Arc::new(AtomicBool::new(false));
@@ -102,6 +105,23 @@ async fn prove_all(cluster: &LocalCluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The keys that sign heads: whoever verifies offline trusts them.
+async fn node_keys(cluster: &LocalCluster) -> anyhow::Result<Vec<Party>> {
+    let members = cluster.client()?.fetch_cluster().await?.members;
+    Ok(members.into_iter().filter(|member| member.voter).filter_map(|member| member.key).collect())
+}
+
+fn print_verification(cluster: &LocalCluster, name: &str, node_keys: &[Party]) {
+    let trusted: Vec<String> = node_keys.iter().map(|key| format!("--node-key {key}")).collect();
+    let provers = cluster.prover_keys().iter().map(|key| format!(" --prover-key {key}"));
+    let endpoint = cluster.endpoints().into_iter().next().unwrap_or_default();
+    println!(
+        "try: seriatim verify ledger --cluster {name} --endpoint {endpoint} {}{}",
+        trusted.join(" "),
+        provers.collect::<String>()
+    );
+}
+
 /// Where everything is.
 pub(crate) fn print_addresses(cluster: &LocalCluster) {
     for ((grpc, http), node) in cluster.endpoints().iter().zip(cluster.http_endpoints()).zip(1..) {
@@ -117,10 +137,11 @@ pub(crate) fn print_addresses(cluster: &LocalCluster) {
     println!("try: seriatim admin status --endpoint {}", cluster.endpoints().join(" --endpoint "));
 }
 
-fn addresses(cluster: &LocalCluster) -> serde_json::Value {
+fn addresses(cluster: &LocalCluster, node_keys: &[Party]) -> serde_json::Value {
     json!({
         "endpoints": cluster.endpoints(),
         "http_endpoints": cluster.http_endpoints(),
+        "node_keys": node_keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "validators": cluster.validator_endpoints(),
         "provers": cluster.prover_endpoints(),
         "prover_keys": cluster.prover_keys().iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -1,7 +1,5 @@
 //! `seriatim proof show`: what a batch's proof is made of.
 
-mod drawing;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::endpoints::Endpoints;
 use super::evidence::replay_copy;
-use super::{output, progress};
+use super::{drawing, output, progress};
 
 /// Places of a critical path that are printed.
 const PATH_SHOWN: usize = 12;
@@ -102,7 +100,7 @@ async fn show(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
     let attestations = client.attestations_of(arguments.batch).await?;
     let shown = prove(record, replay, attestations, arguments.smt_lib.is_some())?;
     if let Some(file) = &arguments.svg {
-        output::write(file, &drawing::svg(arguments.batch, &shown.graph))?;
+        output::write(file, &drawing::svg(&format!("Batch {}", arguments.batch), &shown.graph))?;
         eprintln!("Wrote {}", file.display());
     }
     if let Some(directory) = &arguments.smt_lib {

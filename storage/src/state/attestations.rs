@@ -4,7 +4,7 @@
 //! it is about batches that are there. Whether it is true is for those who verify it; but where a prover says that
 //! something is wrong, or says it of another ledger than this one, or says otherwise than another prover, that is an alarm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -23,6 +23,13 @@ use crate::Table;
 pub const ATTESTATION_BYTES_MAX: usize = Limits::V1.bundle_bytes_max;
 /// Most attestations of one answer.
 pub const PAGE_MAX: usize = 1_000;
+/// Most bytes of attestations of one answer: with hexadecimal it stays within what clients take (32 MiB).
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Attestations that are read at once: each may be as long as a bundle.
+const ATTESTATIONS_PER_SCAN: usize = 16;
+const _: () = assert!(ATTESTATION_BYTES_MAX <= PAGE_BYTES_MAX);
+/// Rows that are read at once.
+const ROWS_PER_SCAN: usize = 1_024;
 
 /// First byte of the keys of attestations, by their numbers.
 const BY_NUMBER: u8 = 0;
@@ -72,6 +79,8 @@ pub struct ProverStanding {
     pub number: u64,
     /// The last batch that it is about.
     pub last_batch: u64,
+    /// Up to this batch it proved every one, from the first on that it spoke of; 0 where it did not prove that one.
+    pub proved_batch: u64,
     /// Batches that it says are proved.
     pub proved: u64,
     /// Batches that it could not decide.
@@ -102,7 +111,7 @@ pub(super) struct Proofs {
 pub struct ProofStatus {
     /// Attestations so far: the number of the last one.
     pub attestations: u64,
-    /// Up to this batch enough provers have spoken.
+    /// Up to this batch enough provers have proved every one, each from the first on that it spoke of.
     pub attested_batch: u64,
     /// Provers that have to agree.
     pub required: u16,
@@ -136,7 +145,7 @@ impl Proofs {
         let set = &configuration.provers;
         let provers: BTreeMap<Party, Option<ProverStanding>> =
             set.keys.iter().map(|key| (*key, self.provers.get(key).cloned())).collect();
-        let mut reached: Vec<u64> = provers.values().flatten().map(|standing| standing.last_batch).collect();
+        let mut reached: Vec<u64> = provers.values().flatten().map(|standing| standing.proved_batch).collect();
         reached.sort_unstable_by(|one, other| other.cmp(one));
         let attested_batch = usize::from(set.required).checked_sub(1).and_then(|last| reached.get(last).copied());
         ProofStatus {
@@ -170,15 +179,25 @@ pub(super) fn admit(
         Verdict::Inconclusive(_) => (0, batches, None),
         Verdict::Refuted(counterexample) => (0, 0, Some(counterexample.to_string())),
     };
-    let alarm = match refuted {
+    let other_head = other_head(view, &attestation)?;
+    // a proof of another history proves nothing of this one
+    let is_proof = refuted.is_none() && inconclusive == 0 && other_head.is_none();
+    let alarm = match refuted.or(other_head) {
         Some(words) => Some(words),
         None => contradiction(view, &attestation)?,
     };
     let alarm = alarm.map(|words| Alarm { batch: first_batch, words });
+    let proved_batch = match before {
+        // behind a gap nothing counts any more
+        Some(before) if before.proved_batch < before.last_batch => before.proved_batch,
+        Some(_) | None if is_proof => last_batch,
+        before => before.map_or(0, |before| before.proved_batch),
+    };
     let standing = ProverStanding {
         last: attestation.hash(),
         number,
         last_batch,
+        proved_batch,
         proved: before.map_or(0, |before| before.proved) + proved,
         inconclusive: before.map_or(0, |before| before.inconclusive) + inconclusive,
         // the first one says what happened
@@ -218,23 +237,27 @@ fn decide(
     Ok(attestation)
 }
 
-/// What a proof says otherwise than this ledger, or than another prover.
+/// What a proof says otherwise than this ledger.
+fn other_head(view: &View<'_>, attestation: &Attestation) -> Result<Option<String>, StateFault> {
+    let Statement { last_batch, after, .. } = &attestation.findings.statement;
+    if !attestation.findings.verdict.is_proved() || *last_batch < view.beginning().batch {
+        return Ok(None);
+    }
+    let agrees = view.root_of_batch(after.next, after.batch)? == Some(*after.log_root.as_bytes());
+    Ok((!agrees).then(|| format!("its proof of batch {last_batch} ends with another head than the ledger's")))
+}
+
+/// What a proof says otherwise than another prover.
 fn contradiction(view: &View<'_>, attestation: &Attestation) -> Result<Option<String>, StateFault> {
     let statement = &attestation.findings.statement;
     if !attestation.findings.verdict.is_proved() {
         return Ok(None);
     }
-    let after = &statement.after;
-    let remembered = statement.last_batch >= view.beginning().batch;
-    let root = if remembered { view.root_of_batch(after.next, after.batch)? } else { None };
-    if remembered && root != Some(*after.log_root.as_bytes()) {
-        let words = format!("its proof of batch {} ends with another head than the ledger's", statement.last_batch);
-        return Ok(Some(words));
-    }
-    for (_, other) in view.attestations_about(statement.first_batch, statement.last_batch)? {
-        if other.prover == attestation.prover || !other.findings.verdict.is_proved() {
+    let others = view.numbers_about(statement.first_batch, statement.last_batch)?;
+    for (_, number) in others.into_iter().filter(|(prover, _)| *prover != attestation.prover) {
+        let Some(other) = view.attestation(number)?.filter(|other| other.findings.verdict.is_proved()) else {
             continue;
-        }
+        };
         let about = &other.findings.statement;
         let common = statement.first_batch.max(about.first_batch)..=statement.last_batch.min(about.last_batch);
         let differs = |batch: &u64| statement.evidence_of(*batch) != about.evidence_of(*batch);
@@ -255,23 +278,42 @@ fn batch_key(last_batch: u64, prover: Option<&Party>) -> Vec<u8> {
     [&[BY_BATCH], last_batch.to_be_bytes().as_slice(), prover].concat()
 }
 
-fn read_batch_key(key: &[u8]) -> Option<u64> {
-    let (last_batch, _prover) = key.strip_prefix(&[BY_BATCH])?.split_first_chunk::<8>()?;
-    Some(u64::from_be_bytes(*last_batch))
+fn read_batch_key(key: &[u8]) -> Option<(u64, Party)> {
+    let (last_batch, prover) = key.strip_prefix(&[BY_BATCH])?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*last_batch), Party::from_bytes(prover.try_into().ok()?)))
 }
 
 fn read_number(value: &[u8]) -> Result<u64, StateFault> {
     Ok(u64::from_be_bytes(value.try_into().map_err(|_reason| StateFault::Row("attestations (number)"))?))
 }
 
-/// The rows of attestations that are about nothing later than `batch` any more, at most about `limit` of them.
-pub(super) fn rows_before(kv: &dyn crate::KvStore, batch: u64, limit: usize) -> Result<Vec<Bytes>, StateFault> {
-    let mut keys = Vec::new();
-    for (key, value) in kv.scan(Table::Attestations, &[BY_BATCH], &[], limit)? {
-        let last_batch = read_batch_key(&key).ok_or(StateFault::Row("attestations (key)"))?;
-        if last_batch >= batch {
-            break;
+/// The rows from one key to before another, of those that lead from last batch and prover to the number: at most about
+/// `limit` of them.
+fn rows_by_batch(
+    kv: &dyn crate::KvStore,
+    from: Vec<u8>,
+    end: &[u8],
+    limit: usize,
+) -> Result<Vec<(Bytes, Bytes)>, StateFault> {
+    let mut rows = Vec::new();
+    let mut next = from;
+    while rows.len() < limit {
+        let page = kv.scan(Table::Attestations, &[BY_BATCH], &next, ROWS_PER_SCAN)?;
+        let more = page.last().filter(|(key, _)| page.len() == ROWS_PER_SCAN && key[..] < *end);
+        let more = more.map(|(key, _)| [key.as_ref(), &[0]].concat());
+        rows.extend(page.into_iter().filter(|(key, _)| key[..] < *end));
+        match more {
+            Some(more) => next = more,
+            None => break,
         }
+    }
+    Ok(rows)
+}
+
+/// The keys of attestations that are about nothing later than `batch` any more, at most about `limit` of them.
+pub(super) fn keys_before(kv: &dyn crate::KvStore, batch: u64, limit: usize) -> Result<Vec<Bytes>, StateFault> {
+    let mut keys = Vec::new();
+    for (key, value) in rows_by_batch(kv, batch_key(0, None), &batch_key(batch, None), limit / 2)? {
         keys.push(Bytes::from(number_key(read_number(&value)?)));
         keys.push(key);
     }
@@ -302,29 +344,36 @@ impl View<'_> {
         row.map(read).transpose()
     }
 
-    /// Attestations about any of these batches with their numbers, those about earlier ones first.
-    fn attestations_about(&self, first: u64, last: u64) -> Result<Vec<(u64, Attestation)>, StateFault> {
+    /// Provers and numbers of the attestations about any of these batches, those about earlier ones first.
+    fn numbers_about(&self, first: u64, last: u64) -> Result<Vec<(Party, u64)>, StateFault> {
         let from = batch_key(first.max(self.beginning().batch), None);
         // none is about more batches than that, so none that ends later begins in time
         let end = batch_key(last.saturating_add(u64::try_from(BATCHES_MAX).unwrap_or(u64::MAX)), None);
-        let mut numbers: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-        // as many rows as attestations about so many batches can have
-        let limit = BATCHES_MAX * self.memory.core.proofs.provers.len().max(1);
-        for (key, value) in self.kv.scan(Table::Attestations, &[BY_BATCH], &from, limit)? {
-            numbers.insert(key.to_vec(), read_number(&value)?);
-        }
+        // all of them from every layer: what a bound left out would depend on when this replica flushed
+        let stored = rows_by_batch(self.kv, from.clone(), &end, usize::MAX)?;
+        let mut rows: BTreeMap<Vec<u8>, Bytes> = stored.into_iter().map(|(key, row)| (key.to_vec(), row)).collect();
         for overlay in self.overlays() {
-            for (key, value) in overlay.attestations.range(from.clone()..end.clone()) {
-                numbers.insert(key.clone(), read_number(value)?);
+            rows.extend(
+                overlay.attestations.range(from.clone()..end.clone()).map(|(key, row)| (key.clone(), row.clone())),
+            );
+        }
+        // a prover's runs follow one another: the one behind the run with the last batch, or beyond it, begins too late
+        let (mut about, mut beyond) = (Vec::new(), BTreeSet::new());
+        for (key, row) in rows {
+            let (last_batch, prover) = read_batch_key(&key).ok_or(StateFault::Row("attestations (key)"))?;
+            if last_batch < last || beyond.insert(prover) {
+                about.push((prover, read_number(&row)?));
             }
         }
+        Ok(about)
+    }
+
+    /// Attestations about a batch with their numbers.
+    fn attestations_about(&self, batch: u64) -> Result<Vec<(u64, Attestation)>, StateFault> {
         let mut about = Vec::new();
-        for number in numbers.range(from..end).map(|(_, number)| *number) {
-            if let Some(attestation) = self.attestation(number)?
-                && attestation.findings.statement.first_batch <= last
-            {
-                about.push((number, attestation));
-            }
+        for (_, number) in self.numbers_about(batch, batch)? {
+            let attestation = self.attestation(number)?;
+            about.extend(attestation.filter(|it| it.findings.statement.first_batch <= batch).map(|it| (number, it)));
         }
         Ok(about)
     }
@@ -337,6 +386,15 @@ impl LedgerState {
     /// Where the store fails.
     pub fn judge_attestation(&self, bytes: &[u8]) -> Result<Result<(), AttestationRefusal>, StateFault> {
         self.view(|view| Ok(admit(view, &self.identity, bytes)?.map(|_admitted| ())))
+    }
+
+    /// Whether these bytes are the attestation that is its prover's last one.
+    #[must_use]
+    pub fn is_last_attestation(&self, bytes: &[u8]) -> bool {
+        let Ok(attestation) = Attestation::try_from_slice(bytes) else { return false };
+        let memory = self.read();
+        let standing = memory.core.proofs.provers.get(&attestation.prover);
+        standing.is_some_and(|standing| standing.last == attestation.hash())
     }
 
     /// What the provers said so far.
@@ -353,28 +411,44 @@ impl LedgerState {
     pub fn attestations_of(&self, batch: u64) -> Result<Vec<(u64, Attestation)>, StateFault> {
         self.view(|view| {
             view.kept(batch)?;
-            view.attestations_about(batch, batch)
+            view.attestations_about(batch)
         })
     }
 
-    /// Up to `limit` attestations from a number (from 1) on, as bytes with their numbers. Pruned ones are left out.
+    /// Attestations from a number (from 1) on, as bytes with their numbers: up to `limit`, in
+    /// up to 8 MiB. Pruned ones are left out.
     ///
     /// # Errors
     /// Where the store fails.
     pub fn attestations(&self, from: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, StateFault> {
         let limit = limit.min(PAGE_MAX);
         self.view(|view| {
-            let mut found = BTreeMap::new();
             let from = number_key(from);
-            for (key, value) in view.kv.scan(Table::Attestations, &[BY_NUMBER], &from, limit)? {
-                found.insert(key.to_vec(), value);
-            }
+            let mut found = BTreeMap::new();
             for overlay in view.overlays() {
                 let recent = overlay.attestations.range(from.clone()..vec![BY_BATCH]);
                 found.extend(recent.take(limit).map(|(key, value)| (key.clone(), value.clone())));
             }
-            let numbered = |(key, value): (Vec<u8>, Bytes)| Ok((read_number(&key[1..])?, value));
-            found.into_iter().take(limit).map(numbered).collect()
+            // what is stored comes before what is in memory alone
+            let (mut rows, mut bytes, mut next) = (0, 0, from);
+            while rows < limit && bytes < PAGE_BYTES_MAX {
+                let stored = view.kv.scan(Table::Attestations, &[BY_NUMBER], &next, ATTESTATIONS_PER_SCAN)?;
+                let Some((last, _)) = stored.last() else { break };
+                next = [last.as_ref(), &[0]].concat();
+                rows += stored.len();
+                bytes += stored.iter().map(|(_, value)| value.len()).sum::<usize>();
+                found.extend(stored.into_iter().map(|(key, value)| (key.to_vec(), value)));
+            }
+            let mut room = PAGE_BYTES_MAX;
+            let mut page = Vec::new();
+            for (key, value) in found.into_iter().take(limit) {
+                match room.checked_sub(value.len()) {
+                    Some(rest) => room = rest,
+                    None => break,
+                }
+                page.push((read_number(&key[1..])?, value));
+            }
+            Ok(page)
         })
     }
 }

@@ -1,7 +1,6 @@
 //! `seriatim bench load`: settlements by many pairs of parties.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use ::bench::trade::TradeOptions;
 use anyhow::Context as _;
 use clap::value_parser;
 
+use super::ReportArguments;
 use super::run::{self, Manner, Place};
 use crate::cli::{fresh_run, output};
 
@@ -83,15 +83,8 @@ pub(crate) struct LoadArguments {
     /// Do not read every node's history at the end; the report says so
     #[arg(long)]
     no_audit: bool,
-    /// Write the report as JSON to this file
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Write the report as a page of charts to this file
-    #[arg(long)]
-    html: Option<PathBuf>,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: ReportArguments,
 }
 
 pub(super) async fn run(arguments: LoadArguments) -> anyhow::Result<ExitCode> {
@@ -103,10 +96,10 @@ pub(super) async fn run(arguments: LoadArguments) -> anyhow::Result<ExitCode> {
     let mut report = run::run(&place, arguments.load()?, manner).await?;
     "bench load".clone_into(&mut report.workload);
     report.settings = arguments.settings();
-    if let Some(file) = &arguments.html {
+    if let Some(file) = &arguments.output.html {
         output::page(file, &load_page(&report))?;
     }
-    output::report(&report, arguments.report.as_deref(), arguments.json)?;
+    output::report(&report, arguments.output.report.as_deref(), arguments.output.json)?;
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ::bench::html::{PROVE_COLUMNS, prove_cells, prove_page};
+use ::bench::html::{PROVE_COLUMNS, prove_cells, prove_memory_growth, prove_page};
 use ::bench::prove::{ProveReport, Workload};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use micro::{Case, ProveOptions};
 
+use super::ReportArguments;
 use crate::cli::evidence::EvidenceFile;
-use crate::cli::{output, progress};
+use crate::cli::{drawing, output, progress};
 
 const EXAMPLES: &str = "\
 Ways: a fresh solver for every chunk (the baseline, on the first 2,000 transactions), one incremental solver that keeps \
@@ -46,21 +47,17 @@ pub(crate) struct ProveArguments {
     /// Also a Bitcoin block, as raw bytes in consensus serialization
     #[arg(long, value_name = "FILE")]
     block: Option<PathBuf>,
+    /// Draw the block's dependency graph into this file
+    #[arg(long, value_name = "FILE", requires = "block")]
+    svg: Option<PathBuf>,
     /// A ledger's own batches, as `verify ledger --save-evidence` wrote them; without any of the options above only these
     #[arg(long, value_name = "FILE")]
     evidence: Option<PathBuf>,
     /// Only the linear checker
     #[arg(long)]
     checker: bool,
-    /// Write the report as JSON to this file
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Write a page of charts to this file
-    #[arg(long)]
-    html: Option<PathBuf>,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: ReportArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,9 +86,16 @@ impl From<WorkloadName> for Workload {
 pub(super) async fn run(arguments: ProveArguments) -> anyhow::Result<ExitCode> {
     let block =
         arguments.block.as_ref().map(|file| std::fs::read(file).with_context(|| format!("reading {}", file.display())));
+    let block = block.transpose()?;
+    if let (Some(file), Some(bytes)) = (&arguments.svg, &block) {
+        let bytes = bytes.clone();
+        let graph = tokio::task::spawn_blocking(move || micro::block_graph(&bytes)).await??;
+        output::write(file, &drawing::svg("Block", &graph))?;
+        eprintln!("Wrote {}", file.display());
+    }
     let options = ProveOptions {
         cases: cases(&arguments),
-        block: block.transpose()?,
+        block,
         recorded: arguments.evidence.as_deref().map(recorded).transpose()?.unwrap_or_default(),
         checker_only: arguments.checker,
     };
@@ -103,13 +107,13 @@ pub(super) async fn run(arguments: ProveArguments) -> anyhow::Result<ExitCode> {
         })
     });
     let report = report.await??;
-    if let Some(file) = &arguments.html {
+    if let Some(file) = &arguments.output.html {
         output::page(file, &prove_page(&report))?;
     }
-    if let Some(file) = &arguments.report {
+    if let Some(file) = &arguments.output.report {
         output::write(file, &report.to_json())?;
     }
-    if arguments.json {
+    if arguments.output.json {
         println!("{}", report.to_json());
     } else {
         print(&report);
@@ -174,6 +178,9 @@ fn print(report: &ProveReport) {
             fit.constant_micros,
             fit.largest_deviation_percent
         );
+    }
+    if let Some(fit) = &report.memory_fit {
+        println!("  growth, memory: {}", prove_memory_growth(fit));
     }
     for figure in &report.older {
         let result = if figure.finished { "" } else { ", no result" };

@@ -1,6 +1,5 @@
 //! `seriatim bench scale`: many short loads, one after another.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use ::bench::trade::TradeOptions;
 use anyhow::Context as _;
 use clap::value_parser;
 
+use super::ReportArguments;
 use super::load::pairs_for;
 use super::run::{self, Manner, Place};
 use crate::cli::{fresh_run, output};
@@ -54,21 +54,14 @@ pub(crate) struct ScaleArguments {
     /// Do not read every node's history after each run; the report says so
     #[arg(long)]
     no_audit: bool,
-    /// Write the report as JSON to this file
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Write the report as a page of charts to this file
-    #[arg(long)]
-    html: Option<PathBuf>,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: ReportArguments,
 }
 
 pub(super) async fn run(arguments: ScaleArguments) -> anyhow::Result<ExitCode> {
     let steps = steps(arguments.nodes, arguments.validators);
     let mut scale = Scale::new();
-    if !arguments.json {
+    if !arguments.output.json {
         println!("{}", table_row(&SCALE_COLUMNS.map(str::to_owned)));
     }
     for (number, step) in steps.iter().enumerate() {
@@ -78,18 +71,18 @@ pub(super) async fn run(arguments: ScaleArguments) -> anyhow::Result<ExitCode> {
         let mut report = run::run(&place, load, Manner { audited: !arguments.no_audit, shown: false }).await?;
         "bench load".clone_into(&mut report.workload);
         scale.push(*step, report);
-        if let (false, Some(point)) = (arguments.json, scale.points.last()) {
+        if let (false, Some(point)) = (arguments.output.json, scale.points.last()) {
             show(point);
         }
     }
     let json = serde_json::to_string_pretty(&scale)?;
-    if arguments.json {
+    if arguments.output.json {
         println!("{json}");
     }
-    if let Some(file) = &arguments.report {
+    if let Some(file) = &arguments.output.report {
         output::write(file, &json)?;
     }
-    if let Some(file) = &arguments.html {
+    if let Some(file) = &arguments.output.html {
         output::page(file, &scale_page(&scale))?;
     }
     Ok(if scale.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

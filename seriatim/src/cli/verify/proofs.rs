@@ -155,7 +155,7 @@ pub(crate) struct LedgerArguments {
     /// The first batch whose attestations are verified [default: the first one that is replayed]
     #[arg(long, value_name = "BATCH", value_parser = clap::value_parser!(u64).range(1..))]
     from: Option<u64>,
-    /// The last one [default: the newest, or the last attested one]
+    /// The last one [default: the newest, or the last that enough provers spoke of]
     #[arg(long, value_name = "BATCH")]
     to: Option<u64>,
     /// Begin behind this copy of a replay, and not with the first batch
@@ -207,7 +207,8 @@ pub(super) async fn ledger(arguments: LedgerArguments) -> anyhow::Result<ExitCod
 }
 
 impl LedgerArguments {
-    /// What is to be verified: by default from behind the copy up to the newest batch, or the last attested one.
+    /// What is to be verified: by default from behind the copy up to the newest batch, or the last one
+    /// that enough of the provers spoke of.
     async fn options(&self, cluster: ClusterId, begins_behind: u64, client: &Client) -> anyhow::Result<AuditOptions> {
         let first_batch = self.from.unwrap_or(begins_behind + 1);
         let last_batch = match (self.to, self.prover_keys.is_empty()) {
@@ -216,7 +217,8 @@ impl LedgerArguments {
             // what is newer will be attested in a moment
             (None, false) => {
                 let status = client.proof_status(client::Consistency::Linearizable).await?;
-                Some(status.attested_batch).filter(|batch| *batch >= first_batch)
+                let spoken_of = status.spoken_of(&self.prover_keys, self.require_provers);
+                Some(spoken_of).filter(|batch| *batch >= first_batch)
             }
         };
         let required = self.require_nodes.unwrap_or(self.node_keys.len() / 2 + 1);

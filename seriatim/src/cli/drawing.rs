@@ -30,8 +30,8 @@ struct Place {
     y: usize,
 }
 
-/// Draws the graph of a batch.
-pub(super) fn svg(batch: u64, graph: &Graph) -> String {
+/// Draws a graph, under its name.
+pub(super) fn svg(name: &str, graph: &Graph) -> String {
     let mut components: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (place, node) in graph.nodes.iter().enumerate() {
         components.entry(node.component).or_default().push(place);
@@ -59,7 +59,7 @@ pub(super) fn svg(batch: u64, graph: &Graph) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"11\" fill=\"{INK}\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"600\">Batch {batch}: transactions {}, levels {}</text>\n\
+         <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"600\">{name}: transactions {}, levels {}</text>\n\
          <text x=\"{MARGIN}\" y=\"47\">{alone} transactions meet nobody and are not drawn{}</text>\n",
         graph.nodes.len(),
         graph.levels,
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_transaction_that_meets_another_is_drawn_once_with_its_conflicts() {
-        let text = svg(17, &contended());
+        let text = svg("Batch 17", &contended());
         assert_eq!(text.matches("<title>").count(), 11);
         assert!(text.contains("2 transactions meet nobody"));
         assert_eq!(text.matches("InputSpent, lost to").count(), 2);
@@ -261,7 +261,7 @@ mod tests {
             let node = graph.nodes[9].clone();
             graph.nodes.push(Node { component: 10 + number / 2, ..node });
         }
-        let text = svg(1, &graph);
+        let text = svg("Batch 1", &graph);
         assert!(text.contains("smaller components") && text.matches("<title>").count() <= 2 * COMPONENTS_MAX + 11);
     }
 }
