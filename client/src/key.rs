@@ -2,11 +2,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ledger::signature::SigningKey;
 use ledger::{Body, Party, Signature};
+use rustix::process::geteuid;
 use seams::Entropy;
 
 /// A private key: the party that it signs for, and its signatures.
@@ -26,7 +27,7 @@ pub enum KeyFault {
         /// Why.
         source: io::Error,
     },
-    /// Others than its owner may read it.
+    /// Others than those it is for may read it.
     #[error("key file {path} may be read by others (mode {mode:o}); run chmod 600")]
     Exposed {
         /// Which.
@@ -57,14 +58,16 @@ impl Key {
         Self::from_seed(seed)
     }
 
-    /// Reads a key from a file that [`Self::save`] wrote.
+    /// Reads a key from a file that [`Self::save`] wrote, or that somebody else provides: a file of this process's user
+    /// is for that user alone, one of another user may be readable for a group of this process.
     ///
     /// # Errors
     /// Where the file cannot be read, is readable by others, or holds something else.
     pub fn load(path: &Path) -> Result<Self, KeyFault> {
         let fault = |source| KeyFault::File { path: path.to_owned(), source };
-        let mode = fs::metadata(path).map_err(fault)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        let found = fs::metadata(path).map_err(fault)?;
+        let mode = found.permissions().mode() & 0o777;
+        if mode & exposing(found.uid() == geteuid().as_raw()) != 0 {
             return Err(KeyFault::Exposed { path: path.to_owned(), mode });
         }
         let text = fs::read_to_string(path).map_err(fault)?;
@@ -106,6 +109,12 @@ impl Key {
     }
 }
 
+/// The permission bits that show a key to others than those it is for. Orchestrators hand secrets to a process as files
+/// of the superuser that a group of the process may read.
+const fn exposing(own: bool) -> u32 {
+    if own { 0o077 } else { 0o037 }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -130,6 +139,21 @@ mod tests {
         Key::from_seed([1; 32]).save(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(Key::load(&path), Err(KeyFault::Exposed { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_may_be_shared_with_a_group_and_with_nobody_more() {
+        for (mode, own, exposed) in [
+            (0o600, true, false),
+            (0o640, true, true),
+            (0o604, true, true),
+            (0o400, false, false),
+            (0o440, false, false),
+            (0o460, false, true),
+            (0o444, false, true),
+        ] {
+            assert_eq!(mode & exposing(own) != 0, exposed, "{mode:o}, own: {own}");
+        }
     }
 
     #[test]

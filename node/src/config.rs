@@ -95,13 +95,14 @@ settings! {
         /// Where to serve HTTP: JSON, health, metrics; port 0 takes a free one [default: 127.0.0.1:7480]
         #[arg(long, env = "SERIATIM_HTTP_LISTEN", value_name = "ADDRESS")]
         http_listen: SocketAddr,
-        /// Where others reach --listen [default: this node's address in --members, or --listen itself]
+        /// Where others reach --listen; {hostname} is this machine's name [default: this node's address in --members, or
+        /// --listen itself]
         #[arg(long, env = "SERIATIM_ADVERTISE", value_name = "HOST:PORT")]
         advertise: String,
-        /// Where others reach --http-listen [default: --http-listen itself]
+        /// Where others reach --http-listen; {hostname} is this machine's name [default: --http-listen itself]
         #[arg(long, env = "SERIATIM_HTTP_ADVERTISE", value_name = "HOST:PORT")]
         http_advertise: String,
-        /// The first members of the cluster, this node included
+        /// The first members of the cluster; a node that joins later asks them whether it is known, and advertises itself
         #[arg(long, env = "SERIATIM_MEMBERS", value_name = "1=HOST:PORT,2=HOST:PORT,…")]
         members: MemberList,
         /// Form the cluster of --members if it does not exist yet; safe to repeat and to give to every node
@@ -150,7 +151,7 @@ settings! {
         /// Where to serve health and metrics; port 0 takes a free one [default: 127.0.0.1:7580]
         #[arg(long, env = "SERIATIM_HTTP_LISTEN", value_name = "ADDRESS")]
         http_listen: SocketAddr,
-        /// Where nodes reach --listen [default: --listen itself]
+        /// Where nodes reach --listen; {hostname} is this machine's name [default: --listen itself]
         #[arg(long, env = "SERIATIM_ADVERTISE", value_name = "HOST:PORT")]
         advertise: String,
         /// The nodes to announce this validator to
@@ -312,8 +313,11 @@ impl TryFrom<NodeSettings> for NodeConfig {
         }
         let members = settings.members.unwrap_or_default();
         let own = members.get(id).map(|address| address.as_str().to_owned());
-        if !members.is_empty() && own.is_none() {
-            let message = format!("--members does not list this node ({id}): list it, or correct --id");
+        if !members.is_empty() && own.is_none() && settings.advertise.is_none() {
+            let message = format!(
+                "--members does not list this node ({id}): list it, correct --id, or, where it joins a cluster that \
+                 these members formed, say with --advertise HOST:PORT where they reach it"
+            );
             return Err(ConfigFault::Settings(message));
         }
         let data_dir = settings.data_dir.unwrap_or_else(|| PathBuf::from(format!("data/node-{id}")));
@@ -450,6 +454,13 @@ mod tests {
             let refused = NodeConfig::try_from(file(text)).unwrap_err().to_string();
             assert!(refused.contains(advice), "{text}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_node_that_joins_later_is_not_among_the_first_members() {
+        let text = "id = 4\nmembers = \"1=a:1,2=b:2\"\nadvertise = \"d:4\"\ninitialize = true";
+        let config = NodeConfig::try_from(file(text)).unwrap();
+        assert_eq!((config.advertise.as_deref(), config.members.get(4)), (Some("d:4"), None));
     }
 
     #[test]

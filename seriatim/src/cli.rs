@@ -9,6 +9,8 @@ mod bench;
 mod replay;
 mod wallet;
 mod admin;
+mod health;
+mod key;
 mod explain;
 mod verify;
 mod proof;
@@ -58,6 +60,10 @@ enum Command {
     Wallet(Box<wallet::WalletArguments>),
     /// Look at a cluster and change it
     Admin(admin::AdminArguments),
+    /// Ask the node, validator or prover on this machine how it is
+    Health(health::HealthArguments),
+    /// Print the public key of a key file; make the file where there is none
+    Key(key::KeyArguments),
     /// Check proofs without trusting any node
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
@@ -89,6 +95,8 @@ impl Cli {
             Command::Bench(command) => bench::run(command).await,
             Command::Replay(arguments) => replay::run(arguments).await,
             Command::Admin(arguments) => admin::run(arguments).await,
+            Command::Health(arguments) => health::run(arguments).await,
+            Command::Key(arguments) => key::run(&arguments),
             Command::Verify(command) => verify::run(command).await,
             Command::Proof(command) => proof::run(command).await,
             Command::Chaos(command) => chaos::run(command).await,

@@ -157,6 +157,12 @@ pub enum AnnouncementFault {
     /// Its key is in no validator set known here, and the pool remembers enough of those already.
     #[error("{0} is not a validator, and too many unknown keys announce themselves")]
     TooManyUnknown(Party),
+    /// The pool knows enough instances of this validator.
+    #[error("too many instances of validator {0} announce themselves")]
+    TooManyInstances(Party),
+    /// It is much older than what other instances of this validator announce.
+    #[error("this announcement of validator {0} is old: it was repeated, or the clock it was made by is behind")]
+    Overtaken(Party),
 }
 
 impl Announcement {

@@ -14,7 +14,8 @@
 //!   lie are believed: a ledger that does not trust each of its validators alone requires two certificates.
 //! * The node checks in process, with its own key, only while no validator is usable (or too few are): slow or
 //!   saturated ones are waited for, because a node that begins to validate under load loses its own work.
-//! * A bundle is put to each validator once. An answer that comes late still counts for that validator's
+//! * Processes that hold the same key are instances of one validator: they share its work, and its guilt. A bundle is
+//!   put to each instance once, and one certificate of a validator counts. An answer that comes late still counts for that validator's
 //!   standing, and for nothing else.
 
 mod call;
@@ -39,7 +40,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::announce::ANNOUNCE_INTERVAL;
 use crate::message::{Announcement, AnnouncementFault, REFUSED_ANNOUNCEMENT, REFUSED_MALFORMED};
 use call::{CallFault, Question, Vouched};
-use roster::{Probe, Roster, answered_by_another};
+use roster::{Instance, Probe, Roster, answered_by_another};
 use round::Round;
 
 /// How a pool treats its validators.
@@ -158,7 +159,7 @@ pub enum ValidatorState {
     UnknownKey,
 }
 
-/// One validator as the pool sees it.
+/// One instance of a validator as the pool sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidatorStatus {
     /// Where it is.
@@ -271,7 +272,7 @@ impl ValidatorPool {
         pardoned
     }
 
-    /// Every validator that the pool knows of, in the order of keys; then configured addresses without one.
+    /// Every instance of a validator that the pool knows of, in the order of keys; then configured addresses without one.
     #[must_use]
     pub fn status(&self) -> Vec<ValidatorStatus> {
         self.inner.roster().status(&self.inner.options)
@@ -294,19 +295,19 @@ impl Inner {
     }
 
     /// Writes what an answer says about the validator into the roster, whoever still waits for it.
-    fn note(&self, validator: &Party, latency: Duration, answer: &Result<Vouched, CallFault>) {
+    fn note(&self, instance: &Instance, latency: Duration, answer: &Result<Vouched, CallFault>) {
         let (now, draw) = (Instant::now(), self.draw());
         let mut roster = self.roster();
         match answer {
-            Ok(_) => roster.served(validator, latency),
+            Ok(_) => roster.served(instance, latency),
             Err(CallFault::Busy(retry_after)) => {
-                roster.refused(&self.options, validator, now, *retry_after, draw);
+                roster.refused(&self.options, instance, now, *retry_after, draw);
             }
-            Err(CallFault::Failed(reason)) => roster.failed(&self.options, validator, now, reason, draw),
+            Err(CallFault::Failed(reason)) => roster.failed(&self.options, instance, now, reason, draw),
             Err(CallFault::Stranger(stranger)) => {
-                roster.failed(&self.options, validator, now, &answered_by_another(stranger), draw);
+                roster.failed(&self.options, instance, now, &answered_by_another(stranger), draw);
             }
-            Err(CallFault::Wrong(reason)) => roster.convict(validator, reason),
+            Err(CallFault::Wrong(reason)) => roster.convict(&instance.validator, reason),
         }
         drop(roster);
         self.changed.notify_waiters();
@@ -319,7 +320,9 @@ impl From<AnnouncementFault> for CallError {
             AnnouncementFault::Message(_) | AnnouncementFault::Address => REFUSED_MALFORMED,
             AnnouncementFault::OtherLedger
             | AnnouncementFault::FalseSignature(_)
-            | AnnouncementFault::TooManyUnknown(_) => REFUSED_ANNOUNCEMENT,
+            | AnnouncementFault::TooManyUnknown(_)
+            | AnnouncementFault::TooManyInstances(_)
+            | AnnouncementFault::Overtaken(_) => REFUSED_ANNOUNCEMENT,
         };
         Self::Refused { code, message: fault.to_string(), retry_after: None }
     }
@@ -351,7 +354,10 @@ async fn run_probe(inner: Arc<Inner>, probe: Probe) {
     let (now, draw) = (Instant::now(), inner.draw());
     let mut roster = inner.roster();
     match probe.validator {
-        Some(validator) => roster.probed(&inner.options, &validator, now, answer.map(|_| ()), draw),
+        Some(validator) => {
+            let instance = Instance { validator, address: probe.address };
+            roster.probed(&inner.options, &instance, now, answer.map(|_| ()), draw);
+        }
         None => {
             let found = answer.ok().map(|vouched| vouched.certificate.validator);
             roster.located(&inner.options, &probe.address, now, found, draw);

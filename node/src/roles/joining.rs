@@ -6,6 +6,9 @@
 //! A node with an empty disk waits for the same majority, or for one member that says the cluster does not know it.
 //! If the cluster knows it, its disk was lost, and it must not take part under its old number: it may have
 //! acknowledged what it no longer holds.
+//!
+//! A node that is none of the first members joins later. It never forms a cluster: it waits until a majority of them is
+//! in one that does not know it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -105,7 +108,8 @@ impl Belonging {
     async fn ask(&self, transport: &dyn Transport) -> anyhow::Result<Finding> {
         let others: Vec<_> = self.members.iter().filter(|(node, _)| *node != self.node).collect();
         let greetings = join_all(others.iter().map(|(_, address)| greet(transport, address))).await;
-        let mut outside = 1;
+        let listed = self.members.get(self.node).is_some();
+        let mut outside = usize::from(listed);
         let mut cluster = None;
         let mut missing = BTreeSet::new();
         for ((node, address), greeting) in others.iter().zip(greetings) {
@@ -113,6 +117,11 @@ impl Belonging {
                 missing.insert(*node);
                 continue;
             };
+            if found == self.node {
+                // it has the address of the member that it replaces
+                missing.insert(*node);
+                continue;
+            }
             if found != *node || ledger != self.cluster {
                 bail!("--members says that node {node} is at {address}, but node {found} of ledger {ledger} is there");
             }
@@ -128,9 +137,10 @@ impl Belonging {
             }
         }
         Ok(match cluster {
-            Some(known) => Finding::Cluster { known },
-            None if outside * 2 > self.members.len() => Finding::NoCluster,
-            None => Finding::Unclear(missing),
+            Some(true) => Finding::Cluster { known: true },
+            Some(false) if listed || missing.len() * 2 < self.members.len() => Finding::Cluster { known: false },
+            None if listed && outside * 2 > self.members.len() => Finding::NoCluster,
+            Some(false) | None => Finding::Unclear(missing),
         })
     }
 }

@@ -18,7 +18,7 @@ use validator::{PoolOptions, ServiceOptions};
 
 use super::joining::Belonging;
 use super::servers::{Listeners, Servers};
-use super::{Ready, advertised, key_file};
+use super::{Ready, advertised, own_key};
 use crate::api::{Api, Facts};
 use crate::config::NodeConfig;
 use crate::gateway::GatewayOptions;
@@ -69,17 +69,17 @@ impl RunningNode {
 
     async fn start_in(config: NodeConfig, tasks: TaskGroup) -> anyhow::Result<Self> {
         let fresh = !config.data_dir.join("log").exists();
-        let key = key_file::read_or_make(&config.key_file, &OsEntropy)?;
+        let key = own_key(&config.key_file)?;
         let listeners = Listeners::bind(config.listen, config.http_listen).await?;
         let (grpc_address, http_address) = listeners.addresses()?;
         let cluster = ClusterId::of_name(&config.cluster);
-        let address = advertised(config.advertise.as_deref(), grpc_address);
+        let address = advertised(config.advertise.as_deref(), grpc_address)?;
         let facts = Facts {
             node: config.id,
             cluster_name: config.cluster.clone(),
             identity: LedgerIdentity { cluster, group: 0 },
             address: address.clone(),
-            http_address: Some(advertised(config.http_advertise.as_deref(), http_address).as_str().to_owned()),
+            http_address: Some(advertised(config.http_advertise.as_deref(), http_address)?.as_str().to_owned()),
             fresh,
         };
         let channels = Channels::default();

@@ -1,12 +1,7 @@
 //! What a prover's process shows of itself. The role is crate `attester`; only the binary links it, because it brings Z3.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
-use ledger::signature::SigningKey;
-use seams::OsEntropy;
-
-use super::key_file;
 use super::servers::{Servers, bind};
 use crate::http::{ProverSource, prover_router};
 
@@ -15,14 +10,6 @@ use crate::http::{ProverSource, prover_router};
 pub struct ProverFront {
     address: SocketAddr,
     servers: Servers,
-}
-
-/// A prover's key; made where there is no such file.
-///
-/// # Errors
-/// Where the file cannot be read or made.
-pub fn prover_key(path: &Path) -> anyhow::Result<SigningKey> {
-    key_file::read_or_make(path, &OsEntropy)
 }
 
 impl ProverFront {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use ledger::check::LedgerIdentity;
 use ledger::{ClusterId, Limits};
-use seams::{OsEntropy, SystemClock, TaskGroup, ThreadPool};
+use seams::{SystemClock, TaskGroup, ThreadPool};
 use validator::{Announcer, ServiceOptions, ValidatorService};
 
 use super::servers::{Listeners, Servers};
-use super::{Ready, advertised, key_file};
+use super::{Ready, advertised, own_key};
 use crate::config::ValidatorConfig;
 use crate::network::GrpcTransport;
 use crate::{grpc, http};
@@ -28,10 +28,10 @@ impl RunningValidator {
     /// # Errors
     /// Where the configuration does not allow it; the message says what to do.
     pub async fn start(config: ValidatorConfig) -> anyhow::Result<Self> {
-        let key = key_file::read_or_make(&config.key_file, &OsEntropy)?;
+        let key = own_key(&config.key_file)?;
         let listeners = Listeners::bind(config.listen, config.http_listen).await?;
         let (grpc_address, http_address) = listeners.addresses()?;
-        let address = advertised(config.advertise.as_deref(), grpc_address);
+        let address = advertised(config.advertise.as_deref(), grpc_address)?;
         let identity = LedgerIdentity { cluster: ClusterId::of_name(&config.cluster), group: 0 };
         let mut options = ServiceOptions::default();
         if let Some(count) = config.concurrent_bundles_max {

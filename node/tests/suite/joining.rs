@@ -4,8 +4,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use client::Client;
+use node::api::status::Health;
 use node::config::{MemberList, NodeConfig, NodeSettings};
 use node::roles::RunningNode;
+use proto::wire;
+use proto::wire::admin_client::AdminClient;
 use seams::Address;
 
 use crate::support::{commit_something, eventually, in_time, led};
@@ -68,6 +71,51 @@ async fn a_node_that_lost_its_disk_does_not_start_under_its_number() {
     assert!(refused.contains("its disk was lost") && refused.contains("admin remove 3"), "{refused}");
     in_time(first.stop()).await;
     in_time(second.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_joins_later_waits_for_the_cluster_and_is_held_to_its_disk_too() {
+    let (directory, addresses) = (tempfile::tempdir().unwrap(), free_addresses(4));
+    let (first_members, fourth) = addresses.split_at(3);
+    let start = |id| RunningNode::start(config(directory.path(), id, first_members));
+    let newcomer = |id: u64, listen: SocketAddr| {
+        let member = config(directory.path(), 1, first_members);
+        let (data_dir, advertise) = (directory.path().join(id.to_string()), Some(listen.to_string()));
+        RunningNode::start(NodeConfig {
+            id,
+            key_file: data_dir.join("node.key"),
+            data_dir,
+            listen,
+            advertise,
+            ..member
+        })
+    };
+    let early = tokio::spawn(newcomer(4, fourth[0]));
+    let (first, second, third) = in_time(async { tokio::join!(start(1), start(2), start(3)) }).await;
+    let (first, second, third) = (first.unwrap(), second.unwrap(), third.unwrap());
+    let joining = in_time(early).await.unwrap().unwrap();
+    assert_eq!(joining.api().health(), Health::NotInitialized);
+
+    let client = Client::builder().endpoint(addresses[1].to_string()).connect().unwrap();
+    commit_something(&client).await;
+    let mut admin = AdminClient::connect(format!("http://{}", addresses[1])).await.unwrap();
+    let member = wire::Member { node: 4, address: fourth[0].to_string(), ..wire::Member::default() };
+    in_time(admin.add_learner(wire::MemberRequest { member: Some(member) })).await.unwrap();
+    for node in [&first, &second, &third] {
+        eventually(|| async { node.replica().state().configuration().nodes.contains_key(&4).then_some(()) }).await;
+    }
+    in_time(joining.stop()).await;
+    std::fs::remove_dir_all(directory.path().join("4")).unwrap();
+    let refused = in_time(newcomer(4, fourth[0])).await.unwrap_err().to_string();
+    assert!(refused.contains("its disk was lost") && refused.contains("admin remove 4"), "{refused}");
+
+    // at the address of a first member, under a number that was never used
+    in_time(third.stop()).await;
+    let replacing = in_time(newcomer(5, addresses[2])).await.unwrap();
+    assert_eq!(replacing.api().health(), Health::NotInitialized);
+    for node in [first, second, replacing] {
+        in_time(node.stop()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! `seriatim admin`: look at a cluster and change it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,12 +8,14 @@ use ::node::config::MemberList;
 use ::node::json;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use client::{Key, KeyFault};
 use futures::future::join_all;
 use ledger::{Head, Party};
 use proto::convert::ProofStatus;
 use proto::wire::admin_client::AdminClient;
-use proto::{Problem, wire};
+use proto::{Problem, ProblemKind, wire};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
 use super::endpoints::{Endpoints, ask_one, failed};
@@ -22,7 +25,7 @@ use super::endpoints::{Endpoints, ask_one, failed};
 #[command(after_help = "\
 Examples:
   seriatim admin status --endpoint a:7400
-  seriatim admin add-learner 4 d:7400 && seriatim admin promote 4        a fourth node that votes
+  seriatim admin join 4 d:7400                                           a fourth node that votes
   seriatim admin transfer-leader 2 && seriatim admin remove 1            before node 1 is taken away
   seriatim admin add-validator 67dc93… && seriatim admin require-certificates 2
 
@@ -61,6 +64,18 @@ enum AdminCommand {
     },
     /// Give a learner that has caught up a vote
     Promote(NodeNumber),
+    /// Add a node as a learner, wait until it has caught up, and give it a vote; safe to repeat
+    Join {
+        /// Its number, never used before
+        #[arg(value_name = "NUMBER")]
+        node: u64,
+        /// Where the others reach it
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// How long it may take to catch up
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10min")]
+        patience: Duration,
+    },
     /// Remove a node; the leader hands over first
     Remove(NodeNumber),
     /// Hand the lead over to a node
@@ -68,9 +83,9 @@ enum AdminCommand {
     /// Make a snapshot on the asked node
     Snapshot,
     /// Let validators count
-    AddValidator(ValidatorKeys),
+    AddValidator(PublicKeys),
     /// Let validators count no longer
-    RemoveValidator(ValidatorKeys),
+    RemoveValidator(PublicKeys),
     /// How many validators have to certify a bundle
     RequireCertificates {
         /// From 1 to the number of validators
@@ -78,9 +93,9 @@ enum AdminCommand {
         count: u16,
     },
     /// Let provers count
-    AddProver(ProverKeys),
+    AddProver(PublicKeys),
     /// Let provers count no longer; their alarms are over
-    RemoveProver(ProverKeys),
+    RemoveProver(PublicKeys),
     /// How many provers have to prove a batch from the same evidence before it counts as attested
     RequireProvers {
         /// From 1 to the number of provers
@@ -97,6 +112,9 @@ enum AdminCommand {
         time: KeptTime,
     },
 }
+
+/// Between two looks at whether a learner has caught up.
+const PROMOTE_PAUSE: Duration = Duration::from_secs(1);
 
 /// `None` for ever.
 #[derive(Debug, Clone, Copy)]
@@ -118,17 +136,22 @@ struct NodeNumber {
 }
 
 #[derive(Debug, Args)]
-struct ValidatorKeys {
+struct PublicKeys {
     /// Their public keys, in hexadecimal
-    #[arg(value_name = "KEY", required = true)]
+    #[arg(value_name = "KEY", required_unless_present = "key_file", value_delimiter = ',')]
     keys: Vec<Party>,
+    /// A file with the private key of one of them; repeat for several
+    #[arg(long, value_name = "FILE")]
+    key_file: Vec<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-struct ProverKeys {
-    /// Their public keys, in hexadecimal
-    #[arg(value_name = "KEY", required = true)]
-    keys: Vec<Party>,
+impl PublicKeys {
+    fn bytes(&self) -> Result<Vec<Bytes>, Problem> {
+        let unread = |fault: KeyFault| Problem::bad_request("key_file", fault.to_string());
+        let of_file = |file: &PathBuf| Key::load(file).map(|key| key.party()).map_err(unread);
+        let parties = self.keys.iter().copied().map(Ok).chain(self.key_file.iter().map(of_file));
+        parties.map(|party| Ok(Bytes::copy_from_slice(party?.as_bytes()))).collect()
+    }
 }
 
 type Client = AdminClient<Channel>;
@@ -170,17 +193,12 @@ async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, P
             };
             endpoints.ask(ask).await
         }
-        AdminCommand::AddLearner { node, address } => {
-            let member = Some(wire::Member { node, address, ..wire::Member::default() });
-            let request = wire::MemberRequest { member };
-            let ask = |mut admin: Client| {
-                let request = request.clone();
-                async move { admin.add_learner(request).await }
-            };
-            endpoints.ask(ask).await
-        }
-        AdminCommand::Promote(NodeNumber { node }) => {
-            endpoints.ask(|mut admin: Client| async move { admin.promote(wire::NodeRequest { node }).await }).await
+        AdminCommand::AddLearner { node, address } => add_learner(endpoints, node, &address).await,
+        AdminCommand::Promote(NodeNumber { node }) => promote(endpoints, node).await,
+        AdminCommand::Join { node, address, patience } => {
+            let learns = add_learner(endpoints, node, &address).await?;
+            eprintln!("{}", learns.message);
+            promote_in_time(endpoints, node, patience).await
         }
         AdminCommand::Remove(NodeNumber { node }) => {
             endpoints.ask(|mut admin: Client| async move { admin.remove(wire::NodeRequest { node }).await }).await
@@ -192,21 +210,21 @@ async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, P
         AdminCommand::Snapshot => {
             endpoints.ask(|mut admin: Client| async move { admin.snapshot(wire::GetStatusRequest {}).await }).await
         }
-        AdminCommand::AddValidator(ValidatorKeys { keys }) => {
-            configure(endpoints, wire::ConfigureValidatorsRequest { add: bytes(&keys), ..Default::default() }).await
+        AdminCommand::AddValidator(keys) => {
+            configure(endpoints, wire::ConfigureValidatorsRequest { add: keys.bytes()?, ..Default::default() }).await
         }
-        AdminCommand::RemoveValidator(ValidatorKeys { keys }) => {
-            configure(endpoints, wire::ConfigureValidatorsRequest { remove: bytes(&keys), ..Default::default() }).await
+        AdminCommand::RemoveValidator(keys) => {
+            configure(endpoints, wire::ConfigureValidatorsRequest { remove: keys.bytes()?, ..Default::default() }).await
         }
         AdminCommand::RequireCertificates { count } => {
             let required = u32::from(count);
             configure(endpoints, wire::ConfigureValidatorsRequest { required, ..Default::default() }).await
         }
-        AdminCommand::AddProver(ProverKeys { keys }) => {
-            provers(endpoints, wire::ConfigureProversRequest { add: bytes(&keys), ..Default::default() }).await
+        AdminCommand::AddProver(keys) => {
+            provers(endpoints, wire::ConfigureProversRequest { add: keys.bytes()?, ..Default::default() }).await
         }
-        AdminCommand::RemoveProver(ProverKeys { keys }) => {
-            provers(endpoints, wire::ConfigureProversRequest { remove: bytes(&keys), ..Default::default() }).await
+        AdminCommand::RemoveProver(keys) => {
+            provers(endpoints, wire::ConfigureProversRequest { remove: keys.bytes()?, ..Default::default() }).await
         }
         AdminCommand::RequireProvers { count } => {
             let required = u32::from(count);
@@ -220,6 +238,38 @@ async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, P
     };
     let message = done?.message;
     Ok(Said { json: json!({ "done": message }), text: message })
+}
+
+async fn add_learner(endpoints: &Endpoints, node: u64, address: &str) -> Result<wire::AdminResponse, Problem> {
+    let member = Some(wire::Member { node, address: address.to_owned(), ..wire::Member::default() });
+    let request = wire::MemberRequest { member };
+    let ask = |mut admin: Client| {
+        let request = request.clone();
+        async move { admin.add_learner(request).await }
+    };
+    endpoints.ask(ask).await
+}
+
+async fn promote(endpoints: &Endpoints, node: u64) -> Result<wire::AdminResponse, Problem> {
+    endpoints.ask(|mut admin: Client| async move { admin.promote(wire::NodeRequest { node }).await }).await
+}
+
+/// Asks again while the node lags; says why it waits whenever that changes.
+async fn promote_in_time(endpoints: &Endpoints, node: u64, patience: Duration) -> Result<wire::AdminResponse, Problem> {
+    let deadline = Instant::now() + patience;
+    let mut told = String::new();
+    loop {
+        let problem = match promote(endpoints, node).await {
+            Err(problem) if problem.kind == ProblemKind::MembershipUnsafe && Instant::now() < deadline => problem,
+            ended => return ended,
+        };
+        let why = problem.to_string();
+        if why != told {
+            eprintln!("waiting: {why}");
+            told = why;
+        }
+        sleep(PROMOTE_PAUSE).await;
+    }
 }
 
 async fn configure(
@@ -242,10 +292,6 @@ async fn provers(
         async move { admin.configure_provers(request).await }
     };
     endpoints.ask(ask).await
-}
-
-fn bytes(keys: &[Party]) -> Vec<Bytes> {
-    keys.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect()
 }
 
 async fn own_status(mut admin: Client) -> Result<tonic::Response<wire::NodeStatus>, tonic::Status> {

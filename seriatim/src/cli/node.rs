@@ -19,8 +19,8 @@ Examples:
   The first of three nodes (give every node the same --members and --initialize):
     seriatim node --id 1 --cluster venue --members 1=a:7400,2=b:7400,3=c:7400 --initialize \\
                   --listen 0.0.0.0:7400 --http-listen 0.0.0.0:7480 --data-dir /var/lib/seriatim
-  A node that joins later: start it, then `seriatim admin add-learner 4 d:7400` and `seriatim admin promote 4`:
-    seriatim node --id 4 --cluster venue --listen 0.0.0.0:7400 --advertise d:7400
+  A node that joins later, asking the first members: start it, then `seriatim admin join 4 d:7400`:
+    seriatim node --id 4 --cluster venue --members 1=a:7400,2=b:7400,3=c:7400 --listen 0.0.0.0:7400 --advertise d:7400
 
 Exit codes: 0 stopped in order, 1 not started, 70 the node found that it cannot go on (its log says why).")]
 pub(super) struct NodeArgs {

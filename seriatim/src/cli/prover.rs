@@ -7,8 +7,7 @@ use std::sync::Arc;
 use ::node::config::{ProverConfig, ProverConfigSettings};
 use ::node::http::ProverSource;
 use ::node::metrics::ProverMetrics;
-use ::node::roles::ProverFront;
-use ::node::roles::prover::prover_key;
+use ::node::roles::{ProverFront, own_key};
 use attester::{Attester, Figures, Options};
 use clap::Args;
 use ledger::ClusterId;
@@ -42,7 +41,7 @@ impl ProverArgs {
         let Some(config) = self.role.begin(|config: &ProverConfig| config.log_format)? else {
             return Ok(ExitCode::SUCCESS);
         };
-        let key = prover_key(&config.key_file)?;
+        let key = own_key(&config.key_file)?;
         let nodes = config.nodes.as_slice().iter().map(|node| node.as_str().to_owned()).collect();
         let mut options = Options::new(ClusterId::of_name(&config.cluster), nodes, key, config.data_dir);
         options.interval = config.attest_interval;

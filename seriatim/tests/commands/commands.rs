@@ -107,6 +107,52 @@ async fn operators_see_the_cluster_and_change_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_asked_how_it_is_and_joins_in_one_step() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.start_node(4).await;
+    let http = cluster.http(4).trim_start_matches("http://").to_owned();
+    let told = |probe: &'static str, http: String| async move {
+        let asked = run(&["health", probe, "--http", &http]).await;
+        (asked.status.code(), text(&asked).trim().to_owned())
+    };
+    for (probe, code) in [("live", 0), ("startup", 0), ("ready", 1)] {
+        assert_eq!(told(probe, http.clone()).await, (Some(code), "not initialized".to_owned()), "{probe}");
+    }
+    let (endpoint, address) = (cluster.address(1), cluster.address(4));
+    let join = ["admin", "join", "4", address.as_str(), "--endpoint", endpoint.as_str()];
+    for _again in 0..2 {
+        let joined = run(&join).await;
+        assert_eq!(text(&joined), "node 4 votes\n", "{}", errors(&joined));
+    }
+    eventually(|| async { (told("ready", http.clone()).await == (Some(0), "ready".to_owned())).then_some(()) }).await;
+    let silent = run(&["health", "--http", "127.0.0.1:1"]).await;
+    assert!(silent.status.code() == Some(1) && errors(&silent).contains("nothing serves HTTP at 127.0.0.1:1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_processes_are_made_once_and_let_in_by_their_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("keys/validator.key");
+    let file = file.to_str().unwrap();
+    let made = text(&run(&["key", file]).await);
+    assert_eq!((made.len(), made == text(&run(&["key", file]).await)), (65, true));
+
+    let cluster = Cluster::start(1).await;
+    let endpoint = cluster.address(1);
+    for (set, said) in
+        [("add-validator", "1 added\n"), ("add-validator", "nothing to change\n"), ("add-prover", "1 added\n")]
+    {
+        let admitted = run(&["admin", set, "--key-file", file, "--endpoint", endpoint.as_str()]).await;
+        assert_eq!(text(&admitted), said, "{}", errors(&admitted));
+    }
+    let configured = cluster.node(1).replica().state().configuration();
+    let party = made.trim().parse().unwrap();
+    assert!(configured.validators.keys.contains(&party) && configured.provers.keys.contains(&party));
+    let missing = run(&["admin", "add-validator", "--key-file", "/nowhere", "--endpoint", endpoint.as_str()]).await;
+    assert!(!missing.status.success() && errors(&missing).contains("/nowhere"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receipt_is_verified_offline_in_every_form() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();

@@ -10,7 +10,9 @@
 //!                   └──────────────────────────┘ probe or late answer succeeded
 //!   any ── wrong certificate ──▶ Faulty ── pardon ──▶ as before
 //! ```
-//! A validator is given bundles while it is healthy, not faulty, and its key is in the bundle's validator set.
+//! A validator is one key, at work in any number of instances: processes that hold the key, each at its own address.
+//! Instances are healthy or not, validators are faulty or not. An instance is given bundles while it is healthy, and its
+//! key not faulty and in the bundle's validator set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +33,9 @@ use crate::message::{Announcement, AnnouncementFault};
 /// reaches this node can make keys without end.
 const UNKNOWN_KEYS_MAX: usize = 64;
 
+/// Instances of one validator that are remembered: more than anybody runs, and a bound on what one key can do.
+const INSTANCES_MAX: usize = 256;
+
 /// Refusals in a row after which a validator counts as failed: an overloaded one serves some bundles between.
 const REFUSALS_MAX: u32 = 8;
 
@@ -43,7 +48,7 @@ pub(super) struct Roster {
     pub(super) counters: PoolCounters,
     /// This node's own key: it is never called over the network.
     local: Party,
-    members: BTreeMap<Party, Member>,
+    members: BTreeMap<Instance, Member>,
     sites: BTreeMap<Address, Site>,
     /// Why a validator is faulty.
     faulty: BTreeMap<Party, String>,
@@ -51,9 +56,16 @@ pub(super) struct Roster {
     keys: BTreeSet<Party>,
 }
 
+/// A process that validates: under which key, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Instance {
+    pub(super) validator: Party,
+    pub(super) address: Address,
+}
+
+/// What is known of an instance.
 #[derive(Debug)]
 struct Member {
-    address: Address,
     lease: Lease,
     health: Health,
     /// Failures since it last served a bundle.
@@ -102,8 +114,7 @@ pub(super) struct Probe {
 /// A place with a validator; dropping it gives the place back.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) validator: Party,
-    pub(super) address: Address,
+    pub(super) instance: Instance,
     pub(super) permit: OwnedSemaphorePermit,
 }
 
@@ -117,6 +128,15 @@ pub(super) enum Choice {
     Nobody,
 }
 
+/// Who need not be asked about a bundle.
+#[derive(Debug)]
+pub(super) struct Done<'a> {
+    /// Instances that were asked.
+    pub(super) asked: &'a BTreeSet<Instance>,
+    /// Validators of which no further answer helps.
+    pub(super) validators: BTreeSet<Party>,
+}
+
 /// Why a validator is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -128,9 +148,8 @@ pub(super) enum Purpose {
 }
 
 impl Member {
-    fn new(options: &PoolOptions, address: Address, lease: Lease, now: Instant) -> Self {
+    fn new(options: &PoolOptions, lease: Lease, now: Instant) -> Self {
         Self {
-            address,
             lease,
             health: Health::Healthy,
             failures: 0,
@@ -191,18 +210,17 @@ impl Roster {
         self.epoch
     }
 
-    /// Chooses the validator with the fewest bundles among those of the set that were not asked yet; by lot
-    /// among equals.
+    /// Chooses the instance with the fewest bundles among those that may be asked; by lot among equals.
     pub(super) fn choose(
         &self,
         options: &PoolOptions,
         set: &ValidatorSet,
-        asked: &BTreeSet<Party>,
+        done: &Done<'_>,
         purpose: Purpose,
         now: Instant,
         draw: u64,
     ) -> Choice {
-        let usable: Vec<(&Party, &Member)> = self.usable(set, asked).collect();
+        let usable: Vec<(&Instance, &Member)> = self.usable(set, done).collect();
         if usable.is_empty() {
             return Choice::Nobody;
         }
@@ -213,7 +231,7 @@ impl Roster {
         let with_room = || {
             let ready = usable.iter().filter(|(_, member)| member.busy_until <= now);
             ready
-                .map(|(party, member)| (member.in_flight(options), *party, *member))
+                .map(|(instance, member)| (member.in_flight(options), *instance, *member))
                 .filter(|(load, ..)| *load < places)
         };
         let fewest = with_room().map(|(load, ..)| load).min();
@@ -221,9 +239,7 @@ impl Roster {
         let chosen = lot(draw, tied.len()).and_then(|winner| tied.get(winner));
         let permit = chosen.and_then(|(_, _, member)| Arc::clone(&member.places).try_acquire_owned().ok());
         match (chosen, permit) {
-            (Some((_, party, member)), Some(permit)) => {
-                Choice::Take(Place { validator: **party, address: member.address.clone(), permit })
-            }
+            (Some((_, instance, _)), Some(permit)) => Choice::Take(Place { instance: (*instance).clone(), permit }),
             _ => Choice::Wait(usable.iter().map(|(_, member)| member.busy_until).filter(|until| *until > now).min()),
         }
     }
@@ -231,14 +247,15 @@ impl Roster {
     fn usable<'a>(
         &'a self,
         set: &'a ValidatorSet,
-        asked: &'a BTreeSet<Party>,
-    ) -> impl Iterator<Item = (&'a Party, &'a Member)> {
-        self.members.iter().filter(move |(party, member)| {
+        done: &'a Done<'_>,
+    ) -> impl Iterator<Item = (&'a Instance, &'a Member)> {
+        self.members.iter().filter(move |(instance, member)| {
             member.is_healthy()
-                && set.keys.contains(party)
-                && !asked.contains(party)
-                && !self.faulty.contains_key(party)
-                && **party != self.local
+                && set.keys.contains(&instance.validator)
+                && !done.asked.contains(instance)
+                && !done.validators.contains(&instance.validator)
+                && !self.faulty.contains_key(&instance.validator)
+                && instance.validator != self.local
         })
     }
 
@@ -249,8 +266,8 @@ impl Roster {
         late_after(p95_of_each, options.hedge_delay_min, options.hedge_delay_max)
     }
 
-    pub(super) fn served(&mut self, validator: &Party, latency: Duration) {
-        let Some(member) = self.members.get_mut(validator) else { return };
+    pub(super) fn served(&mut self, instance: &Instance, latency: Duration) {
+        let Some(member) = self.members.get_mut(instance) else { return };
         member.latencies.record(latency);
         member.served += 1;
         member.failures = 0;
@@ -261,13 +278,13 @@ impl Roster {
     pub(super) fn refused(
         &mut self,
         options: &PoolOptions,
-        validator: &Party,
+        instance: &Instance,
         now: Instant,
         retry_after: Option<Duration>,
         draw: u64,
     ) {
         self.counters.refusals += 1;
-        let Some(member) = self.members.get_mut(validator) else { return };
+        let Some(member) = self.members.get_mut(instance) else { return };
         member.refused += 1;
         member.refusals = member.refusals.saturating_add(1);
         member.busy_until = now + retry_after.unwrap_or(BUSY_DEFAULT).min(BUSY_MAX);
@@ -277,21 +294,22 @@ impl Roster {
         }
     }
 
-    pub(super) fn failed(&mut self, options: &PoolOptions, validator: &Party, now: Instant, reason: &str, draw: u64) {
+    pub(super) fn failed(&mut self, options: &PoolOptions, instance: &Instance, now: Instant, reason: &str, draw: u64) {
         self.counters.failures += 1;
-        let Some(member) = self.members.get_mut(validator) else { return };
+        let Some(member) = self.members.get_mut(instance) else { return };
         member.failed += 1;
         // of several calls that fail together only the first counts: they are one failure
         if member.is_healthy() {
-            tracing::warn!(%validator, address = %member.address, reason, "validator dropped");
+            tracing::warn!(validator = %instance.validator, address = %instance.address, reason, "validator dropped");
             member.put_on_probation(options, now, reason, draw);
         }
     }
 
     pub(super) fn convict(&mut self, validator: &Party, reason: &str) {
         self.counters.convictions += 1;
-        let address = self.members.get(validator).map(|member| member.address.as_str());
-        tracing::error!(%validator, address, reason, "FAULTY VALIDATOR: remove its key from the validator set");
+        let instances = self.members.keys().filter(|instance| instance.validator == *validator);
+        let addresses: Vec<&str> = instances.map(|instance| instance.address.as_str()).collect();
+        tracing::error!(%validator, ?addresses, reason, "FAULTY VALIDATOR: remove its key from the validator set");
         self.faulty.entry(*validator).or_insert_with(|| reason.to_owned());
     }
 
@@ -306,25 +324,42 @@ impl Roster {
         now: Instant,
     ) -> Result<(), AnnouncementFault> {
         self.forget_the_silent(now);
-        let validator = announcement.validator();
-        let unknown = self.members.keys().filter(|party| !self.keys.contains(party)).count();
-        if !self.members.contains_key(&validator) && !self.keys.contains(&validator) && unknown >= UNKNOWN_KEYS_MAX {
-            return Err(AnnouncementFault::TooManyUnknown(validator));
-        }
         let unix_ms = announcement.announced_unix_ms();
+        let instance = Instance { validator: announcement.validator(), address: announcement.address() };
+        if !self.members.contains_key(&instance) {
+            self.require_welcome(options, instance.validator, unix_ms)?;
+        }
         let lease = Lease::Announced { expires: now + options.announcement_lease, unix_ms };
-        let member = self.members.entry(validator).or_insert_with(|| {
-            tracing::info!(%validator, address = %announcement.address(), "validator joined");
-            Member::new(options, announcement.address(), lease, now)
+        let member = self.members.entry(instance).or_insert_with_key(|Instance { validator, address }| {
+            tracing::info!(%validator, %address, "validator joined");
+            Member::new(options, lease, now)
         });
         match member.lease {
             // overtaken on the way, or repeated by somebody else; a clock that was set back is believed again
             // once the lease has run out
             Lease::Announced { unix_ms: newest, .. } if unix_ms < newest => {}
-            Lease::Announced { .. } | Lease::Configured => {
-                member.lease = lease;
-                member.address = announcement.address();
-            }
+            Lease::Announced { .. } | Lease::Configured => member.lease = lease,
+        }
+        Ok(())
+    }
+
+    /// Whether one more instance of this validator is wanted.
+    fn require_welcome(&self, options: &PoolOptions, validator: Party, unix_ms: u64) -> Result<(), AnnouncementFault> {
+        let unknown = self.members.keys().filter(|instance| !self.keys.contains(&instance.validator)).count();
+        if !self.keys.contains(&validator) && unknown >= UNKNOWN_KEYS_MAX {
+            return Err(AnnouncementFault::TooManyUnknown(validator));
+        }
+        let instances = self.members.iter().filter(|(instance, _)| instance.validator == validator);
+        let announced = instances.clone().filter_map(|(_, member)| match member.lease {
+            Lease::Configured => None,
+            Lease::Announced { unix_ms, .. } => Some(unix_ms),
+        });
+        let lease_ms = u64::try_from(options.announcement_lease.as_millis()).unwrap_or(u64::MAX);
+        if announced.max().is_some_and(|newest| unix_ms.saturating_add(lease_ms) < newest) {
+            return Err(AnnouncementFault::Overtaken(validator));
+        }
+        if instances.count() >= INSTANCES_MAX {
+            return Err(AnnouncementFault::TooManyInstances(validator));
         }
         Ok(())
     }
@@ -332,10 +367,10 @@ impl Roster {
     /// Whoever is faulty stays, so that its name does.
     fn forget_the_silent(&mut self, now: Instant) {
         let faulty = &self.faulty;
-        self.members.retain(|validator, member| {
+        self.members.retain(|Instance { validator, address }, member| {
             let stays = member.is_current(now) || faulty.contains_key(validator);
             if !stays {
-                tracing::info!(%validator, address = %member.address, "validator left");
+                tracing::info!(%validator, %address, "validator left");
             }
             stays
         });
@@ -345,16 +380,16 @@ impl Roster {
     pub(super) fn due_probes(&mut self, now: Instant) -> Vec<Probe> {
         self.forget_the_silent(now);
         let mut probes = Vec::new();
-        for (validator, member) in &mut self.members {
+        for (Instance { validator, address }, member) in &mut self.members {
             if let Health::Probation { until, probing, .. } = &mut member.health
                 && *until <= now
                 && !*probing
             {
                 *probing = true;
-                probes.push(Probe { address: member.address.clone(), validator: Some(*validator) });
+                probes.push(Probe { address: address.clone(), validator: Some(*validator) });
             }
         }
-        let inhabited: BTreeSet<&Address> = self.members.values().map(|member| &member.address).collect();
+        let inhabited: BTreeSet<&Address> = self.members.keys().map(|instance| &instance.address).collect();
         for (address, site) in &mut self.sites {
             if site.due <= now && !site.probing && !inhabited.contains(address) {
                 site.probing = true;
@@ -368,24 +403,25 @@ impl Roster {
     pub(super) fn probed(
         &mut self,
         options: &PoolOptions,
-        validator: &Party,
+        instance: &Instance,
         now: Instant,
         answer: Result<(), CallFault>,
         draw: u64,
     ) {
+        let Instance { validator, address } = instance;
         if let Err(CallFault::Wrong(reason)) = &answer {
             self.convict(validator, reason);
         }
-        let Some(member) = self.members.get_mut(validator) else { return };
+        let Some(member) = self.members.get_mut(instance) else { return };
         match answer {
             // refusing is a sign of life
             Ok(()) | Err(CallFault::Busy(_)) => {
-                tracing::info!(%validator, address = %member.address, "validator taken back");
+                tracing::info!(%validator, %address, "validator taken back");
                 member.health = Health::Healthy;
             }
             // the address is free again to be probed for whoever lives there
             Err(CallFault::Stranger(_)) if matches!(member.lease, Lease::Configured) => {
-                self.members.remove(validator);
+                self.members.remove(instance);
             }
             Err(CallFault::Stranger(stranger)) => {
                 member.put_on_probation(options, now, &answered_by_another(&stranger), draw);
@@ -411,15 +447,16 @@ impl Roster {
         // looked at again should whoever lives there be forgotten
         site.due = now + probation(options, site.failures.max(1), draw);
         let Some(validator) = found else { return };
-        self.members.entry(validator).or_insert_with(|| {
+        let instance = Instance { validator, address: address.clone() };
+        self.members.entry(instance).or_insert_with(|| {
             tracing::info!(%validator, %address, "validator found at a configured address");
-            Member::new(options, address.clone(), Lease::Configured, now)
+            Member::new(options, Lease::Configured, now)
         });
     }
 
     pub(super) fn status(&self, options: &PoolOptions) -> Vec<ValidatorStatus> {
-        let members = self.members.iter().map(|(validator, member)| ValidatorStatus {
-            address: member.address.clone(),
+        let members = self.members.iter().map(|(Instance { validator, address }, member)| ValidatorStatus {
+            address: address.clone(),
             key: Some(*validator),
             state: self.state(validator, member),
             in_flight: member.in_flight(options),
@@ -428,7 +465,7 @@ impl Roster {
             failed: member.failed,
             refused: member.refused,
         });
-        let inhabited: BTreeSet<&Address> = self.members.values().map(|member| &member.address).collect();
+        let inhabited: BTreeSet<&Address> = self.members.keys().map(|instance| &instance.address).collect();
         let sites = self.sites.iter().filter(|(address, _)| !inhabited.contains(address));
         let sites = sites.map(|(address, site)| ValidatorStatus {
             address: address.clone(),

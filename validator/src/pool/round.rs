@@ -14,11 +14,11 @@ use seams::{offload, tasks};
 use tokio::time::{Instant, sleep_until};
 
 use super::call::{self, CallFault, Question, Vouched};
-use super::roster::{Choice, Place, Purpose};
+use super::roster::{Choice, Done, Instance, Place, Purpose};
 use super::{Certified, Inner, PoolFault};
 use crate::check::{BundleVerdicts, validate_bundle};
 
-type Answer = (Party, Result<Vouched, CallFault>);
+type Answer = (Instance, Result<Vouched, CallFault>);
 
 pub(super) struct Round {
     inner: Arc<Inner>,
@@ -27,12 +27,12 @@ pub(super) struct Round {
     set: ValidatorSet,
     question: Arc<Question>,
     required: usize,
-    /// Certificates so far: of different validators, all agreeing.
-    found: Vec<Vouched>,
+    /// Certificates so far, one of each validator, all agreeing.
+    found: BTreeMap<Party, Vouched>,
     /// Everyone who was asked, except who refused for lack of room.
-    asked: BTreeSet<Party>,
+    asked: BTreeSet<Instance>,
     /// Who has not answered yet, and from when on the answer is late.
-    open: BTreeMap<Party, Instant>,
+    open: BTreeMap<Instance, Instant>,
     calls: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// This node's own finding, once something made it necessary.
     truth: Option<BundleVerdicts>,
@@ -59,7 +59,7 @@ impl Round {
             set,
             question,
             required,
-            found: Vec::new(),
+            found: BTreeMap::new(),
             asked: BTreeSet::new(),
             open: BTreeMap::new(),
             calls: FuturesUnordered::new(),
@@ -89,7 +89,7 @@ impl Round {
             // each branch only waits: what is cancelled loses nothing, and the calls stay in the set
             tokio::select! {
                 biased;
-                Some((validator, answer)) = self.calls.next() => self.take(validator, answer).await,
+                Some((instance, answer)) = self.calls.next() => self.take(instance, answer).await,
                 () = &mut changed, if listening => {}
                 () = sleep_until(wake) => {
                     if Instant::now() >= deadline {
@@ -106,15 +106,20 @@ impl Round {
     fn ask(&mut self) -> Outlook {
         loop {
             let now = Instant::now();
-            let in_time = self.open.values().filter(|late_at| **late_at > now).count();
-            if self.found.len() + in_time >= self.required {
+            if self.validators(|late_at| late_at > now).len() >= self.required {
                 return Outlook::Answers;
             }
-            let covered = self.found.len() + self.open.len() >= self.required;
-            let purpose = if covered { Purpose::Hedge } else { Purpose::Need };
+            let had_or_asked = self.validators(|_| true);
+            let covered = had_or_asked.len() >= self.required;
+            // a second instance of a validator that was asked helps where the first is slow, and for nothing else
+            let (purpose, validators) = match covered {
+                true => (Purpose::Hedge, self.found.keys().copied().collect()),
+                false => (Purpose::Need, had_or_asked),
+            };
+            let done = Done { asked: &self.asked, validators };
             let draw = self.inner.draw();
             let mut roster = self.inner.roster();
-            match roster.choose(&self.inner.options, &self.set, &self.asked, purpose, now, draw) {
+            match roster.choose(&self.inner.options, &self.set, &done, purpose, now, draw) {
                 Choice::Take(place) => {
                     let late_at = now + roster.late_after(&self.inner.options);
                     if purpose == Purpose::Hedge {
@@ -130,32 +135,41 @@ impl Round {
         }
     }
 
+    /// Validators whose certificate is had, or asked for and late from a time on that is as wanted.
+    fn validators(&self, late: impl Fn(Instant) -> bool) -> BTreeSet<Party> {
+        let open = self.open.iter().filter(|(_, late_at)| late(**late_at)).map(|(instance, _)| instance.validator);
+        self.found.keys().copied().chain(open).collect()
+    }
+
     /// The call is a task of its own: it ends, and is noted, also when this round does not wait for it.
     fn call(&mut self, place: Place, late_at: Instant) {
-        let validator = place.validator;
-        self.asked.insert(validator);
-        self.open.insert(validator, late_at);
+        let Place { instance, permit } = place;
+        self.asked.insert(instance.clone());
+        self.open.insert(instance.clone(), late_at);
+        let asked = instance.clone();
         let (inner, question) = (Arc::clone(&self.inner), Arc::clone(&self.question));
         let task = tasks::spawn(async move {
             let began = Instant::now();
-            let answer = call::put(&inner, &place.address, &question, Some(validator)).await;
-            drop(place.permit);
-            inner.note(&validator, began.elapsed(), &answer);
+            let answer = call::put(&inner, &asked.address, &question, Some(asked.validator)).await;
+            drop(permit);
+            inner.note(&asked, began.elapsed(), &answer);
             answer
         });
         let ended = |joined: Result<_, tokio::task::JoinError>| {
             // aborted with its node, as this round is about to be
             joined.unwrap_or_else(|error| Err(CallFault::Failed(error.to_string())))
         };
-        self.calls.push(task.map(move |joined| (validator, ended(joined))).boxed());
+        self.calls.push(task.map(move |joined| (instance, ended(joined))).boxed());
     }
 
-    async fn take(&mut self, validator: Party, answer: Result<Vouched, CallFault>) {
-        self.open.remove(&validator);
+    async fn take(&mut self, instance: Instance, answer: Result<Vouched, CallFault>) {
+        self.open.remove(&instance);
         match answer {
+            // another instance of the validator was faster
+            Ok(_) if self.found.contains_key(&instance.validator) => {}
             Ok(vouched) => {
-                let differs = self.found.first().is_some_and(|first| first.rejections != vouched.rejections);
-                self.found.push(vouched);
+                let differs = self.found.values().any(|other| other.rejections != vouched.rejections);
+                self.found.insert(instance.validator, vouched);
                 if differs && self.truth.is_none() {
                     self.inner.roster().counters.disagreements += 1;
                     self.find_out().await;
@@ -163,7 +177,7 @@ impl Round {
                 self.convict_liars();
             }
             Err(CallFault::Busy(_)) => {
-                self.asked.remove(&validator);
+                self.asked.remove(&instance);
             }
             Err(CallFault::Failed(_) | CallFault::Stranger(_) | CallFault::Wrong(_)) => {}
         }
@@ -172,17 +186,16 @@ impl Round {
     /// This node counts for one validator, where its key is in the set.
     async fn stand_in(&mut self) -> Result<(), PoolFault> {
         let local = self.inner.local_key.party();
-        let stands_in = self.set.keys.contains(&local) && !self.asked.contains(&local);
-        let found = self.found.len() + self.open.len() + usize::from(stands_in);
+        let stands_in = self.set.keys.contains(&local) && !self.found.contains_key(&local);
+        let found = self.validators(|_| true).len() + usize::from(stands_in);
         if found < self.required {
             return Err(PoolFault::TooFewValidators { found, required: self.required });
         }
-        self.asked.insert(local);
         let truth = self.find_out().await;
         let certificate = truth.certify(self.layout.digest(), self.set.epoch, &self.inner.local_key);
         let rejections = truth.rejections();
         self.convict_liars();
-        self.found.push(Vouched { certificate, rejections });
+        self.found.insert(local, Vouched { certificate, rejections });
         self.inner.roster().counters.fallback_bundles += 1;
         Ok(())
     }
@@ -206,19 +219,19 @@ impl Round {
         let Some(truth) = &self.truth else { return };
         let truth = truth.rejections();
         let mut roster = self.inner.roster();
-        self.found.retain(|vouched| {
+        self.found.retain(|validator, vouched| {
             let honest = vouched.rejections == truth;
             if !honest {
-                roster.convict(&vouched.certificate.validator, "it signed verdicts or gave reasons that are false");
+                roster.convict(validator, "it signed verdicts or gave reasons that are false");
             }
             honest
         });
     }
 
     fn finish(self) -> Certified {
-        let rejections = self.found.first().map(|vouched| vouched.rejections.clone()).unwrap_or_default();
-        assert!(self.found.iter().all(|vouched| vouched.rejections == rejections), "the certificates agree");
-        let certificates = self.found.into_iter().map(|vouched| vouched.certificate).collect();
+        let rejections = self.found.values().next().map(|vouched| vouched.rejections.clone()).unwrap_or_default();
+        assert!(self.found.values().all(|vouched| vouched.rejections == rejections), "the certificates agree");
+        let certificates = self.found.into_values().map(|vouched| vouched.certificate).collect();
         Certified { certificates, rejections }
     }
 }

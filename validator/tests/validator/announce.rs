@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use seams::{Address, BoxFuture, CallError, Clock, Duplex, Method, Service, tasks};
 use tokio::time::sleep;
+use validator::message::AnnouncementFault;
 use validator::{Announcer, PoolOptions, ValidatorPool, ValidatorState};
 
 use crate::support::{Network, address, announce, identity, key, network, options, party, pool_with, set};
@@ -66,14 +67,38 @@ async fn a_validator_is_known_while_it_announces_itself_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_announcement_does_not_move_a_validator() {
+async fn a_validator_that_moves_is_known_where_it_is_now_and_an_old_announcement_does_not_bring_it_back() {
+    let pool = pool_with(PoolOptions::default(), &network(&[]));
+    let said_at = |address: &Address, unix_ms| {
+        let said = validator::message::Announcement::new(&identity(), address, unix_ms, &key(1)).encode();
+        pool.handle_announcement(&said)
+    };
+    let (here, there) = (address(1), Address::new("new:1"));
+    said_at(&here, 1_000).unwrap();
+    for second in 1..=6 {
+        sleep(Duration::from_secs(2)).await;
+        said_at(&there, 1_000 + 2_000 * second).unwrap();
+    }
+    // what it said before it moved is repeated by somebody
+    assert!(matches!(said_at(&here, 1_000), Err(AnnouncementFault::Overtaken(_))));
+    assert_eq!(pool.status().iter().map(|status| &status.address).collect::<Vec<_>>(), [&there]);
+    said_at(&here, 14_000).unwrap();
+    assert_eq!(pool.status().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_at_addresses_without_end_does_not_fill_the_memory() {
     let pool = pool_with(options(), &network(&[]));
-    let moved = validator::message::Announcement::new(&identity(), &Address::new("new:1"), 10, &key(1));
-    pool.handle_announcement(&moved.encode()).unwrap();
-    announce(&pool, 1, 9);
-    assert_eq!(pool.status()[0].address, Address::new("new:1"));
-    announce(&pool, 1, 11);
-    assert_eq!(pool.status()[0].address, address(1));
+    pool.observe(&set(1, 1, &[1]));
+    let said_at = |number: usize| {
+        let address = Address::new(format!("instance-{number}:1"));
+        let said = validator::message::Announcement::new(&identity(), &address, 1, &key(1)).encode();
+        pool.handle_announcement(&said)
+    };
+    (0..256).for_each(|number| said_at(number).unwrap());
+    assert!(matches!(said_at(256), Err(AnnouncementFault::TooManyInstances(_))));
+    said_at(0).unwrap();
+    assert_eq!(pool.status().len(), 256);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 
 mod announce;
 mod check;
+mod instances;
 mod message;
 mod pool;
 mod service;
