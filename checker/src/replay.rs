@@ -60,7 +60,7 @@ impl OpenBatch {
 
 impl Replay {
     /// The empty ledger. Memory grows with the history that the ledger keeps: about 110 bytes for each transaction, 40 for
-    /// each of its outputs, and 180 more while one is live. The seed should not be known to whoever writes transactions.
+    /// each of its outputs, and 32 more while a position is live, 80 while an allocation is. The seed should not be known to whoever writes transactions.
     #[must_use]
     pub fn genesis(cluster: ClusterId, group: u16, seed: u64) -> Self {
         let frontier = Frontier::genesis();
