@@ -123,27 +123,26 @@ fn consumes_nothing_twice_and_nothing_before_its_creation(history: &[Batch]) {
 fn commits_groups_whole_or_not_at_all(history: &[Batch]) {
     let run = run(history, &Serial);
     let mut sequenced = BTreeSet::new();
-    let submissions = history.iter().flat_map(|batch| batch.submissions.iter().map(move |it| (batch.log_time, it)));
-    for (log_time, submission) in submissions {
-        if is_valid_for_too_long(submission, log_time) {
-            continue;
-        }
-        let ids: Vec<TransactionId> = submission.members.iter().map(Transaction::id).collect();
-        let (before, here): (Vec<_>, Vec<_>) = ids.iter().partition(|id| sequenced.contains(*id));
-        let outcomes: Vec<_> =
-            here.iter().map(|id| run.ledger.state.outcomes.get(id).map(|record| &record.1)).collect();
-        let fates: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.map(|it| it.is_committed())).collect();
+    let answered = history.iter().zip(&run.answers).flat_map(|(batch, answers)| {
+        let mut answers = answers.iter();
+        let submissions = batch.submissions.iter();
+        submissions.map(move |it| (it, answers.by_ref().take(it.members.len()).collect::<Vec<_>>()))
+    });
+    for (submission, answers) in answered {
+        let members = submission.members.iter().map(Transaction::id).zip(answers);
+        let (before, here): (Vec<_>, Vec<_>) = members.partition(|(id, _)| sequenced.contains(id));
+        let outcomes: Vec<_> = here.iter().map(|(_, answer)| answer.as_ref().map(|(_, outcome)| outcome)).collect();
+        let fates: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.map(Outcome::is_committed)).collect();
         assert!(fates.len() <= 1, "a group has one fate: {outcomes:?}");
         if !before.is_empty() {
             let barred =
                 |outcome: &&Outcome| matches!(outcome, Outcome::Rejected(Rejection::GroupMemberSequenced { .. }));
             assert!(outcomes.iter().flatten().all(barred), "the rest of a broken group: {outcomes:?}");
         }
-        sequenced.extend(here.into_iter().filter(|id| run.ledger.state.outcomes.contains_key(id)));
+        sequenced.extend(here.iter().filter(|(_, answer)| answer.is_some()).map(|(id, _)| *id));
     }
 }
 
-/// None of it gets a place, and all of it may have one later.
 fn is_valid_for_too_long(submission: &Submitted, log_time: LogTime) -> bool {
     let latest = log_time.plus_millis(Limits::V1.validity_ms_max);
     submission.members.iter().any(|member| member.body.valid_until > latest)

@@ -86,7 +86,8 @@ impl Api {
         }
         let bytes = attestation.clone();
         if let Err(refusal) = self.read(move |state| state.judge_attestation(&bytes)).await? {
-            return Err(refused(&refusal));
+            // another attempt may have been ordered since
+            return if self.is_last(&attestation).await? { Ok(()) } else { Err(refused(&refusal)) };
         }
         let deadline = Instant::now() + ORDER_PATIENCE;
         match self.replica()?.attest(attestation.to_vec(), deadline).await {
