@@ -19,10 +19,10 @@ rm -rf "$root.log" "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/list
 tar -C "$sysroot" --exclude=./share --exclude=./lib/rustlib/src -c . | tar -C "$root/usr/local" -x --no-same-owner
 cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 
-mkdir -p "$root/usr/local/cargo" "$root/root/.cache"
+mkdir -p "$root/usr/local/cargo" "$root/var/cache"
 configuration="${CARGO_HOME:-$HOME/.cargo}/config.toml"
 [ ! -f "$configuration" ] || cp "$configuration" "$root/usr/local/cargo/"
 compiled="${XDG_CACHE_HOME:-$HOME/.cache}/seriatim"
-[ ! -d "$compiled" ] || cp -r "$compiled" "$root/root/.cache/seriatim"
+[ ! -d "$compiled" ] || cp -r "$compiled" "$root/var/cache/seriatim"
 
-tar -C "$root" -c . | docker import -c 'ENV CARGO_HOME=/usr/local/cargo' - "$tag"
+tar -C "$root" -c . | docker import -c 'ENV CARGO_HOME=/usr/local/cargo XDG_CACHE_HOME=/var/cache' - "$tag"
