@@ -9,16 +9,14 @@ use proto::convert::{self, Consistency};
 use proto::{Problem, ProblemKind};
 use storage::state::{ATTESTATIONS_MAX, AttestationRefusal, ProofStatus};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::Api;
 use super::readers::{send, until_left};
 use crate::gateway::ConfigureFault;
 
 /// Batches that wait for one reader: each may be as large as a bundle.
-const EVIDENCE_WAITING_MAX: usize = 4;
-/// Before newer batches are looked for: where they are small and many, waking each reader for each costs more than they do.
-const EVIDENCE_GATHERING: Duration = Duration::from_millis(20);
+const EVIDENCE_WAITING_MAX: usize = 1;
 /// Attestations that wait for one reader.
 const ATTESTATIONS_WAITING_MAX: usize = 16;
 /// Attestations that are read at once for a reader.
@@ -62,7 +60,6 @@ impl Api {
                 next += 1;
             }
             heads.changed().await.map_err(|_stopped| stopping())?;
-            sleep(EVIDENCE_GATHERING).await;
         }
     }
 
@@ -81,12 +78,9 @@ impl Api {
     /// # Errors
     /// Where it is not kept, and why; where no leader confirms it in time.
     pub async fn submit_attestation(&self, attestation: Bytes) -> Result<(), Problem> {
-        if self.is_last(&attestation).await? {
-            return Ok(());
-        }
+        self.await_freshness(Consistency::Linearizable).await?;
         let bytes = attestation.clone();
         if let Err(refusal) = self.read(move |state| state.judge_attestation(&bytes)).await? {
-            // another attempt may have been ordered since
             return if self.is_last(&attestation).await? { Ok(()) } else { Err(refused(&refusal)) };
         }
         let deadline = Instant::now() + ORDER_PATIENCE;
