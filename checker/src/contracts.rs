@@ -128,25 +128,28 @@ impl Contracts {
 
     /// Whether this contract is kept there.
     pub(crate) fn is(&self, place: Place, contract: &Contract) -> bool {
+        self.resembles(place, contract) && self.names_are(place, contract)
+    }
+
+    /// Whether the rest is of this contract too, where [`Self::resembles`] holds.
+    pub(crate) fn names_are(&self, place: Place, contract: &Contract) -> bool {
         let named = |asset: u32, is: &AssetType, party: u32, who: &Party| {
             self.assets.get(asset) == Some(is) && self.parties.get(party) == Some(who)
         };
-        self.resembles(place, contract)
-            && match (place, contract) {
-                (Place::Position(place), Contract::Position(Position { asset, owner, .. })) => {
-                    self.positions.get(place).is_some_and(|kept| named(kept.asset, asset, kept.owner, owner))
-                }
-                (Place::Grant(place), Contract::Grant(Grant { asset, owner })) => {
-                    self.grants.get(place).is_some_and(|kept| named(kept.asset, asset, kept.owner, owner))
-                }
-                (Place::Allocation(place), Contract::Allocation(Allocation { asset, payer, return_to, .. })) => {
-                    self.allocations.get(place).is_some_and(|kept| {
-                        named(kept.asset, asset, kept.payer, payer)
-                            && self.parties.get(kept.return_to) == Some(return_to)
-                    })
-                }
-                (Place::Position(_) | Place::Grant(_) | Place::Allocation(_), _) => false,
+        match (place, contract) {
+            (Place::Position(place), Contract::Position(Position { asset, owner, .. })) => {
+                self.positions.get(place).is_some_and(|kept| named(kept.asset, asset, kept.owner, owner))
             }
+            (Place::Grant(place), Contract::Grant(Grant { asset, owner })) => {
+                self.grants.get(place).is_some_and(|kept| named(kept.asset, asset, kept.owner, owner))
+            }
+            (Place::Allocation(place), Contract::Allocation(Allocation { asset, payer, return_to, .. })) => {
+                self.allocations.get(place).is_some_and(|kept| {
+                    named(kept.asset, asset, kept.payer, payer) && self.parties.get(kept.return_to) == Some(return_to)
+                })
+            }
+            (Place::Position(_) | Place::Grant(_) | Place::Allocation(_), _) => false,
+        }
     }
 
     pub(crate) fn get(&self, place: Place) -> Option<Contract> {

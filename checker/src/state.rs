@@ -419,7 +419,7 @@ impl State {
         if let (Some(TransactionRow { sequence: Some(created_at), .. }), Some(row)) = (creator, row)
             && let RowFate::Live(place) = row.fate
             && located.resembles
-            && self.contracts.is(place, &output.contract)
+            && self.contracts.names_are(place, &output.contract)
         {
             let fate = Fate::Live { created_at: *created_at };
             return if row.id == output.id { Known::Fate(fate) } else { Known::Misnamed };
