@@ -120,8 +120,8 @@ async fn what_a_killed_client_had_sent_is_completed_by_the_next() {
     assert_eq!(held, HOLDING - 21);
 }
 
-#[tokio::test(start_paused = true)]
-async fn nothing_stays_locked_past_its_expiry() {
+/// 400 were locked by a client that was killed then, and the time for it is over.
+async fn with_an_expired_allocation() -> Floor {
     let floor = Floor::open(None).await;
     let process = TaskGroup::new();
     process
@@ -134,6 +134,12 @@ async fn nothing_stays_locked_past_its_expiry() {
         })
         .await;
     floor.ledger.clock().advance(Duration::from_secs(61));
+    floor
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_stays_locked_past_its_expiry() {
+    let floor = with_an_expired_allocation().await;
     let strategy = floor.strategy("per-position:1").await;
     sleep(Duration::from_secs(1)).await;
     let stock = strategy.stocks()[&floor.stock];
@@ -149,17 +155,7 @@ async fn nothing_stays_locked_past_its_expiry() {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_draws_on_what_has_expired() {
-    let floor = Floor::open(None).await;
-    let process = TaskGroup::new();
-    process
-        .scope(async {
-            let strategy = floor.strategy("per-position:1").await;
-            let expires_at = floor.client.now().plus_millis(60_000);
-            assert!(strategy.settle(Request::Propose { terms: floor.sale(400), expires_at }).await.is_ok());
-            process.abort_all();
-        })
-        .await;
-    floor.ledger.clock().advance(Duration::from_secs(61));
+    let floor = with_an_expired_allocation().await;
     let strategy = floor.strategy("split").await;
     let (done, _) = all_at_once(&*strategy, floor.proposals(&[HOLDING]).await).await;
     assert!(done[0].is_ok(), "{done:?}");
