@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use checker::{Attestation, Frontier, Verdict};
 use client::{Client, Consistency};
-use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
 use ledger::Hash;
 use ledger::batch::BatchRecord;
 use proto::{Problem, ProblemKind};
@@ -22,9 +21,9 @@ use crate::run::Run;
 use crate::{Node, Options};
 
 /// Batches with the judge at once.
-const IN_WORK_MAX: usize = 64;
-/// Batches of one job, each as large as a bundle.
-const JOB_BATCHES_MAX: usize = 16;
+const IN_WORK_MAX: usize = 16;
+/// Batches of one job: the judge has another one while the next is gathered. Each may be as large as a bundle.
+const JOB_BATCHES_MAX: usize = 8;
 /// Before evidence is looked for again where all that had come was read. Where batches are small and many, whoever reads
 /// them as they come spends as much on waking up as on proving them.
 const GATHERING: Duration = Duration::from_millis(25);
@@ -296,15 +295,10 @@ impl Following {
 
     /// Gives the judge a batch of the evidence, and what has come behind it.
     async fn pass_on(&self, first: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
-        let ended = || End::Again("the evidence ended".to_owned());
-        let mut batches = vec![first.ok_or_else(ended)??];
+        let mut batches = vec![first.ok_or_else(|| End::Again("the evidence ended".to_owned()))??];
         let room = JOB_BATCHES_MAX.min(IN_WORK_MAX - session.in_work);
-        while batches.len() < room {
-            let Some(record) = session.evidence.next().now_or_never() else {
-                session.gathered = Instant::now() + GATHERING;
-                break;
-            };
-            batches.push(record.ok_or_else(ended)??);
+        if come(&mut session.evidence, room, &mut batches) {
+            session.gathered = Instant::now() + GATHERING;
         }
         let newest = batches.last().map_or(0, |record| record.head.batch);
         self.shared.change(|it| it.newest_batch = it.newest_batch.max(newest));
@@ -456,6 +450,57 @@ async fn next_gathered(
     evidence.next().await
 }
 
+/// Adds what has come already, up to `room` in all; true where that is all. What ends the evidence is left to be found next:
+/// what came before it counts.
+fn come<T: Send + 'static>(
+    evidence: &mut BoxStream<'static, Result<T, Problem>>,
+    room: usize,
+    batches: &mut Vec<T>,
+) -> bool {
+    while batches.len() < room {
+        match evidence.next().now_or_never() {
+            Some(Some(Ok(record))) => batches.push(record),
+            Some(end) => {
+                *evidence = stream::iter(end).boxed();
+                return false;
+            }
+            None => return true,
+        }
+    }
+    false
+}
+
 fn gone() -> End {
     End::Stuck("the prover's thread has ended".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_before_an_error_is_judged_and_the_error_found_after_it() {
+        let broken = || Problem::new(ProblemKind::Unreachable, "cut off");
+        let mut evidence = stream::iter([Ok(2), Ok(3), Err(broken()), Ok(4)]).boxed();
+        let mut batches = vec![1];
+        assert!(!come(&mut evidence, 8, &mut batches));
+        assert_eq!(batches, [1, 2, 3]);
+        assert_eq!(evidence.next().await.unwrap(), Err(broken()));
+        assert_eq!(evidence.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_taken_than_there_is_room_for_nor_waited_for() {
+        let mut evidence = stream::iter([Ok(2), Ok(3), Ok(4)]).chain(stream::pending()).boxed();
+        let mut batches = vec![1];
+        assert!(!come(&mut evidence, 3, &mut batches));
+        assert_eq!(batches, [1, 2, 3]);
+        assert!(come(&mut evidence, 8, &mut batches));
+        assert_eq!(batches, [1, 2, 3, 4]);
+        let mut over = stream::empty().boxed();
+        assert!(!come(&mut over, 8, &mut batches));
+        assert!(over.next().await.is_none());
+    }
 }
