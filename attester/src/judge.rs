@@ -21,17 +21,18 @@ use crate::files::Files;
 
 /// Jobs that wait.
 const JOBS_MAX: usize = 8;
-/// Transactions after which a copy of the replay is kept, and the share of all that it holds.
-const COPY_TRANSACTIONS_MIN: u64 = 200_000;
-const COPY_SHARE: u64 = 4;
+/// Transactions after which a copy of the replay is kept, where it holds fewer. Else as many as it holds: then all copies
+/// together take twice what the last one takes, and a start behind a crash replays half of it at most.
+const COPY_TRANSACTIONS_MIN: u64 = 1_000_000;
 
 /// What the thread is asked.
 #[derive(Debug)]
 pub(crate) enum Job {
     /// To stand behind a batch that is not later than this one, and to answer here from then on.
     Restore { at_most: u64, told: mpsc::Sender<Told> },
-    /// To go through batches, one after another: up to this one they were attested before, and only replayed.
-    Follow { batches: Vec<BatchRecord>, attested: u64 },
+    /// To go through batches of so many bytes, one after another: up to `attested` they were attested before, and only
+    /// replayed.
+    Follow { batches: Vec<BatchRecord>, bytes: usize, attested: u64 },
 }
 
 /// What it answers.
@@ -41,8 +42,8 @@ pub(crate) enum Told {
     Restored(Frontier),
     /// It could not be restored.
     Failed(String),
-    /// It went through all batches of a job, or up to the first that it cannot go behind.
-    Followed(Vec<Followed>),
+    /// It went through all batches of a job, which had so many bytes, or up to the first that it cannot go behind.
+    Followed { followed: Vec<Followed>, bytes: usize },
 }
 
 /// What became of a batch.
@@ -122,7 +123,9 @@ impl Judge {
                     answers = Some(told);
                     self.restore(at_most)
                 }
-                Job::Follow { batches, attested } => Told::Followed(self.follow(batches, attested)),
+                Job::Follow { batches, bytes, attested } => {
+                    Told::Followed { followed: self.follow(batches, attested), bytes }
+                }
             };
             self.tell_figures();
             if let Some(answers) = &answers {
@@ -227,8 +230,8 @@ impl Judge {
     fn moved_behind(&mut self, record: &BatchRecord) {
         self.since_copy += u64::try_from(record.records.len()).unwrap_or(u64::MAX);
         let held = self.replay.as_ref().map_or(0, |replay| replay.counts().1);
-        let share = u64::try_from(held).unwrap_or(u64::MAX) / COPY_SHARE;
-        if self.since_copy >= share.max(COPY_TRANSACTIONS_MIN) {
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        if self.since_copy >= held.max(COPY_TRANSACTIONS_MIN) {
             self.keep();
         }
     }
@@ -257,7 +260,7 @@ impl Judge {
 }
 
 fn chunks(record: &BatchRecord, replay: &Replay) -> Result<Vec<Collected>, TestimonyFault> {
-    Ok(collect::collected(&Testimony::of_record(record)?, replay))
+    Ok(collect::collected(Testimony::of_record(record)?, replay))
 }
 
 fn unreadable(fault: &TestimonyFault) -> Verdict {

@@ -20,13 +20,17 @@ use crate::judge::{Followed, Job, Judged, Told};
 use crate::run::Run;
 use crate::{Node, Options};
 
-/// Batches with the judge at once.
-const IN_WORK_MAX: usize = 16;
-/// Batches of one job: the judge has another one while the next is gathered. Each may be as large as a bundle.
-const JOB_BATCHES_MAX: usize = 8;
-/// Before evidence is looked for again where all that had come was read. Where batches are small and many, whoever reads
-/// them as they come spends as much on waking up as on proving them.
-const GATHERING: Duration = Duration::from_millis(25);
+/// Bytes with the judge at once, by the bundles; a batch more where it is larger than the rest.
+const IN_WORK_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one job: the judge has another one while the next is gathered.
+const JOB_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Jobs and answers that wait at once.
+const ANSWERS_MAX: usize = 32;
+/// What a record takes beside its bundle, about.
+const RECORD_BYTES: usize = 4 * 1024;
+/// Before evidence is looked for again where all that had come was read: a part of the time between two attestations.
+/// Where batches are small and many, whoever reads them as they come spends as much on waking up as on proving them.
+const GATHERING: Duration = Duration::from_millis(100);
 /// Before the ledger is asked again where nothing can be done.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often a session that waits for evidence looks whether there is any.
@@ -126,7 +130,7 @@ struct Session {
     /// Since when it tells no more, although there is more.
     behind: Option<Instant>,
     told: mpsc::Receiver<Told>,
-    /// Batches that the judge has and did not answer yet.
+    /// Bytes that the judge has and did not answer yet.
     in_work: usize,
     /// When evidence is looked for again.
     gathered: Instant,
@@ -191,13 +195,13 @@ impl Following {
 
     async fn begin(&mut self) -> Result<Session, End> {
         let chain = self.chain().await?;
-        let (sender, mut told) = mpsc::channel(2 * IN_WORK_MAX);
+        let (sender, mut told) = mpsc::channel(ANSWERS_MAX);
         let at_most = chain.last_batch.or(self.began).unwrap_or(u64::MAX);
         self.ask(Job::Restore { at_most, told: sender }).await?;
         let start = match told.recv().await {
             Some(Told::Restored(frontier)) => frontier,
             Some(Told::Failed(why)) => return Err(End::Stuck(why)),
-            Some(Told::Followed(_)) | None => return Err(gone()),
+            Some(Told::Followed { .. }) | None => return Err(gone()),
         };
         // whatever was judged since then and is not in the ledger has to be attested yet
         let began = *self.began.get_or_insert(start.batch);
@@ -230,7 +234,7 @@ impl Following {
                     return self.finish(session).await.err().unwrap_or(End::Stopped);
                 }
                 // a record that is lost with the session is told again in the next one
-                record = next_gathered(evidence, *gathered), if *in_work < IN_WORK_MAX && !run.is_full() => {
+                record = next_gathered(evidence, *gathered), if *in_work < IN_WORK_BYTES_MAX && !run.is_full() => {
                     self.pass_on(record, &mut session).await
                 }
                 answer = told.recv() => self.take_in(answer, &mut session).await,
@@ -256,7 +260,7 @@ impl Following {
 
     /// A node may answer and yet be cut off from the others: then another one is followed.
     fn expect_newer(&self, session: &mut Session) -> Result<(), End> {
-        let waits = session.in_work < IN_WORK_MAX && !session.run.is_full();
+        let waits = session.in_work < IN_WORK_BYTES_MAX && !session.run.is_full();
         let newest = self.shared.newest_batch();
         if !waits || newest <= session.told_batch {
             session.behind = None;
@@ -296,22 +300,23 @@ impl Following {
     /// Gives the judge a batch of the evidence, and what has come behind it.
     async fn pass_on(&self, first: Option<Result<BatchRecord, Problem>>, session: &mut Session) -> Result<(), End> {
         let mut batches = vec![first.ok_or_else(|| End::Again("the evidence ended".to_owned()))??];
-        let room = JOB_BATCHES_MAX.min(IN_WORK_MAX - session.in_work);
-        if come(&mut session.evidence, room, &mut batches) {
+        if come(&mut session.evidence, JOB_BYTES_MAX, bytes, &mut batches) {
             session.gathered = Instant::now() + GATHERING;
         }
         let newest = batches.last().map_or(0, |record| record.head.batch);
         self.shared.change(|it| it.newest_batch = it.newest_batch.max(newest));
         (session.told_batch, session.behind) = (newest, None);
-        session.in_work += batches.len();
-        self.ask(Job::Follow { batches, attested: session.attested }).await
+        // so that there are never more jobs than there is room for answers
+        let asked = batches.iter().map(bytes).sum::<usize>().max(IN_WORK_BYTES_MAX / ANSWERS_MAX);
+        session.in_work += asked;
+        self.ask(Job::Follow { batches, bytes: asked, attested: session.attested }).await
     }
 
     /// Takes in what the judge says.
     async fn take_in(&mut self, answer: Option<Told>, session: &mut Session) -> Result<(), End> {
-        let Some(Told::Followed(followed)) = answer else { return Err(gone()) };
+        let Some(Told::Followed { followed, bytes }) = answer else { return Err(gone()) };
+        session.in_work = session.in_work.saturating_sub(bytes);
         for followed in followed {
-            session.in_work = session.in_work.saturating_sub(1);
             match followed {
                 Followed::Replayed(replayed) => self.replayed(replayed, session).await?,
                 Followed::Judged(judged) => self.judged(*judged, session).await?,
@@ -450,16 +455,26 @@ async fn next_gathered(
     evidence.next().await
 }
 
-/// Adds what has come already, up to `room` in all; true where that is all. What ends the evidence is left to be found next:
-/// what came before it counts.
+/// What a batch takes in memory, about.
+const fn bytes(record: &BatchRecord) -> usize {
+    record.bundle.len().saturating_add(RECORD_BYTES)
+}
+
+/// Adds what has come already, until it is `room` bytes in all or more; true where that is all. What ends the evidence is
+/// left to be found next: what came before it counts.
 fn come<T: Send + 'static>(
     evidence: &mut BoxStream<'static, Result<T, Problem>>,
     room: usize,
+    bytes: impl Fn(&T) -> usize,
     batches: &mut Vec<T>,
 ) -> bool {
-    while batches.len() < room {
+    let mut taken: usize = batches.iter().map(&bytes).sum();
+    while taken < room {
         match evidence.next().now_or_never() {
-            Some(Some(Ok(record))) => batches.push(record),
+            Some(Some(Ok(record))) => {
+                taken = taken.saturating_add(bytes(&record));
+                batches.push(record);
+            }
             Some(end) => {
                 *evidence = stream::iter(end).boxed();
                 return false;
@@ -485,7 +500,7 @@ mod tests {
         let broken = || Problem::new(ProblemKind::Unreachable, "cut off");
         let mut evidence = stream::iter([Ok(2), Ok(3), Err(broken()), Ok(4)]).boxed();
         let mut batches = vec![1];
-        assert!(!come(&mut evidence, 8, &mut batches));
+        assert!(!come(&mut evidence, 8, |_| 1, &mut batches));
         assert_eq!(batches, [1, 2, 3]);
         assert_eq!(evidence.next().await.unwrap(), Err(broken()));
         assert_eq!(evidence.next().await, None);
@@ -495,12 +510,12 @@ mod tests {
     async fn no_more_is_taken_than_there_is_room_for_nor_waited_for() {
         let mut evidence = stream::iter([Ok(2), Ok(3), Ok(4)]).chain(stream::pending()).boxed();
         let mut batches = vec![1];
-        assert!(!come(&mut evidence, 3, &mut batches));
+        assert!(!come(&mut evidence, 3, |_| 1, &mut batches));
         assert_eq!(batches, [1, 2, 3]);
-        assert!(come(&mut evidence, 8, &mut batches));
+        assert!(come(&mut evidence, 8, |_| 1, &mut batches));
         assert_eq!(batches, [1, 2, 3, 4]);
         let mut over = stream::empty().boxed();
-        assert!(!come(&mut over, 8, &mut batches));
+        assert!(!come(&mut over, 8, |_| 1, &mut batches));
         assert!(over.next().await.is_none());
     }
 }

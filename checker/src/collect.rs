@@ -11,10 +11,10 @@ use ledger::digest::UnspentDigest;
 use ledger::entry::ConfigurationChange;
 use ledger::rejection::Rejection;
 use ledger::transaction::ReceivedTransaction;
-use ledger::view::{LiveOutput, Place};
+use ledger::view::LiveOutput;
 use ledger::{
-    AtomicGroupId, Contract, Head, Intent, Limits, Movements, Origin, Outcome, OutcomeRecord, OutputId, Position,
-    Sequence, TransactionId, merkle,
+    AtomicGroupId, Contract, Head, Intent, Limits, LogTime, Movements, Origin, Outcome, OutcomeRecord, OutputId,
+    Position, Sequence, TransactionId, merkle,
 };
 
 use crate::commands;
@@ -33,23 +33,10 @@ pub struct Line {
     pub received: ReceivedTransaction,
     /// Transactions that its gateway had applied when it answered, where a gateway says.
     pub responded: Option<Sequence>,
-}
-
-/// An output that a transaction consumed, as a node says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Consumed {
-    /// Where it comes from.
-    pub origin: Origin,
-    /// What it held.
-    pub contract: Contract,
-    /// Where in the order it was created.
-    pub place: Place,
-}
-
-impl From<LiveOutput> for Consumed {
-    fn from(output: LiveOutput) -> Self {
-        Self { origin: output.origin, contract: output.contract, place: output.place }
-    }
+    /// Where each output that it consumed was created: of movements in the order of their inputs, of a command as chosen.
+    pub created_at: Vec<Sequence>,
+    /// What a command consumed; movements name it themselves.
+    pub chosen: Vec<(Origin, Contract)>,
 }
 
 /// What a node says of one batch.
@@ -61,8 +48,6 @@ pub struct Testimony {
     pub lines: Vec<Line>,
     /// All members of each atomic group that was submitted in it.
     pub groups: Vec<Vec<TransactionId>>,
-    /// The outputs that its transactions consumed.
-    pub consumed: Vec<Consumed>,
     /// The change of the replicated configuration, where the batch is one.
     pub change: Option<ConfigurationChange>,
 }
@@ -94,11 +79,17 @@ impl Testimony {
             ReceivedTransaction::decode(bundle.get(range)?).ok()
         };
         let mut lines = Vec::with_capacity(records.len());
+        let (mut commands, mut creators) = (record.chosen(), record.creators().iter());
         for (position, record_of_line) in records.iter().enumerate() {
             let member = record.members().get(position).and_then(|member| usize::try_from(*member).ok());
             let received = member.and_then(decode).filter(|received| received.id() == record_of_line.transaction);
             let received = received.ok_or(TestimonyFault::Member(record_of_line.sequence))?;
-            lines.push(Line { record: record_of_line.clone(), received, responded: None });
+            let record = record_of_line.clone();
+            let (created_at, chosen) = consumed(&record, &received, &mut creators, &mut commands)?;
+            lines.push(Line { record, received, responded: None, created_at, chosen });
+        }
+        if creators.next().is_some() || commands.next().is_some() {
+            return Err(TestimonyFault::Consumed);
         }
         // a submission of which a member does not read has no places
         let submissions = layout.iter().flat_map(BundleParts::submissions);
@@ -106,37 +97,37 @@ impl Testimony {
             submission.members.clone().map(|member| Some(decode(member)?.id())).collect::<Option<Vec<_>>>()
         });
         let groups = groups.collect();
-        let consumed = consumed(record, &lines)?;
-        Ok(Self { head: *head, lines, groups, consumed, change: change.clone() })
+        Ok(Self { head: *head, lines, groups, change: change.clone() })
     }
 }
 
-/// What committed transactions consumed: what movements name with the places that the record tells, and what commands are
-/// said to have chosen.
-fn consumed(record: &BatchRecord, lines: &[Line]) -> Result<Vec<Consumed>, TestimonyFault> {
-    let (mut chosen, mut creators) = (record.chosen(), record.creators().iter());
-    let mut consumed = Vec::with_capacity(record.creators().len());
-    for line in lines {
-        let Outcome::Committed { chosen: names } = &line.record.outcome else { continue };
-        match &line.received.transaction().body.intent {
-            Intent::Movements(movements) => {
-                for input in &movements.inputs {
-                    let sequence = *creators.next().ok_or(TestimonyFault::Consumed)?;
-                    let place = Place { sequence, index: input.origin.index };
-                    consumed.push(Consumed { origin: input.origin, contract: input.contract, place });
-                }
-            }
-            Intent::Command(_) => {
-                for _ in names {
-                    consumed.push(chosen.next().ok_or(TestimonyFault::Consumed)?.into());
-                }
+/// What a committed transaction consumed: where that was created, and of a command what it was.
+#[expect(clippy::type_complexity, reason = "two parts of a line")]
+fn consumed<'a>(
+    record: &OutcomeRecord,
+    received: &ReceivedTransaction,
+    creators: &mut impl Iterator<Item = &'a Sequence>,
+    commands: &mut impl Iterator<Item = LiveOutput>,
+) -> Result<(Vec<Sequence>, Vec<(Origin, Contract)>), TestimonyFault> {
+    let Outcome::Committed { chosen } = &record.outcome else { return Ok(Default::default()) };
+    match &received.transaction().body.intent {
+        Intent::Movements(movements) => {
+            let places: Vec<Sequence> = creators.take(movements.inputs.len()).copied().collect();
+            if places.len() == movements.inputs.len() {
+                Ok((places, Vec::new()))
+            } else {
+                Err(TestimonyFault::Consumed)
             }
         }
+        Intent::Command(_) => {
+            let outputs: Vec<LiveOutput> = commands.take(chosen.len()).collect();
+            if outputs.len() != chosen.len() {
+                return Err(TestimonyFault::Consumed);
+            }
+            let places = outputs.iter().map(|output| output.place.sequence).collect();
+            Ok((places, outputs.into_iter().map(|output| (output.origin, output.contract)).collect()))
+        }
     }
-    if creators.next().is_some() || chosen.next().is_some() {
-        return Err(TestimonyFault::Consumed);
-    }
-    Ok(consumed)
 }
 
 /// Most transactions of a chunk: larger ones need more solver time per transaction (measured with contention), smaller
@@ -152,7 +143,8 @@ pub fn chunks(testimony: &Testimony, replay: &Replay) -> Vec<Chunk> {
 /// [`chunks`] with another size.
 #[must_use]
 pub fn chunks_of(testimony: &Testimony, replay: &Replay, transactions_max: usize) -> Vec<Chunk> {
-    collected_of(testimony, replay, transactions_max).into_iter().map(|collected| collected.chunk).collect()
+    let collected = collected_of(testimony.clone(), replay, transactions_max);
+    collected.into_iter().map(|collected| collected.chunk).collect()
 }
 
 /// A chunk that was made here, so that what was hashed for it need not be hashed again to be checked: the names of its
@@ -178,16 +170,27 @@ impl Collected {
 
 /// [`chunks`], to be accepted by the reader's own replay.
 #[must_use]
-pub fn collected(testimony: &Testimony, replay: &Replay) -> Vec<Collected> {
+pub fn collected(testimony: Testimony, replay: &Replay) -> Vec<Collected> {
     collected_of(testimony, replay, CHUNK_TRANSACTIONS_MAX)
 }
 
-fn collected_of(testimony: &Testimony, replay: &Replay, transactions_max: usize) -> Vec<Collected> {
+fn collected_of(testimony: Testimony, replay: &Replay, transactions_max: usize) -> Vec<Collected> {
     let ranges = ranges(&testimony.lines, transactions_max);
-    let mut collector = Collector::new(testimony, replay);
     let last = ranges.len().saturating_sub(1);
+    let Testimony { head, lines, groups, change } = testimony;
+    let mut collector = Collector {
+        head,
+        groups,
+        change,
+        state: replay.state(),
+        identity: replay.identity(),
+        fates: NameMap::default(),
+        frontier: *replay.frontier(),
+        log: replay.log().clone(),
+    };
+    let mut lines = lines.into_iter();
     let chunk = |(position, range): (usize, Range<usize>)| {
-        let chunk = collector.chunk(range, position == last);
+        let chunk = collector.chunk(lines.by_ref().take(range.len()).collect(), position == last);
         Collected { chunk, log_after: collector.log.clone() }
     };
     ranges.into_iter().enumerate().map(chunk).collect()
@@ -212,13 +215,12 @@ fn ranges(lines: &[Line], transactions_max: usize) -> Vec<Range<usize>> {
 }
 
 struct Collector<'a> {
-    testimony: &'a Testimony,
+    head: Head,
+    groups: Vec<Vec<TransactionId>>,
+    change: Option<ConfigurationChange>,
     state: &'a State,
     identity: (ledger::ClusterId, u16),
-    consumed: NameMap<Origin, &'a Consumed>,
-    /// The same by name, for commands: only their outcomes name what they consumed.
-    chosen: NameMap<OutputId, &'a Consumed>,
-    /// What the batch's outcomes so far say of outputs.
+    /// What earlier chunks' outcomes say of outputs.
     fates: NameMap<OutputId, Fate>,
     frontier: Frontier,
     log: merkle::Frontier,
@@ -239,83 +241,50 @@ struct Listing {
     by_id: NameMap<OutputId, usize>,
 }
 
-impl<'a> Collector<'a> {
-    fn new(testimony: &'a Testimony, replay: &'a Replay) -> Self {
-        Self {
-            testimony,
-            state: replay.state(),
-            identity: replay.identity(),
-            consumed: testimony.consumed.iter().map(|output| (output.origin, output)).collect(),
-            chosen: if testimony.lines.iter().any(chose) {
-                testimony.consumed.iter().map(|it| (it.origin.output_id(&it.contract), it)).collect()
-            } else {
-                NameMap::default()
-            },
-            fates: NameMap::default(),
-            frontier: *replay.frontier(),
-            log: replay.log().clone(),
-        }
-    }
-
-    fn chunk(&mut self, range: Range<usize>, ends_batch: bool) -> Chunk {
-        let head = self.testimony.head;
-        let lines: &'a [Line] = self.testimony.lines.get(range).unwrap_or_default();
+impl Collector<'_> {
+    fn chunk(&mut self, lines: Vec<Line>, ends_batch: bool) -> Chunk {
+        let head = self.head;
         let (before, log) = (self.frontier, self.log.clone());
-        let listed = lines.iter().map(lists).fold(0_usize, usize::saturating_add);
-        let mut listing = Listing::with_capacity(listed);
-        self.fates.reserve(listed);
+        let log_time = lines.first().map_or(head.log_time, |line| line.record.log_time);
+        let mut listing = Listing::with_capacity(lines.iter().map(lists).fold(0_usize, usize::saturating_add));
         let mut known = self.state.look_up_all(lines.iter().flat_map(named)).into_iter();
-        let entries: Vec<Entry> = lines.iter().map(|line| self.entry(line, &mut listing, &mut known)).collect();
-        self.advance(&entries, &mut listing, ends_batch.then_some(head));
+        let barred = self.barred(&lines);
+        let entries: Vec<Entry> = lines.into_iter().map(|line| self.entry(line, &mut listing, &mut known)).collect();
+        self.advance(&entries, &listing, log_time, ends_batch.then_some(head));
         Chunk {
             cluster: self.identity.0,
             group: self.identity.1,
             batch: head.batch,
-            log_time: lines.first().map_or(head.log_time, |line| line.record.log_time),
+            log_time,
             before,
             log,
-            barred: self.barred(lines),
+            barred,
             entries,
             touched: listing.touched,
-            change: self.testimony.change.clone(),
+            change: self.change.clone(),
             after: self.frontier,
             head: ends_batch.then_some(head),
         }
     }
 
-    fn entry(
-        &mut self,
-        line: &Line,
-        listing: &mut Listing,
-        known: &mut impl Iterator<Item = (OutputId, Fate)>,
-    ) -> Entry {
-        let body = &line.received.transaction().body;
-        let Slots { named, inputs, created } = self.slots(line, listing, known);
-        let observations = self.observations(line, inputs, &named, listing);
-        if line.record.outcome.is_committed() {
-            let (sequence, by) = (line.record.sequence, line.record.transaction);
-            for slot in named.iter().take(inputs) {
-                self.set(listing, *slot, Fate::Spent { by });
-            }
-            for slot in created {
-                self.set(listing, slot, Fate::Live { created_at: sequence });
-            }
+    fn entry(&self, line: Line, listing: &mut Listing, known: &mut impl Iterator<Item = (OutputId, Fate)>) -> Entry {
+        let Slots { named, inputs, created } = self.slots(&line, listing, known);
+        let observations = observations(&line, inputs, named.len());
+        let Line { record, received, responded, .. } = line;
+        if record.outcome.is_committed() {
+            let by = record.transaction;
+            named.iter().take(inputs).for_each(|slot| listing.set(*slot, Fate::Spent { by }));
+            created.iter().for_each(|slot| listing.set(*slot, Fate::Live { created_at: record.sequence }));
         }
+        let seen_head = received.transaction().body.seen_head;
         Entry {
-            sequence: line.record.sequence,
-            received: line.received.clone(),
-            outcome: line.record.outcome.clone(),
+            sequence: record.sequence,
+            outcome: record.outcome,
             observations,
-            observed_root: body.seen_head.and_then(|seen| self.state.root_at(seen.size).ok().flatten()),
-            invoked: line.record.stamp,
-            responded: line.responded,
-        }
-    }
-
-    fn set(&mut self, listing: &mut Listing, slot: usize, fate: Fate) {
-        if let Some(output) = listing.touched.get_mut(slot) {
-            output.after = fate;
-            self.fates.insert(output.id, fate);
+            observed_root: seen_head.and_then(|seen| self.state.root_at(seen.size).ok().flatten()),
+            invoked: record.stamp,
+            responded,
+            received,
         }
     }
 
@@ -335,13 +304,14 @@ impl<'a> Collector<'a> {
                 slots.created = created.map(|(origin, contract)| listing.create(self, &origin, contract)).collect();
             }
             (Intent::Command(command), Outcome::Committed { chosen }) => {
-                let consumed: Vec<&Consumed> = chosen.iter().filter_map(|id| self.chosen.get(id)).copied().collect();
-                let positions: Vec<Position> =
-                    consumed.iter().filter_map(|output| position(&output.contract)).collect();
-                slots.inputs = consumed.len();
-                for Consumed { origin, contract, .. } in consumed {
+                let consumed =
+                    line.chosen.iter().filter(|(origin, contract)| chosen.contains(&origin.output_id(contract)));
+                let mut positions = Vec::with_capacity(line.chosen.len());
+                for (origin, contract) in consumed {
                     slots.named.push(listing.add(self, self.state.look_up(origin, contract), origin, contract));
+                    positions.extend(position(contract));
                 }
+                slots.inputs = slots.named.len();
                 let outputs = commands::creates(command, &positions).unwrap_or_default();
                 let created = commands::originated(id, &outputs);
                 slots.created = created.map(|(origin, contract)| listing.create(self, &origin, contract)).collect();
@@ -351,35 +321,7 @@ impl<'a> Collector<'a> {
         slots
     }
 
-    /// What the node's words show of what was seen: the places of consumed outputs, and the evidence of rejections.
-    fn observations(&self, line: &Line, inputs: usize, slots: &[usize], listing: &Listing) -> Vec<Option<Fate>> {
-        let judged = |position: usize| match &line.record.outcome {
-            Outcome::Rejected(Rejection::InputSpent { input, winner, .. }) if usize::from(*input) == position => {
-                Some(Fate::Spent { by: *winner })
-            }
-            Outcome::Rejected(Rejection::InputUnknown { input, .. }) if usize::from(*input) == position => {
-                Some(Fate::Absent)
-            }
-            Outcome::Committed { .. } if position < inputs => {
-                let output = listing.touched.get(*slots.get(position)?)?;
-                let consumed = self.consumed.get(&output.origin).filter(|it| it.contract == output.contract)?;
-                Some(Fate::Live { created_at: consumed.place.sequence })
-            }
-            Outcome::Rejected(_) | Outcome::Committed { .. } => None,
-        };
-        (0..slots.len()).map(judged).collect()
-    }
-
-    fn advance(&mut self, entries: &[Entry], listing: &mut Listing, head: Option<Head>) {
-        let mut unspent: UnspentDigest = self.frontier.unspent;
-        for output in &listing.touched {
-            match (output.before.is_live(), output.after.is_live()) {
-                (true, false) => unspent.remove(&output.id),
-                (false, true) => unspent.insert(&output.id),
-                (true, true) | (false, false) => {}
-            }
-        }
-        let log_time = self.testimony.lines.first().map_or(self.testimony.head.log_time, |line| line.record.log_time);
+    fn advance(&mut self, entries: &[Entry], listing: &Listing, log_time: LogTime, head: Option<Head>) {
         entries.iter().for_each(|entry| self.log.append(entry.leaf(log_time)));
         let invoked = entries.iter().map(|entry| entry.invoked).max();
         let real_time = invoked.map_or(self.frontier.real_time, |invoked| invoked.max(self.frontier.real_time));
@@ -399,7 +341,7 @@ impl<'a> Collector<'a> {
                 standing: Standing::InsideBatch,
                 next: Sequence::new(self.log.size()),
                 log_root: self.log.root(),
-                unspent,
+                unspent: self.pass_on(listing),
                 real_time,
                 log_time,
                 ..self.frontier
@@ -407,9 +349,23 @@ impl<'a> Collector<'a> {
         };
     }
 
+    /// Notes for the batch's next chunk what this one did; returns the digest of the live outputs behind it.
+    fn pass_on(&mut self, listing: &Listing) -> UnspentDigest {
+        let mut unspent = self.frontier.unspent;
+        for output in &listing.touched {
+            self.fates.insert(output.id, output.after);
+            match (output.before.is_live(), output.after.is_live()) {
+                (true, false) => unspent.remove(&output.id),
+                (false, true) => unspent.insert(&output.id),
+                (true, true) | (false, false) => {}
+            }
+        }
+        unspent
+    }
+
     /// Of groups of which only a part has places here, all members.
     fn barred(&self, lines: &[Line]) -> Vec<Vec<TransactionId>> {
-        if self.testimony.groups.is_empty() {
+        if self.groups.is_empty() {
             return Vec::new();
         }
         let placed = |group: AtomicGroupId| {
@@ -419,8 +375,25 @@ impl<'a> Collector<'a> {
             let placed = placed(AtomicGroupId::of(members));
             placed > 0 && placed < members.len()
         };
-        self.testimony.groups.iter().filter(partly).cloned().collect()
+        self.groups.iter().filter(partly).cloned().collect()
     }
+}
+
+/// What the node's words show of what was seen: the places of consumed outputs, and the evidence of rejections.
+fn observations(line: &Line, inputs: usize, named: usize) -> Vec<Option<Fate>> {
+    let judged = |position: usize| match &line.record.outcome {
+        Outcome::Rejected(Rejection::InputSpent { input, winner, .. }) if usize::from(*input) == position => {
+            Some(Fate::Spent { by: *winner })
+        }
+        Outcome::Rejected(Rejection::InputUnknown { input, .. }) if usize::from(*input) == position => {
+            Some(Fate::Absent)
+        }
+        Outcome::Committed { .. } if position < inputs => {
+            line.created_at.get(position).map(|created_at| Fate::Live { created_at: *created_at })
+        }
+        Outcome::Rejected(_) | Outcome::Committed { .. } => None,
+    };
+    (0..named).map(judged).collect()
 }
 
 impl Listing {
@@ -443,6 +416,12 @@ impl Listing {
             touched.push(Touched { id, origin: *origin, contract: *contract, before, after: before });
             touched.len().saturating_sub(1)
         })
+    }
+
+    fn set(&mut self, slot: usize, fate: Fate) {
+        if let Some(output) = self.touched.get_mut(slot) {
+            output.after = fate;
+        }
     }
 
     /// Lists an output of a transaction that has its place only here: there was none before.
@@ -470,11 +449,6 @@ fn lists(line: &Line) -> usize {
         Intent::Command(_) => 0,
     };
     named(line).count().saturating_add(created)
-}
-
-/// Whether a command is said to have consumed what it chose.
-fn chose(line: &Line) -> bool {
-    matches!(&line.record.outcome, Outcome::Committed { chosen } if !chosen.is_empty())
 }
 
 fn position(contract: &Contract) -> Option<Position> {

@@ -107,7 +107,7 @@ pub fn replay_batch(record: &BatchRecord, replay: &mut Replay) -> Result<Replaye
     let batch = record.head.batch;
     let told = Testimony::of_record(record).map_err(|source| AuditFault::Record { batch, source })?;
     let before = *replay.frontier();
-    let chunks = collect::collected(&told, replay);
+    let chunks = collect::collected(told, replay);
     for chunk in &chunks {
         replay.accept_collected(chunk).map_err(|finding| AuditFault::Refuted { batch, finding: Box::new(finding) })?;
     }

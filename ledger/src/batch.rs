@@ -32,6 +32,7 @@ pub struct BatchRecord {
     /// The head after it.
     pub head: Head,
     /// The bundle's bytes; empty for a change of the configuration.
+    #[borsh(deserialize_with = "crate::identifier::read_bytes")]
     pub bundle: Vec<u8>,
     /// Outcomes of the transactions sequenced in it, in order.
     pub records: Vec<OutcomeRecord>,

@@ -41,6 +41,7 @@ pub enum LogPayload {
 #[derive(Debug, Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct CertifiedBundle {
     /// The bundle's bytes ([`crate::bundle`]).
+    #[borsh(deserialize_with = "crate::identifier::read_bytes")]
     pub bundle: Vec<u8>,
     /// The certificates.
     pub certificates: Vec<Certificate>,

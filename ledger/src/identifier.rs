@@ -4,7 +4,7 @@
 //! canonical encoding; the tag keeps the hash of one kind of thing from ever being that of another.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -161,4 +161,34 @@ pub fn canonical_bytes<T: BorshSerialize>(value: &T) -> Vec<u8> {
 /// As [`canonical_bytes`].
 pub fn append_canonical_bytes<T: BorshSerialize>(bytes: &mut Vec<u8>, value: &T) {
     value.serialize(bytes).expect("encoding into memory cannot fail: every length fits in 32 bits");
+}
+
+/// Reads a long list of bytes, encoded as any list, into memory that was not cleared before.
+pub(crate) fn read_bytes<R: Read>(reader: &mut R) -> io::Result<Vec<u8>> {
+    const CAPACITY_MAX: u32 = 1 << 20;
+    let length = u32::deserialize_reader(reader)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length.min(CAPACITY_MAX)).unwrap_or_default());
+    let read = reader.take(length.into()).read_to_end(&mut bytes)?;
+    if u32::try_from(read).ok() != Some(length) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{read} bytes of {length}")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_whole_or_not_at_all() {
+        for length in [0, 1, 31, 32, 33, 5_000] {
+            let bytes = vec![7; length];
+            let encoded = canonical_bytes(&bytes);
+            assert_eq!(read_bytes(&mut encoded.as_slice()).ok(), Some(bytes));
+            for cut in 0..encoded.len() {
+                assert!(read_bytes(&mut encoded.get(..cut).unwrap_or_default()).is_err(), "{cut} of {}", encoded.len());
+            }
+        }
+        assert!(read_bytes(&mut [255; 8].as_slice()).is_err());
+    }
 }

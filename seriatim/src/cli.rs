@@ -80,6 +80,16 @@ enum Command {
 }
 
 impl Cli {
+    /// What the command runs on. A prover proves on a thread of its own, and beside it waits for the network only.
+    pub(crate) fn runtime(&self) -> tokio::runtime::Builder {
+        let waits_only = matches!(self.command, Command::Prover(_));
+        if waits_only {
+            tokio::runtime::Builder::new_current_thread()
+        } else {
+            tokio::runtime::Builder::new_multi_thread()
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ const _: () = assert!(!flaws::COMPILED, "bugs can be planted in this build: it i
 fn main() -> ExitCode {
     node::telemetry::abort_on_panic();
     let cli = cli::Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match cli.runtime().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("seriatim: the runtime does not start: {error}");

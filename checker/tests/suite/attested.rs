@@ -236,7 +236,7 @@ fn a_change_of_the_configuration_is_a_batch_without_transactions_and_begins_one_
     let last = scene.testimonies[2].head;
     let configured = |epochs: u64, change: Option<ConfigurationChange>| {
         let head = ledger::Head { batch: last.batch + 1, epoch: last.epoch + epochs, ..last };
-        let told = Testimony { head, lines: Vec::new(), groups: Vec::new(), consumed: Vec::new(), change };
+        let told = Testimony { head, lines: Vec::new(), groups: Vec::new(), change };
         let chunks = checker::collect::chunks(&told, &replay);
         assert_eq!(chunks.len(), 1);
         replay.clone().accept(&chunks[0]).map(|accepted| accepted.after.epoch)

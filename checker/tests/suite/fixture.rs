@@ -41,7 +41,8 @@ pub(crate) fn testimony_of(head: Head, effects: &BatchEffects, submissions: &[Su
     let head = Head { epoch: 0, ..head };
     let (record, _) = BatchRecord::of_bundle(head, bundle.finish(), effects.clone());
     let mut told = Testimony::of_record(&record).unwrap();
-    assert!(told.consumed.iter().copied().eq(effects.consumed.iter().map(|consumed| consumed.output.into())));
+    let places = effects.consumed.iter().map(|consumed| consumed.output.place.sequence);
+    assert!(told.lines.iter().flat_map(|line| &line.created_at).copied().eq(places));
     for line in &mut told.lines {
         let sequence = line.record.sequence.get();
         line.responded = Some(Sequence::new(sequence + 1 + sequence % 3));

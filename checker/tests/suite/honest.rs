@@ -75,7 +75,7 @@ fn a_record_that_does_not_belong_to_its_bundle_is_no_testimony() {
         bundle.push(line.record.stamp, &[line.received.transaction().encode()]);
     }
     let bundle = bundle.finish();
-    let places: Vec<ledger::Sequence> = told.consumed.iter().map(|output| output.place.sequence).collect();
+    let places: Vec<ledger::Sequence> = told.lines.iter().flat_map(|line| line.created_at.clone()).collect();
     let nothing_chosen: Vec<(ledger::Origin, ledger::view::Place, ledger::Contract)> = Vec::new();
     let change: Option<ledger::entry::ConfigurationChange> = None;
     let read = |bundle: &[u8], members: &[u32], places: &[ledger::Sequence]| {

@@ -4,7 +4,7 @@
 use checker::collect::{self, Testimony};
 use checker::frontier::Standing;
 use checker::{Chunk, Replay};
-use ledger::{AtomicGroupId, Head, Outcome, Rejection, Sequence, Transaction, TransactionId, merkle};
+use ledger::{AtomicGroupId, Head, Intent, Origin, Outcome, Rejection, Sequence, Transaction, TransactionId, merkle};
 
 use crate::fixture;
 use crate::history::Batch;
@@ -156,9 +156,15 @@ pub(crate) fn chunks(testimony: &Testimony, replay: &Replay, transactions_max: u
     }
     let places: Vec<(TransactionId, Sequence)> =
         testimony.lines.iter().map(|line| (line.record.transaction, line.record.sequence)).collect();
-    for output in &mut testimony.consumed {
-        if let Some((_, place)) = places.iter().find(|(id, _)| *id == output.origin.transaction) {
-            output.place.sequence = *place;
+    for line in &mut testimony.lines {
+        let named: Vec<Origin> = match &line.received.transaction().body.intent {
+            Intent::Movements(movements) => movements.inputs.iter().map(|input| input.origin).collect(),
+            Intent::Command(_) => line.chosen.iter().map(|(origin, _)| *origin).collect(),
+        };
+        for (created_at, origin) in line.created_at.iter_mut().zip(named) {
+            if let Some((_, place)) = places.iter().find(|(id, _)| *id == origin.transaction) {
+                *created_at = *place;
+            }
         }
     }
     let mut chunks = collect::chunks_of(&testimony, replay, transactions_max);

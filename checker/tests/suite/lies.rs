@@ -53,7 +53,7 @@ fn accept_all(told: &collect::Testimony, replay: &mut Replay, transactions_max: 
 
 /// What is found of chunks that were made here, without hashing twice.
 fn here(told: &collect::Testimony, replay: &Replay) -> Result<(), Finding> {
-    let (chunks, mut replay) = (collect::collected(told, replay), replay.clone());
+    let (chunks, mut replay) = (collect::collected(told.clone(), replay), replay.clone());
     chunks.iter().try_for_each(|chunk| replay.accept_collected(chunk).map(|_| ()))
 }
 

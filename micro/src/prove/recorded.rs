@@ -67,8 +67,9 @@ impl Round {
             let told = Testimony::of_record(&record).with_context(|| format!("batch {}", record.head.batch))?;
             lap(1);
             let head = record.head;
+            round.transactions += told.lines.len();
             let replay = replay.get_or_insert_with(|| Replay::genesis(head.cluster, head.group, 42));
-            let chunks = collect::collected(&told, replay);
+            let chunks = collect::collected(told, replay);
             lap(2);
             std::hint::black_box(Chunk::digest(chunks.iter().map(Collected::chunk)));
             lap(3);
@@ -80,7 +81,6 @@ impl Round {
                 count(&report.verdict, sums);
                 accepted.map_err(|finding| anyhow::anyhow!("batch {}: {finding}", head.batch))?;
             }
-            round.transactions += told.lines.len();
         }
         Ok(round)
     }

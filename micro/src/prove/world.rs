@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bench::prove::Workload;
-use checker::collect::{Consumed, Line, Testimony};
+use checker::collect::{Line, Testimony};
 use ledger::digest::UnspentDigest;
 use ledger::transaction::ReceivedTransaction;
 use ledger::view::Place;
@@ -234,7 +234,7 @@ impl World {
 
     pub(super) fn batch(&mut self, size: usize, make: &mut dyn FnMut(&mut Self) -> Made) -> Testimony {
         let log_time = LogTime::from_unix_millis(1_000 + self.batch);
-        let (mut lines, mut consumed) = (Vec::with_capacity(size), Vec::new());
+        let mut lines = Vec::with_capacity(size);
         for _ in 0..size {
             let (transaction, inputs, winner) = make(self);
             let received = ReceivedTransaction::from(transaction);
@@ -245,8 +245,10 @@ impl World {
                 }
                 _ => Outcome::Committed { chosen: Vec::new() },
             };
+            let consumed = if winner.is_none() { inputs } else { Vec::new() };
+            let created_at = consumed.iter().map(|held| held.place.sequence).collect();
             if winner.is_none() {
-                self.happen(&received, &inputs, &mut consumed);
+                self.happen(&received, &consumed);
             }
             let record = OutcomeRecord {
                 sequence: self.next,
@@ -257,7 +259,7 @@ impl World {
             };
             self.log.append(record.leaf());
             self.next = self.next.plus(1);
-            lines.push(Line { record, received, responded: Some(self.next) });
+            lines.push(Line { record, received, responded: Some(self.next), created_at, chosen: Vec::new() });
         }
         self.batch += 1;
         let head = Head {
@@ -270,16 +272,15 @@ impl World {
             log_time,
             epoch: 0,
         };
-        Testimony { head, lines, groups: Vec::new(), consumed, change: None }
+        Testimony { head, lines, groups: Vec::new(), change: None }
     }
 
-    fn happen(&mut self, received: &ReceivedTransaction, inputs: &[Held], consumed: &mut Vec<Consumed>) {
+    fn happen(&mut self, received: &ReceivedTransaction, inputs: &[Held]) {
         let Intent::Movements(movements) = &received.transaction().body.intent else { return };
         for held in inputs {
             let contract = Contract::Position(held.position);
             let id = held.origin.output_id(&contract);
             self.unspent.remove(&id);
-            consumed.push(Consumed { origin: held.origin, place: held.place, contract });
             self.spent.push_back((*held, received.id()));
             if self.spent.len() > 100 {
                 self.spent.pop_front();
