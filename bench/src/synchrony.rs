@@ -2,19 +2,21 @@
 //! validators, latency of one transaction, parallel against serial, and the dependency analysis by itself.
 //!
 //! A batch is settlements that arrive at once, each a transaction of its own, under one grant: none conflicts with
-//! another, and all refer to one contract.
-//!
-//! Deliberately absent: the proof of a batch, which the proof service times itself.
+//! another, and all refer to one contract. A batch is over when its last transaction has an outcome, and proved when a
+//! prover's attestation of it is in the ledger.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use client::strategy::StrategyConfig;
-use client::{Submitter, SubmitterOptions};
+use client::{Client, Consistency, Submitter, SubmitterOptions};
 use hdrhistogram::Histogram;
 use ledger::dependency::Dependencies;
 use ledger::effects::Effects;
 use ledger::{AssetType, Contract, Grant, Origin, OutputId, Party, Quantity, TransactionId};
+use proto::{Problem, ProblemKind};
+
+use tokio::time::sleep;
 
 use crate::party::{created, key_of};
 use crate::report::{Latency, count, number};
@@ -32,6 +34,10 @@ const CONFLICT_PERCENT: [usize; 3] = [0, 5, 50];
 const ANALYSED_IN_ALL: usize = 400_000;
 /// Batch sizes, with what the original reached (transactions per second; none where it did not finish).
 const BATCHES: [(usize, Option<f64>); 4] = [(10, Some(784.0)), (100, Some(267.0)), (1_000, None), (10_000, None)];
+/// How long a batch may take to be proved.
+const PROOF_PATIENCE: Duration = Duration::from_secs(120);
+/// How often the ledger is asked how far it is proved.
+const PROOF_LOOK: Duration = Duration::from_millis(2);
 /// Batches of parallel against serial.
 const AGAINST_SERIAL: [usize; 3] = [50, 100, 200];
 /// Transactions whose latency is measured one by one.
@@ -100,32 +106,65 @@ async fn burst(
     strategy: StrategyConfig,
     size: usize,
     report: &mut StrategiesReport,
-) -> Result<f64, FloorFault> {
+) -> Result<Burst, FloorFault> {
     let scenario = Scenario::new(name, strategy, Load::Burst { count: size }).with_proposals(50);
     let measured = run(place, &scenario).await?;
-    let seconds = measured.burst_seconds;
+    let burst = Burst { seconds: measured.burst_seconds, ended: measured.burst_ended };
     report.add(measured);
-    Ok(seconds)
+    Ok(burst)
 }
 
-/// Throughput of batches of growing size, each from its arrival to its last outcome.
+/// A batch that is over.
+#[derive(Debug, Clone, Copy)]
+struct Burst {
+    /// From its first request to its last outcome.
+    seconds: f64,
+    ended: Option<tokio::time::Instant>,
+}
+
+impl Burst {
+    /// From its first request to its proof in the ledger, in seconds.
+    async fn proved(&self, client: &Client) -> Result<f64, Problem> {
+        let batch = client.head(Consistency::Linearizable).await?.head.batch;
+        let begun = Instant::now();
+        while client.proof_status(Consistency::Linearizable).await?.attested_batch < batch {
+            if begun.elapsed() > PROOF_PATIENCE {
+                let words = format!("batch {batch} was not proved within {PROOF_PATIENCE:?}: does a prover run?");
+                return Err(Problem::new(ProblemKind::Unreachable, words));
+            }
+            sleep(PROOF_LOOK).await;
+        }
+        Ok(self.seconds + self.ended.map_or(0.0, |ended| ended.elapsed().as_secs_f64()))
+    }
+}
+
+/// Throughput of batches of growing size, each from its arrival to its last outcome, and to its proof in the ledger, of
+/// which a prover has to run.
 ///
 /// # Errors
-/// Where the ledger does not take what comes before.
+/// Where the ledger does not take what comes before, or nobody proves it.
 pub async fn by_batch_size(place: &Place, report: &mut StrategiesReport) -> Result<(), FloorFault> {
-    let mut points = Vec::new();
+    let (mut points, mut to_proof) = (Vec::new(), Vec::new());
     for (size, original) in BATCHES {
-        let seconds = burst(place, format!("batch of {size}"), parallel(), size, report).await?;
-        let rate = count(size) / seconds;
+        let burst = burst(place, format!("batch of {size}"), parallel(), size, report).await?;
+        let (rate, proved) = (count(size) / burst.seconds, count(size) / burst.proved(&place.buyers).await?);
         let (label, figure) = ("throughput", format!("batch of {size}, original beside"));
         report.rows.push(match original {
             Some(original) => Row::new(label, figure, "1/s", Wanted::Beside, original, rate),
             None => Row::alone(label, format!("batch of {size}, original: no result"), "1/s", rate),
         });
+        report.rows.push(Row::alone(label, format!("batch of {size}, to the proof in the ledger"), "1/s", proved));
         points.push(CurvePoint { at: count(size).log10(), model: original, measured: rate });
+        to_proof.push(CurvePoint { at: count(size).log10(), model: original, measured: proved });
     }
     report.curves.push(Curve {
-        title: "Throughput by batch size".to_owned(),
+        title: "Throughput by batch size, to the proof".to_owned(),
+        along: "transactions of the batch, decimal logarithm".to_owned(),
+        value: "transactions per second".to_owned(),
+        points: to_proof,
+    });
+    report.curves.push(Curve {
+        title: "Throughput by batch size, to the outcomes".to_owned(),
         along: "transactions of the batch, decimal logarithm".to_owned(),
         value: "transactions per second".to_owned(),
         points,
@@ -139,8 +178,9 @@ pub async fn by_batch_size(place: &Place, report: &mut StrategiesReport) -> Resu
 /// Where the ledger does not take what comes before.
 pub async fn against_serial(place: &Place, report: &mut StrategiesReport) -> Result<(), FloorFault> {
     for size in AGAINST_SERIAL {
-        let together = burst(place, format!("{size} in parallel"), parallel(), size, report).await?;
-        let one_by_one = burst(place, format!("{size} one by one"), StrategyConfig::Serial, size, report).await?;
+        let together = burst(place, format!("{size} in parallel"), parallel(), size, report).await?.seconds;
+        let one_by_one =
+            burst(place, format!("{size} one by one"), StrategyConfig::Serial, size, report).await?.seconds;
         let label = "parallel against serial";
         report.rows.push(Row::alone(label, format!("{size} in parallel"), "ms", together * 1e3));
         report.rows.push(Row::alone(label, format!("{size} one by one"), "ms", one_by_one * 1e3));
@@ -232,15 +272,20 @@ pub async fn saturated(
     Ok(rate)
 }
 
-/// Speed-up and efficiency of rates over growing numbers of something, the first of which is the base.
-pub fn scaling(what: &str, rates: &[(usize, f64)], report: &mut StrategiesReport) {
+/// Speed-up and efficiency of rates over growing numbers of something, the first of which is the base. The efficiency of
+/// the last one should be `wanted` at least, where that is said.
+pub fn scaling(what: &str, rates: &[(usize, f64)], wanted: Option<f64>, report: &mut StrategiesReport) {
     let Some((base_count, base)) = rates.first().copied() else { return };
     for (number_of, rate) in rates {
         let speed_up = rate / base;
         let efficiency = speed_up * count(base_count) / count(*number_of);
         report.rows.push(Row::alone("scaling", format!("{number_of} {what}, throughput"), "1/s", *rate));
         report.rows.push(Row::alone("scaling", format!("{number_of} {what}, speed-up"), "×", speed_up));
-        report.rows.push(Row::alone("scaling", format!("{number_of} {what}, efficiency"), "", efficiency));
+        let figure = format!("{number_of} {what}, efficiency");
+        report.rows.push(match wanted.filter(|_| rates.last() == Some(&(*number_of, *rate))) {
+            Some(wanted) => Row::new("scaling", figure, "", Wanted::AtLeast, wanted, efficiency),
+            None => Row::alone("scaling", figure, "", efficiency),
+        });
     }
     report.curves.push(Curve {
         title: format!("Throughput over {what}"),
@@ -269,8 +314,12 @@ mod tests {
     #[test]
     fn efficiency_is_speed_up_by_number() {
         let mut report = StrategiesReport::new("synchrony");
-        scaling("threads", &[(1, 100.0), (2, 150.0)], &mut report);
+        scaling("threads", &[(1, 100.0), (2, 150.0)], None, &mut report);
         let measured: Vec<f64> = report.rows.iter().map(|row| row.measured).collect();
         assert_eq!(measured, [100.0, 1.0, 1.0, 150.0, 1.5, 0.75]);
+        assert_eq!(report.failing().count(), 0);
+        scaling("waiting validators", &[(1, 100.0), (2, 150.0)], Some(0.8), &mut report);
+        let failing: Vec<&str> = report.failing().map(|row| row.figure.as_str()).collect();
+        assert_eq!(failing, ["2 waiting validators, efficiency"]);
     }
 }

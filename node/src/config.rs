@@ -166,6 +166,10 @@ settings! {
         /// Threads for parallel work [default: one per core]
         #[arg(long, env = "SERIATIM_COMPUTE_THREADS", value_name = "COUNT")]
         compute_threads: usize,
+        /// For benchmarks only: keep every answer back so long for each of its transactions, one bundle after another, as
+        /// if checking them took that time of one core [default: nothing is kept back]
+        #[arg(long, env = "SERIATIM_WAIT_PER_TRANSACTION_US", value_name = "MICROSECONDS")]
+        wait_per_transaction_us: u64,
         /// How log lines look
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
@@ -272,6 +276,8 @@ pub struct ValidatorConfig {
     pub concurrent_bundles_max: Option<usize>,
     /// Threads for parallel work; 0 for one per core.
     pub compute_threads: usize,
+    /// How long an answer is kept back for each of its transactions, for benchmarks.
+    pub wait_per_transaction: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -362,6 +368,7 @@ impl TryFrom<ValidatorSettings> for ValidatorConfig {
             key_file: settings.key_file.unwrap_or_else(|| PathBuf::from("data/validator.key")),
             concurrent_bundles_max: settings.concurrent_bundles_max,
             compute_threads: settings.compute_threads.unwrap_or(0),
+            wait_per_transaction: Duration::from_micros(settings.wait_per_transaction_us.unwrap_or(0)),
             log_format: settings.log_format.unwrap_or_default(),
         })
     }

@@ -50,6 +50,15 @@ pub(crate) struct LocalOptions {
     pub(crate) directory: Option<PathBuf>,
 }
 
+/// Further arguments for every process of a kind.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MoreArguments {
+    /// For nodes.
+    pub(crate) nodes: Vec<String>,
+    /// For validators.
+    pub(crate) validators: Vec<String>,
+}
+
 /// Why a local cluster does not start or act as told.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LocalFault {
@@ -122,14 +131,14 @@ impl LocalCluster {
     /// # Errors
     /// Where a process cannot start, ends, or the cluster does not become ready in time.
     pub(crate) async fn start(options: &LocalOptions) -> Result<Self, LocalFault> {
-        Self::start_with(options, &[]).await
+        Self::start_with(options, &MoreArguments::default()).await
     }
 
-    /// The same, with further arguments for every node.
+    /// The same, with further arguments.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub(crate) async fn start_with(options: &LocalOptions, node_arguments: &[String]) -> Result<Self, LocalFault> {
+    pub(crate) async fn start_with(options: &LocalOptions, more: &MoreArguments) -> Result<Self, LocalFault> {
         let temporary = options.directory.is_none();
         let directory = match &options.directory {
             Some(directory) => directory.clone(),
@@ -138,7 +147,7 @@ impl LocalCluster {
         std::fs::create_dir_all(&directory).map_err(io("creating the cluster's directory"))?;
         let program = std::env::current_exe().map_err(io("finding this program"))?;
         let mut cluster = Self::of_nothing(directory, temporary, program);
-        let keys = cluster.describe(options, node_arguments)?;
+        let keys = cluster.describe(options, more)?;
         for position in 0..cluster.nodes.len() {
             cluster.spawn_node(position)?;
         }
@@ -168,14 +177,14 @@ impl LocalCluster {
     }
 
     /// Says what is to run, and where it listens. Returns the validators' keys.
-    fn describe(&mut self, options: &LocalOptions, node_arguments: &[String]) -> Result<Vec<Party>, LocalFault> {
+    fn describe(&mut self, options: &LocalOptions, more: &MoreArguments) -> Result<Vec<Party>, LocalFault> {
         let LocalOptions { nodes, validators, provers, .. } = options;
         // taken together: what one call finds free, another one may find, too
         let ports = free_ports(2 * nodes + 2 * validators + provers)?;
         let (of_nodes, others) = ports.split_at(2 * nodes);
         let (of_validators, of_provers) = others.split_at(2 * validators);
-        self.describe_nodes(options, of_nodes, node_arguments);
-        let keys = self.describe_validators(options, of_validators)?;
+        self.describe_nodes(options, of_nodes, &more.nodes);
+        let keys = self.describe_validators(options, of_validators, &more.validators)?;
         self.describe_provers(options, of_provers)?;
         Ok(keys)
     }
@@ -204,7 +213,12 @@ impl LocalCluster {
         }
     }
 
-    fn describe_validators(&mut self, options: &LocalOptions, ports: &[u16]) -> Result<Vec<Party>, LocalFault> {
+    fn describe_validators(
+        &mut self,
+        options: &LocalOptions,
+        ports: &[u16],
+        more: &[String],
+    ) -> Result<Vec<Party>, LocalFault> {
         let nodes: Vec<String> = self.nodes.iter().map(|node| node.address.clone()).collect();
         let mut keys = Vec::new();
         for (index, ports) in ports.chunks(2).enumerate() {
@@ -222,6 +236,7 @@ impl LocalCluster {
             ] {
                 arguments.extend([flag.to_owned(), value]);
             }
+            arguments.extend(more.iter().cloned());
             self.validators.push(self.process(format!("validator-{number}"), arguments, grpc, http));
         }
         Ok(keys)
@@ -549,7 +564,7 @@ mod tests {
         // so often that two of several drawings would meet
         for _ in 0..150 {
             let mut cluster = LocalCluster::of_nothing(directory.path().to_owned(), false, PathBuf::new());
-            cluster.describe(&options, &[]).expect("there are free ports");
+            cluster.describe(&options, &MoreArguments::default()).expect("there are free ports");
             let processes = || cluster.nodes.iter().chain(&cluster.validators).chain(&cluster.provers);
             let addresses: BTreeSet<&String> =
                 processes().flat_map(|process| [&process.address, &process.http_address]).collect();

@@ -12,6 +12,7 @@ use ledger::check::LedgerIdentity;
 use ledger::signature::SigningKey;
 use seams::{BoxFuture, CallError, Compute, Duplex, Method, Service, offload};
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use crate::check::{BundleVerdicts, validate_bundle};
 use crate::message::{REFUSED_MALFORMED, REFUSED_METHOD, REFUSED_OVERLOADED, ValidateReply, ValidateRequest};
@@ -24,11 +25,14 @@ pub struct ServiceOptions {
     pub concurrent_max: usize,
     /// When a refused pool may come back.
     pub retry_after: Duration,
+    /// For benchmarks of how work is spread: every answer is kept back so long for each of its transactions, one bundle
+    /// after another, as if one core needed that time for them. Zero in earnest.
+    pub wait_per_transaction: Duration,
 }
 
 impl Default for ServiceOptions {
     fn default() -> Self {
-        Self { concurrent_max: 16, retry_after: Duration::from_millis(20) }
+        Self { concurrent_max: 16, retry_after: Duration::from_millis(20), wait_per_transaction: Duration::ZERO }
     }
 }
 
@@ -62,6 +66,8 @@ struct Shared {
     key: SigningKey,
     compute: Arc<dyn Compute>,
     places: Arc<Semaphore>,
+    /// Held by the answer that is kept back.
+    waiting: tokio::sync::Mutex<()>,
     counters: Mutex<ServiceCounters>,
 }
 
@@ -82,8 +88,8 @@ impl ValidatorService {
         compute: Arc<dyn Compute>,
     ) -> Self {
         let places = Arc::new(Semaphore::new(options.concurrent_max));
-        let counters = Mutex::default();
-        Self { shared: Arc::new(Shared { options, identity, limits, key, compute, places, counters }) }
+        let (waiting, counters) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { options, identity, limits, key, compute, places, waiting, counters }) }
     }
 
     /// The counters so far.
@@ -107,28 +113,38 @@ impl ValidatorService {
                 retry_after: Some(shared.options.retry_after),
             });
         };
+        let job = Arc::clone(&shared);
         // the job keeps the place: it runs to its end also when nobody waits for it any more
-        offload(&*self.shared.compute, move || {
-            let answer = shared.answer(&body);
-            drop(place);
-            answer
-        })
-        .await
+        let (answer, transactions, place) =
+            offload(&*shared.compute, move || job.answer(&body).map(|(answer, count)| (answer, count, place))).await?;
+        shared.keep_back(transactions).await;
+        drop(place);
+        Ok(answer)
     }
 }
 
 impl Shared {
-    fn answer(&self, body: &Bytes) -> Result<Bytes, CallError> {
+    async fn keep_back(&self, transactions: u32) {
+        let wait = self.options.wait_per_transaction;
+        if !wait.is_zero() {
+            let _one_after_another = self.waiting.lock().await;
+            sleep(wait * transactions).await;
+        }
+    }
+
+    /// The answer, and how many transactions it is about.
+    fn answer(&self, body: &Bytes) -> Result<(Bytes, u32), CallError> {
         let request = ValidateRequest::decode(body).map_err(|fault| self.malformed(&fault.to_string()))?;
         let layout = BundleLayout::read(&request.bundle, &self.limits)
             .map_err(|fault| self.malformed(&format!("the bundle cannot be read: {fault}")))?;
         let verdicts = validate_bundle(&request.bundle, &layout, &self.identity, &self.limits, &*self.compute);
         let reply = self.reply(&layout, &verdicts, request.epoch);
+        let transactions = layout.members().len();
         let mut counters = self.counters();
         counters.bundles += 1;
-        counters.transactions += count(layout.members().len());
+        counters.transactions += count(transactions);
         counters.rejected += count(reply.rejections.len());
-        Ok(reply.encode())
+        Ok((reply.encode(), u32::try_from(transactions).expect("the limits keep bundles small")))
     }
 
     fn reply(&self, layout: &BundleLayout, verdicts: &BundleVerdicts, epoch: u64) -> ValidateReply {

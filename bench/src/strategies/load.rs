@@ -55,6 +55,9 @@ pub struct Measured {
     pub settle_latency_ms: Latency,
     /// In a burst: from the first request to the last outcome, in seconds.
     pub burst_seconds: f64,
+    /// In a burst: when that was.
+    #[serde(skip)]
+    pub burst_ended: Option<Instant>,
     /// The hot parties' transactions that committed.
     pub transactions: u64,
     /// Those that took a place in the order for nothing, per transaction in the order.
@@ -206,8 +209,13 @@ pub async fn run(place: &Place, scenario: &Scenario) -> Result<Measured, FloorFa
     let floor = Floor::open(&place.sellers, &place.buyers, scenario, &place.model, place.run).await?;
     let floor = Arc::new(floor);
     let sizes = Arc::new(Mutex::new(SizeSource::new(scenario.sizes, place.run)));
+    let mut burst_ended = None;
     let (ended, burst) = match scenario.load {
-        Load::Burst { count } => burst(&floor, &sizes, count).await?,
+        Load::Burst { count } => {
+            let (ended, begun, last) = burst(&floor, &sizes, count).await?;
+            burst_ended = Some(last);
+            (ended, last - begun)
+        }
         Load::Closed { in_flight, warm_up, length } => {
             let (warm_up, length) = (warm_up * place.slowdown, length * place.slowdown);
             (closed(&floor, &sizes, in_flight, warm_up, length).await, Duration::ZERO)
@@ -223,6 +231,7 @@ pub async fn run(place: &Place, scenario: &Scenario) -> Result<Measured, FloorFa
     measured.scenario.clone_from(&scenario.name);
     measured.strategy = scenario.strategy.to_string();
     measured.burst_seconds = burst.as_secs_f64() / f64::from(place.slowdown);
+    measured.burst_ended = burst_ended;
     let scale = f64::from(place.slowdown);
     measured.live_positions = live_positions.into_iter().map(|(at, live)| (at / scale, live)).collect();
     if let Load::Open { rate, .. } = scenario.load {
@@ -238,7 +247,12 @@ struct Ended {
     before: Metrics,
 }
 
-async fn burst(floor: &Arc<Floor>, sizes: &Mutex<SizeSource>, count: usize) -> Result<(Ended, Duration), FloorFault> {
+/// A burst, with the moments of the first request and of the last outcome.
+async fn burst(
+    floor: &Arc<Floor>,
+    sizes: &Mutex<SizeSource>,
+    count: usize,
+) -> Result<(Ended, Instant, Instant), FloorFault> {
     let drawn: Vec<i128> = {
         let mut sizes = sizes.lock().unwrap_or_else(PoisonError::into_inner);
         (0..count).map(|_| sizes.draw()).collect()
@@ -265,7 +279,7 @@ async fn burst(floor: &Arc<Floor>, sizes: &Mutex<SizeSource>, count: usize) -> R
             Err(fault) => tally.failed(&fault),
         }
     }
-    Ok((Ended { tally, live_positions: Vec::new(), before: Metrics::default() }, last - begun))
+    Ok((Ended { tally, live_positions: Vec::new(), before: Metrics::default() }, begun, last))
 }
 
 async fn closed(

@@ -33,7 +33,8 @@ impl RunningValidator {
         let (grpc_address, http_address) = listeners.addresses()?;
         let address = advertised(config.advertise.as_deref(), grpc_address)?;
         let identity = LedgerIdentity { cluster: ClusterId::of_name(&config.cluster), group: 0 };
-        let mut options = ServiceOptions::default();
+        let mut options =
+            ServiceOptions { wait_per_transaction: config.wait_per_transaction, ..ServiceOptions::default() };
         if let Some(count) = config.concurrent_bundles_max {
             options.concurrent_max = count;
         }

@@ -12,18 +12,35 @@ mod prove;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output;
+
 // Where a report goes. No doc comment: it would replace the description of the command.
 #[derive(Debug, clap::Args)]
 struct ReportArguments {
-    /// Write the report as JSON to this file
+    /// Write the report as JSON to this file, and as a page of charts beside it (.html)
     #[arg(long)]
     report: Option<PathBuf>,
-    /// Write the report as a page of charts to this file
+    /// Write the page of charts to this file
     #[arg(long)]
     html: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+}
+
+impl ReportArguments {
+    /// Writes what is wanted as files.
+    fn write(&self, json: &str, page: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let beside = || self.report.as_ref().map(|report| report.with_extension("html"));
+        if let Some(file) = self.html.clone().or_else(beside) {
+            output::page(&file, &page())?;
+        }
+        if let Some(file) = &self.report {
+            output::write(file, json)?;
+            eprintln!("Wrote {}", file.display());
+        }
+        Ok(())
+    }
 }
 
 /// Measures a cluster, or single steps.

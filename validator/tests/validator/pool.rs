@@ -356,7 +356,8 @@ async fn a_configured_address_tells_its_key_when_probed() {
 #[tokio::test(start_paused = true)]
 async fn an_overloaded_validator_is_left_alone_for_as_long_as_it_asks() {
     let network = Arc::new(Network::default());
-    let options_of_service = ServiceOptions { concurrent_max: 0, retry_after: Duration::from_millis(100) };
+    let options_of_service =
+        ServiceOptions { concurrent_max: 0, retry_after: Duration::from_millis(100), ..ServiceOptions::default() };
     let refusing = ValidatorService::new(options_of_service, identity(), ledger::Limits::V1, key(1), Arc::new(Inline));
     network.place(&address(1), Arc::new(refusing));
     network.place(&address(2), Arc::new(service(2)));

@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::poll;
 use ledger::Limits;
-use seams::{CallError, Compute, Method, Service};
+use seams::{CallError, Compute, Inline, Method, Service};
 use validator::message::{REFUSED_MALFORMED, REFUSED_METHOD, REFUSED_OVERLOADED, ValidateReply, ValidateRequest};
 use validator::{ServiceOptions, ValidatorService};
 
@@ -70,7 +70,8 @@ impl Compute for Held {
 #[tokio::test]
 async fn more_than_its_share_is_refused_until_a_place_is_free() {
     let compute = Arc::new(Held::default());
-    let options = ServiceOptions { concurrent_max: 2, retry_after: Duration::from_millis(30) };
+    let options =
+        ServiceOptions { concurrent_max: 2, retry_after: Duration::from_millis(30), ..ServiceOptions::default() };
     let service = ValidatorService::new(options, identity(), Limits::V1, key(1), compute.clone());
     let request = ValidateRequest { epoch: 0, bundle: small_bundle().0 }.encode();
     let mut first = Box::pin(service.validate(request.clone()));
@@ -86,4 +87,17 @@ async fn more_than_its_share_is_refused_until_a_place_is_free() {
     second.await.unwrap();
     let counters = service.counters();
     assert_eq!((counters.busy, counters.refused, counters.bundles), (0, 1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_benchmarks_answers_are_kept_back_one_after_another() {
+    let wait_per_transaction = Duration::from_millis(2);
+    let options = ServiceOptions { wait_per_transaction, ..ServiceOptions::default() };
+    let service = ValidatorService::new(options, identity(), Limits::V1, key(1), Arc::new(Inline));
+    let (bundle, layout) = small_bundle();
+    let request = ValidateRequest { epoch: 0, bundle }.encode();
+    let began = tokio::time::Instant::now();
+    let both = tokio::join!(service.validate(request.clone()), service.validate(request));
+    assert_eq!((both.0.is_ok(), both.1), (true, both.0));
+    assert_eq!(began.elapsed(), wait_per_transaction * 2 * u32::try_from(layout.members().len()).unwrap());
 }

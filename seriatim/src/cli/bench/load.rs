@@ -96,10 +96,8 @@ pub(super) async fn run(arguments: LoadArguments) -> anyhow::Result<ExitCode> {
     let mut report = run::run(&place, arguments.load()?, manner).await?;
     "bench load".clone_into(&mut report.workload);
     report.settings = arguments.settings();
-    if let Some(file) = &arguments.output.html {
-        output::page(file, &load_page(&report))?;
-    }
-    output::report(&report, arguments.output.report.as_deref(), arguments.output.json)?;
+    output::report(&report, None, arguments.output.json)?;
+    arguments.output.write(&report.to_json(), || load_page(&report))?;
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -107,12 +107,7 @@ pub(super) async fn run(arguments: ProveArguments) -> anyhow::Result<ExitCode> {
         })
     });
     let report = report.await??;
-    if let Some(file) = &arguments.output.html {
-        output::page(file, &prove_page(&report))?;
-    }
-    if let Some(file) = &arguments.output.report {
-        output::write(file, &report.to_json())?;
-    }
+    arguments.output.write(&report.to_json(), || prove_page(&report))?;
     if arguments.output.json {
         println!("{}", report.to_json());
     } else {

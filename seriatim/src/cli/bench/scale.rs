@@ -14,7 +14,7 @@ use clap::value_parser;
 use super::ReportArguments;
 use super::load::pairs_for;
 use super::run::{self, Manner, Place};
-use crate::cli::{fresh_run, output};
+use crate::cli::fresh_run;
 
 const EXAMPLES: &str = "\
 A closed loop finds what the cluster can do; open loops then offer 25, 50, 75, 100, 150 and 200 % of that; then closed \
@@ -79,12 +79,7 @@ pub(super) async fn run(arguments: ScaleArguments) -> anyhow::Result<ExitCode> {
     if arguments.output.json {
         println!("{json}");
     }
-    if let Some(file) = &arguments.output.report {
-        output::write(file, &json)?;
-    }
-    if let Some(file) = &arguments.output.html {
-        output::page(file, &scale_page(&scale))?;
-    }
+    arguments.output.write(&json, || scale_page(&scale))?;
     Ok(if scale.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,11 +1,11 @@
 //! `seriatim bench strategies`: the client's contention strategies, by the document's model and on this ledger.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::local::{LocalCluster, LocalOptions};
+use crate::local::{LocalCluster, LocalOptions, MoreArguments};
 use ::bench::audit::{Expected, audit};
 use ::bench::html::{row_cells, strategies_page};
 use ::bench::strategies::calibrated::{Part, run_command, run_part};
@@ -18,8 +18,9 @@ use client::Client;
 use client::strategy::{CostModel, StrategyConfig};
 use ledger::{AssetType, Quantity, TransactionId};
 
+use super::ReportArguments;
 use crate::cli::demo::single_clients;
-use crate::cli::{fresh_run, output, progress};
+use crate::cli::{fresh_run, progress};
 
 /// Processors on which the command lane is shown to be as fast.
 const COMMAND_PROCESSORS: [usize; 3] = [1, 4, 10];
@@ -39,9 +40,9 @@ this machine itself takes then weighs less.
 ledger, and every strategy's figure stands beside what that predicts and what the document's model says.
 
 Examples:
-  seriatim bench strategies --mode calibrated --report strategies.json --html strategies.html
+  seriatim bench strategies --mode calibrated --report strategies.json
   seriatim bench strategies --mode calibrated --part shards --part p99
-  seriatim bench strategies --mode native --seconds 10 --report native.json --html native.html
+  seriatim bench strategies --mode native --seconds 10 --report native.json
   seriatim bench strategies --mode native --strategy shards:16:50 --strategy bookkeeping:200
   seriatim bench compare native-before.json native.json";
 
@@ -76,15 +77,8 @@ pub(crate) struct StrategiesArguments {
     /// Do not read every node's history at the end; the report says so
     #[arg(long)]
     no_audit: bool,
-    /// Write the report as JSON to this file, and the same name with .html as a page
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Write the page to this file instead
-    #[arg(long)]
-    html: Option<PathBuf>,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: ReportArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -107,25 +101,13 @@ pub(super) async fn run(arguments: StrategiesArguments) -> anyhow::Result<ExitCo
         Mode::Native => arguments.native().await?,
     };
     report.settings = arguments.settings();
-    finish(&report, arguments.report.as_deref(), arguments.html.as_deref(), arguments.json)
+    finish(&report, &arguments.output)
 }
 
 /// Writes and shows a report.
-pub(super) fn finish(
-    report: &StrategiesReport,
-    file: Option<&Path>,
-    html: Option<&Path>,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let page = html.map(Path::to_path_buf).or_else(|| file.map(|file| file.with_extension("html")));
-    if let Some(page) = &page {
-        output::page(page, &strategies_page(report))?;
-    }
-    if let Some(file) = file {
-        output::write(file, &report.to_json())?;
-        eprintln!("Wrote {}", file.display());
-    }
-    if json {
+pub(super) fn finish(report: &StrategiesReport, output: &ReportArguments) -> anyhow::Result<ExitCode> {
+    output.write(&report.to_json(), || strategies_page(report))?;
+    if output.json {
         println!("{}", report.to_json());
     } else {
         print(report);
@@ -234,7 +216,8 @@ impl StrategiesArguments {
         let costs = processors.map(|processors| {
             vec!["--cost-model".to_owned(), format!("document,processors={processors},slowdown={}", self.slowdown)]
         });
-        Ok(LocalCluster::start_with(&options, &costs.unwrap_or_default()).await?)
+        let more = MoreArguments { nodes: costs.unwrap_or_default(), ..MoreArguments::default() };
+        Ok(LocalCluster::start_with(&options, &more).await?)
     }
 
     /// A model's clock is one gateway's, so that everything goes to the first node; without a model both clients have all.

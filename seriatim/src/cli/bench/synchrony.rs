@@ -1,11 +1,10 @@
 //! `seriatim bench synchrony`: the benchmarks of the batch-proof document on this ledger.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::local::{LocalCluster, LocalOptions};
+use crate::local::{LocalCluster, LocalOptions, MoreArguments};
 use ::bench::strategies::load::Place;
 use ::bench::strategies::report::StrategiesReport;
 use ::bench::synchrony;
@@ -13,6 +12,7 @@ use clap::value_parser;
 use client::Client;
 use client::strategy::CostModel;
 
+use super::ReportArguments;
 use super::strategies::{Findings, finish};
 use crate::cli::fresh_run;
 
@@ -20,13 +20,20 @@ use crate::cli::fresh_run;
 const THREADS: [usize; 4] = [1, 2, 4, 8];
 /// Validator processes, where those are varied.
 const VALIDATORS: [usize; 3] = [1, 2, 4];
+/// Validator processes that wait for most of their time, as if each had a core of its own: how long for a transaction, in
+/// microseconds, and what their efficiency should be where there are most.
+const WAITING: [usize; 4] = [1, 2, 4, 8];
+const WAIT_US: u64 = 2_000;
+const WAITING_EFFICIENCY: f64 = 0.8;
 
 const EXAMPLES: &str = "\
 Throughput against batch size, scaling over threads and validator processes, latency of one transaction with and \
 without the batching pipeline, parallel against serial, and the dependency analysis by itself from 10 to 100,000 \
-transactions at 0, 5 and 50 % conflicts. Proofs of batches are not part of it.
+transactions at 0, 5 and 50 % conflicts. A batch's throughput is told up to its outcomes, and up to its proof in the ledger.
 
-Speed-ups are bounded by the machine's cores, which nodes, validators and the load share.
+Speed-ups are bounded by the machine's cores, which nodes, validators and the load share. So the validators are also run \
+with answers that are kept back for 2 ms per transaction, as if each validator were one slow core of its own: what is lost \
+then is lost by how work is spread.
 
 Examples:
   seriatim bench synchrony --report synchrony.json
@@ -45,12 +52,8 @@ pub(crate) struct SynchronyArguments {
     /// Voting nodes of the temporary clusters
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u8).range(1..=5))]
     nodes: u8,
-    /// Write the report as JSON to this file, and the same name with .html as a page
-    #[arg(long)]
-    report: Option<PathBuf>,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: ReportArguments,
 }
 
 pub(super) async fn run(arguments: SynchronyArguments) -> anyhow::Result<ExitCode> {
@@ -67,13 +70,24 @@ pub(super) async fn run(arguments: SynchronyArguments) -> anyhow::Result<ExitCod
             "{cores} cores are shared by nodes, validators and the load: speed-ups beyond that are not possible here."
         ));
     }
-    finish(&report, arguments.report.as_deref(), None, arguments.json)
+    finish(&report, &arguments.output)
+}
+
+/// What runs beside the nodes, and how.
+#[derive(Debug, Default)]
+struct Shape {
+    validators: usize,
+    provers: usize,
+    /// Of each node.
+    threads: Option<usize>,
+    /// How long a validator keeps an answer back for each transaction.
+    wait_us: Option<u64>,
 }
 
 impl SynchronyArguments {
     async fn on_clusters(&self, report: &mut StrategiesReport) -> anyhow::Result<()> {
         let mut findings = Findings::default();
-        let (cluster, place) = self.start(1, None).await?;
+        let (cluster, place) = self.start(&Shape { validators: 1, provers: 1, ..Shape::default() }).await?;
         eprintln!("Batches of 10 to 10,000");
         synchrony::by_batch_size(&place, report).await?;
         eprintln!("Single transactions");
@@ -84,43 +98,60 @@ impl SynchronyArguments {
         cluster.stop().await?;
         let mut rates = Vec::new();
         for threads in THREADS {
-            rates.push((threads, self.rate(1, Some(threads), &mut findings, report).await?));
+            // the nodes check transactions themselves
+            let shape = Shape { threads: Some(threads), ..Shape::default() };
+            rates.push((
+                threads,
+                self.rate(&format!("{threads} threads per node"), &shape, &mut findings, report).await?,
+            ));
         }
-        synchrony::scaling("threads per node", &rates, report);
+        synchrony::scaling("threads per node", &rates, None, report);
         let mut rates = Vec::new();
         for validators in VALIDATORS {
-            rates.push((validators, self.rate(validators, None, &mut findings, report).await?));
+            let shape = Shape { validators, ..Shape::default() };
+            rates.push((
+                validators,
+                self.rate(&format!("{validators} validators"), &shape, &mut findings, report).await?,
+            ));
         }
-        synchrony::scaling("validators", &rates, report);
+        synchrony::scaling("validators", &rates, None, report);
+        let mut rates = Vec::new();
+        for validators in WAITING {
+            let shape = Shape { validators, wait_us: Some(WAIT_US), ..Shape::default() };
+            let name = format!("{validators} waiting validators");
+            rates.push((validators, self.rate(&name, &shape, &mut findings, report).await?));
+        }
+        synchrony::scaling("waiting validators", &rates, Some(WAITING_EFFICIENCY), report);
         Ok(())
     }
 
     async fn rate(
         &self,
-        validators: usize,
-        threads: Option<usize>,
+        name: &str,
+        shape: &Shape,
         findings: &mut Findings,
         report: &mut StrategiesReport,
     ) -> anyhow::Result<f64> {
-        let name = match threads {
-            Some(threads) => format!("{threads} threads per node"),
-            None => format!("{validators} validators"),
-        };
         eprintln!("{name}");
-        // with threads varied, the nodes check transactions themselves
-        let (cluster, place) = self.start(if threads.is_some() { 0 } else { validators }, threads).await?;
+        let (cluster, place) = self.start(shape).await?;
         let runs_before = report.runs.len();
-        let rate = synchrony::saturated(&place, &name, Duration::from_secs(self.seconds), report).await?;
+        let rate = synchrony::saturated(&place, name, Duration::from_secs(self.seconds), report).await?;
         findings.audit(&cluster, report, runs_before).await?;
         cluster.stop().await?;
         Ok(rate)
     }
 
-    async fn start(&self, validators: usize, threads: Option<usize>) -> anyhow::Result<(LocalCluster, Place)> {
-        let name = "bench".to_owned();
-        let options = LocalOptions { nodes: usize::from(self.nodes), validators, provers: 0, name, directory: None };
-        let more = threads.map(|threads| vec!["--compute-threads".to_owned(), threads.to_string()]);
-        let cluster = LocalCluster::start_with(&options, &more.unwrap_or_default()).await?;
+    async fn start(&self, shape: &Shape) -> anyhow::Result<(LocalCluster, Place)> {
+        let (nodes, name) = (usize::from(self.nodes), "bench".to_owned());
+        let Shape { validators, provers, threads, wait_us } = *shape;
+        let options = LocalOptions { nodes, validators, provers, name, directory: None };
+        let option =
+            |name: &str, value: Option<String>| value.into_iter().flat_map(|value| [name.to_owned(), value]).collect();
+        let more = MoreArguments {
+            nodes: option("--compute-threads", threads.map(|threads| threads.to_string())),
+            validators: option("--wait-per-transaction-us", wait_us.map(|wait| wait.to_string())),
+        };
+        let cluster = LocalCluster::start_with(&options, &more).await?;
         let connect = || Client::builder().endpoints(cluster.endpoints()).connect();
         let place = Place {
             sellers: connect()?,
