@@ -52,8 +52,9 @@ pub struct GatewayOptions {
     pub queued_transactions_max: usize,
     /// The same in bytes.
     pub queued_bytes_max: usize,
-    /// Bundles of each lane on their way at once: one is validated while another is ordered.
-    pub bundles_in_flight_max: usize,
+    /// Bundles of each lane on their way at once where there are few validators: one is validated while another is ordered.
+    /// Where there are more, each may have one, and one more is on its way.
+    pub bundles_in_flight: usize,
     /// A bundle is closed at this many transactions.
     pub bundle_transactions_max: usize,
     /// A bundle is closed at this many bytes.
@@ -73,7 +74,7 @@ impl Default for GatewayOptions {
         Self {
             queued_transactions_max: 16_384,
             queued_bytes_max: 64 * 1024 * 1024,
-            bundles_in_flight_max: 2,
+            bundles_in_flight: 2,
             bundle_transactions_max: 256,
             bundle_bytes_max: 1024 * 1024,
             forward_timeout: Duration::from_secs(2),

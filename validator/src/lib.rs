@@ -18,5 +18,5 @@ pub mod pool;
 
 pub use announce::Announcer;
 pub use check::{BundleVerdicts, Cores, validate_bundle};
-pub use pool::{Certified, PoolCounters, PoolFault, PoolOptions, ValidatorPool, ValidatorState, ValidatorStatus};
+pub use pool::{Certified, PoolCounters, PoolFault, PoolOptions, Room, ValidatorPool, ValidatorState, ValidatorStatus};
 pub use service::{ServiceCounters, ServiceOptions, ValidatorService};

@@ -117,6 +117,15 @@ pub enum PoolFault {
     },
 }
 
+/// How many bundles the usable validators can check at the same time, one each, by as many of them as a bundle needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// In all.
+    pub at_once: usize,
+    /// By those that have nothing of this pool to do.
+    pub idle: usize,
+}
+
 /// What a pool has done since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolCounters {
@@ -246,6 +255,12 @@ impl ValidatorPool {
             Err(_) => roster.counters.uncertified_bundles += 1,
         }
         result
+    }
+
+    /// How much the validators of this set could check now.
+    #[must_use]
+    pub fn room(&self, set: &ValidatorSet) -> Room {
+        self.inner.roster().room(&self.inner.options, set)
     }
 
     /// Tells the pool the validator set in force, for its status and its probes. [`Self::certify`] does so too.

@@ -1,7 +1,7 @@
 //! From submissions to bundles, and from bundles to answers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use flaws::{Flaw, is_planted};
@@ -10,15 +10,20 @@ use ledger::bundle::{BundleBuilder, BundleLayout};
 use ledger::entry::CertifiedBundle;
 use ledger::{Limits, Rejection};
 use storage::{AppliedEntry, EntryResult, LedgerState};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
+use validator::Room;
 
 use super::{Answer, Gateway, Pending, forward};
 
-/// Makes bundles of one lane. Closes a bundle as soon as one may be sent: an idle gateway does not wait for company, a busy one fills bundles
-/// while it waits for room.
+/// Where validators are idle, what waits is shared among them, but in no smaller parts than so many transactions:
+/// signatures that are verified together cost less.
+const SHARE_TRANSACTIONS_MIN: usize = 64;
+
+/// Makes bundles of one lane. Closes a bundle as soon as one may be sent: an idle gateway does not wait for company, a busy
+/// one fills bundles while it waits for room.
 pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<Pending>) {
-    let in_flight = Arc::new(Semaphore::new(gateway.0.options.bundles_in_flight_max));
+    let in_flight = Arc::new(InFlight::default());
     let mut left_over = None;
     loop {
         let first = match left_over.take() {
@@ -28,8 +33,10 @@ pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<
                 None => return,
             },
         };
-        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        let mut draft = Draft::new(first);
+        let room = in_flight.wait_for_room(&gateway).await;
+        let permit = Permit::of(&in_flight);
+        let share = share(arrivals.len() + 1, room.idle, gateway.0.options.bundle_transactions_max);
+        let mut draft = Draft::new(first, share);
         while let Ok(next) = arrivals.try_recv() {
             if !draft.has_room(&next, &gateway) {
                 left_over = Some(next);
@@ -42,15 +49,61 @@ pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<
     }
 }
 
+/// Transactions of the next bundle at most, where so many wait and so many validators could take a bundle at once.
+fn share(waiting: usize, idle: usize, most: usize) -> usize {
+    if idle > 1 { waiting.div_ceil(idle).max(SHARE_TRANSACTIONS_MIN).min(most) } else { most }
+}
+
+/// The bundles of a lane that are on their way.
+#[derive(Debug, Default)]
+struct InFlight {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+impl InFlight {
+    /// Waits until one more may be sent; what the validators have room for then.
+    async fn wait_for_room(&self, gateway: &Gateway) -> Room {
+        let around = &gateway.0.around;
+        loop {
+            let room = around.pool.room(&around.state.configuration().validators);
+            let most = gateway.0.options.bundles_in_flight.max(room.at_once + 1);
+            if self.count.load(Ordering::Acquire) < most {
+                return room;
+            }
+            // an end that came before this waits here
+            self.ended.notified().await;
+        }
+    }
+}
+
+/// A bundle's place among those on their way; dropping it gives it back.
+struct Permit(Arc<InFlight>);
+
+impl Permit {
+    fn of(in_flight: &Arc<InFlight>) -> Self {
+        in_flight.count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(in_flight))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.notify_one();
+    }
+}
+
 /// A bundle being filled.
 struct Draft {
     builder: BundleBuilder,
+    transactions_max: usize,
     submissions: Vec<Pending>,
 }
 
 impl Draft {
-    fn new(first: Pending) -> Self {
-        let mut draft = Self { builder: BundleBuilder::new(), submissions: Vec::new() };
+    fn new(first: Pending, transactions_max: usize) -> Self {
+        let mut draft = Self { builder: BundleBuilder::new(), transactions_max, submissions: Vec::new() };
         draft.push(first);
         draft
     }
@@ -63,14 +116,14 @@ impl Draft {
     fn has_room(&self, pending: &Pending, gateway: &Gateway) -> bool {
         let options = &gateway.0.options;
         self.builder.bytes_len() + pending.bytes() <= options.bundle_bytes_max
-            && self.builder.transactions() + pending.members.len() <= options.bundle_transactions_max
+            && self.builder.transactions() + pending.members.len() <= self.transactions_max
             && self.builder.fits(&pending.members, gateway.0.around.state.limits())
     }
 }
 
 /// Carries one bundle to its end and answers its submissions. The permit is given back once the bundle is ordered or
 /// given up.
-async fn carry(gateway: Gateway, draft: Draft, permit: OwnedSemaphorePermit) {
+async fn carry(gateway: Gateway, draft: Draft, permit: Permit) {
     let bytes = Bytes::from(draft.builder.finish());
     let deadline = draft.submissions.iter().map(|pending| pending.deadline).max().unwrap_or_else(Instant::now);
     let mut answers = Answers::new(draft.submissions);
@@ -211,3 +264,17 @@ impl Answers {
 }
 
 const _: () = assert!(Limits::V1.bundle_transactions_max <= 65_536, "members are counted in memory");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_shared_among_idle_validators() {
+        assert_eq!([0, 1].map(|idle| share(1_000, idle, 256)), [256, 256]);
+        assert_eq!([2, 4, 8].map(|idle| share(512, idle, 256)), [256, 128, 64]);
+        assert_eq!(share(10, 8, 256), SHARE_TRANSACTIONS_MIN);
+        assert_eq!(share(10_000, 8, 256), 256);
+        assert_eq!(share(1_000, 8, 16), 16);
+    }
+}

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use super::call::CallFault;
 use super::latency::{Latencies, late_after};
-use super::{PoolCounters, PoolOptions, ValidatorState, ValidatorStatus};
+use super::{PoolCounters, PoolOptions, Room, ValidatorState, ValidatorStatus};
 use crate::message::{Announcement, AnnouncementFault};
 
 /// Keys outside the validator set that are remembered: a set is extended by a few keys at a time, and whoever
@@ -242,6 +242,13 @@ impl Roster {
             (Some((_, instance, _)), Some(permit)) => Choice::Take(Place { instance: (*instance).clone(), permit }),
             _ => Choice::Wait(usable.iter().map(|(_, member)| member.busy_until).filter(|until| *until > now).min()),
         }
+    }
+
+    pub(super) fn room(&self, options: &PoolOptions, set: &ValidatorSet) -> Room {
+        let nobody = Done { asked: &BTreeSet::new(), validators: BTreeSet::new() };
+        let loads = || self.usable(set, &nobody).map(|(_, member)| member.in_flight(options));
+        let required = usize::from(set.required.max(1));
+        Room { at_once: loads().count() / required, idle: loads().filter(|load| *load == 0).count() / required }
     }
 
     fn usable<'a>(

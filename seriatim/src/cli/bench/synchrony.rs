@@ -37,15 +37,26 @@ then is lost by how work is spread.
 
 Examples:
   seriatim bench synchrony --report synchrony.json
-  seriatim bench synchrony --analysis";
+  seriatim bench synchrony --part analysis,waiting";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Analysis,
+    Batches,
+    Latency,
+    Serial,
+    Threads,
+    Validators,
+    Waiting,
+}
 
 /// The four benchmarks of the batch-proof document, and its dependency analysis, on this ledger.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SynchronyArguments {
-    /// Only the dependency analysis, which needs no cluster
-    #[arg(long)]
-    analysis: bool,
+    /// Only these parts [default: all]; the analysis needs no cluster
+    #[arg(long, value_enum, value_delimiter = ',')]
+    part: Vec<Part>,
     /// How long each run over threads and validators is measured, in seconds
     #[arg(long, default_value_t = 5, value_parser = value_parser!(u64).range(1..=3_600))]
     seconds: u64,
@@ -62,12 +73,15 @@ pub(super) async fn run(arguments: SynchronyArguments) -> anyhow::Result<ExitCod
     let cores = std::thread::available_parallelism()?;
     let settings = [("nodes", arguments.nodes.to_string()), ("cores", cores.to_string())];
     report.settings = settings.map(|(name, value)| (name.to_owned(), value)).into_iter().collect::<BTreeMap<_, _>>();
-    eprintln!("Analysing dependencies");
-    synchrony::dependency_analysis(&mut report);
-    if !arguments.analysis {
+    if arguments.wants(Part::Analysis) {
+        eprintln!("Analysing dependencies");
+        synchrony::dependency_analysis(&mut report);
+    }
+    if arguments.part != [Part::Analysis] {
         arguments.on_clusters(&mut report).await?;
         report.remarks.push(format!(
-            "{cores} cores are shared by nodes, validators and the load: speed-ups beyond that are not possible here."
+            "{cores} cores are shared by nodes, validators and the load: speed-ups beyond that are not possible here, but \
+             for validators that wait."
         ));
     }
     finish(&report, &arguments.output)
@@ -85,43 +99,64 @@ struct Shape {
 }
 
 impl SynchronyArguments {
+    fn wants(&self, part: Part) -> bool {
+        self.part.is_empty() || self.part.contains(&part)
+    }
+
     async fn on_clusters(&self, report: &mut StrategiesReport) -> anyhow::Result<()> {
         let mut findings = Findings::default();
-        let (cluster, place) = self.start(&Shape { validators: 1, provers: 1, ..Shape::default() }).await?;
-        eprintln!("Batches of 10 to 10,000");
-        synchrony::by_batch_size(&place, report).await?;
-        eprintln!("Single transactions");
-        synchrony::single_latency(&place, report).await?;
-        eprintln!("Parallel against serial");
-        synchrony::against_serial(&place, report).await?;
-        findings.audit(&cluster, report, 0).await?;
-        cluster.stop().await?;
-        let mut rates = Vec::new();
-        for threads in THREADS {
+        if [Part::Batches, Part::Latency, Part::Serial].into_iter().any(|part| self.wants(part)) {
+            self.on_one_cluster(&mut findings, report).await?;
+        }
+        if self.wants(Part::Threads) {
             // the nodes check transactions themselves
-            let shape = Shape { threads: Some(threads), ..Shape::default() };
-            rates.push((
-                threads,
-                self.rate(&format!("{threads} threads per node"), &shape, &mut findings, report).await?,
-            ));
+            let shape = |threads| Shape { threads: Some(threads), ..Shape::default() };
+            self.scaling("threads per node", (&THREADS, &shape), None, &mut findings, report).await?;
         }
-        synchrony::scaling("threads per node", &rates, None, report);
-        let mut rates = Vec::new();
-        for validators in VALIDATORS {
-            let shape = Shape { validators, ..Shape::default() };
-            rates.push((
-                validators,
-                self.rate(&format!("{validators} validators"), &shape, &mut findings, report).await?,
-            ));
+        if self.wants(Part::Validators) {
+            let shape = |validators| Shape { validators, ..Shape::default() };
+            self.scaling("validators", (&VALIDATORS, &shape), None, &mut findings, report).await?;
         }
-        synchrony::scaling("validators", &rates, None, report);
-        let mut rates = Vec::new();
-        for validators in WAITING {
-            let shape = Shape { validators, wait_us: Some(WAIT_US), ..Shape::default() };
-            let name = format!("{validators} waiting validators");
-            rates.push((validators, self.rate(&name, &shape, &mut findings, report).await?));
+        if self.wants(Part::Waiting) {
+            let shape = |validators| Shape { validators, wait_us: Some(WAIT_US), ..Shape::default() };
+            let wanted = Some(WAITING_EFFICIENCY);
+            self.scaling("waiting validators", (&WAITING, &shape), wanted, &mut findings, report).await?;
         }
-        synchrony::scaling("waiting validators", &rates, Some(WAITING_EFFICIENCY), report);
+        Ok(())
+    }
+
+    async fn on_one_cluster(&self, findings: &mut Findings, report: &mut StrategiesReport) -> anyhow::Result<()> {
+        let (cluster, place) = self.start(&Shape { validators: 1, provers: 1, ..Shape::default() }).await?;
+        if self.wants(Part::Batches) {
+            eprintln!("Batches of 10 to 10,000");
+            synchrony::by_batch_size(&place, report).await?;
+        }
+        if self.wants(Part::Latency) {
+            eprintln!("Single transactions");
+            synchrony::single_latency(&place, report).await?;
+        }
+        if self.wants(Part::Serial) {
+            eprintln!("Parallel against serial");
+            synchrony::against_serial(&place, report).await?;
+        }
+        findings.audit(&cluster, report, 0).await?;
+        Ok(cluster.stop().await?)
+    }
+
+    /// One cluster after another, with more of something each.
+    async fn scaling(
+        &self,
+        what: &str,
+        (counts, shape): (&[usize], &dyn Fn(usize) -> Shape),
+        wanted: Option<f64>,
+        findings: &mut Findings,
+        report: &mut StrategiesReport,
+    ) -> anyhow::Result<()> {
+        let mut rates = Vec::with_capacity(counts.len());
+        for count in counts {
+            rates.push((*count, self.rate(&format!("{count} {what}"), &shape(*count), findings, report).await?));
+        }
+        synchrony::scaling(what, &rates, wanted, report);
         Ok(())
     }
 
