@@ -13,8 +13,9 @@ use crate::report::{count, whole};
 
 /// Batches of the sweep.
 const SWEEP: [usize; 7] = [1, 2, 5, 10, 25, 50, 100];
-/// Hot parties of the per-position rows.
+/// Hot parties of the per-position rows, and of the one without batches: as many as keep the ledger busy.
 const POSITIONS: usize = 128;
+const POSITIONS_UNBATCHED: usize = 512;
 /// Batches of bookkeeping that are kept full at once: as many as the fastest pool of shards has.
 const BOOKED: usize = 16;
 /// In flight per party and batch: one is settled while the next is proposed, and one waits.
@@ -33,6 +34,8 @@ pub struct NativeOptions {
     pub warm_up: Duration,
     /// The strategies to measure besides the sweep, over one hot party unless they are `per-position`.
     pub strategies: Vec<StrategyConfig>,
+    /// Whether costs are fitted first.
+    pub sweep: bool,
 }
 
 /// What is measured unless it is told otherwise.
@@ -79,9 +82,9 @@ pub async fn run_all(
     onlooker: &dyn Onlooker,
     report: &mut StrategiesReport,
 ) -> Result<(), floor::FloorFault> {
-    let mut native =
-        Native { place, options, onlooker, report, begun: 0, of: 2 * SWEEP.len() + options.strategies.len() + 2 };
-    let costs = native.sweep().await?;
+    let swept = if options.sweep { 2 * SWEEP.len() } else { 0 };
+    let mut native = Native { place, options, onlooker, report, begun: 0, of: swept + options.strategies.len() + 2 };
+    let costs = if options.sweep { native.sweep().await? } else { None };
     let document = Costs::from(CostModel::DOCUMENT);
     let mut best: [Option<(StrategyConfig, Measured)>; 2] = [None, None];
     for strategy in &options.strategies {
@@ -188,7 +191,18 @@ impl Native<'_> {
         costs: Option<&Costs>,
         document: &Costs,
     ) -> Result<Measured, floor::FloorFault> {
-        let parties = if matches!(strategy, StrategyConfig::PerPosition { .. }) { POSITIONS } else { 1 };
+        let parties = match strategy {
+            StrategyConfig::PerPosition { batch: 1, .. } => POSITIONS_UNBATCHED,
+            StrategyConfig::PerPosition { .. } => POSITIONS,
+            StrategyConfig::Naive
+            | StrategyConfig::Serial
+            | StrategyConfig::Split { .. }
+            | StrategyConfig::Command
+            | StrategyConfig::Batching { .. }
+            | StrategyConfig::Bookkeeping { .. }
+            | StrategyConfig::Shards { .. }
+            | StrategyConfig::P99 { .. } => 1,
+        };
         let in_flight = in_flight(strategy, parties);
         let scenario =
             Scenario::new(strategy.to_string(), strategy.clone(), self.closed(in_flight)).with_parties(parties);
@@ -241,8 +255,11 @@ impl Native<'_> {
         self.report.rows.push(Row::alone(&label, "peak throughput", "1/s", peak.settlements_per_second));
         let rate = measured.settlements_per_second;
         self.report.rows.push(Row::alone(&label, format!("throughput at {LATENCY_AT_PERCENT} %"), "1/s", rate));
-        let figure = format!("settlement latency p99 at {LATENCY_AT_PERCENT} %");
-        self.report.rows.push(Row::alone(&label, figure, "ms", measured.latency_ms.p99));
+        let latency = measured.latency_ms;
+        for (name, value) in [("p50", latency.p50), ("p95", latency.p95), ("p99", latency.p99)] {
+            let figure = format!("settlement latency {name} at {LATENCY_AT_PERCENT} %");
+            self.report.rows.push(Row::alone(&label, figure, "ms", value));
+        }
         Ok(())
     }
 }

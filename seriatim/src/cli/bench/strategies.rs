@@ -62,6 +62,9 @@ pub(crate) struct StrategiesArguments {
     /// Native: only these strategies; may be given several times
     #[arg(long)]
     strategy: Vec<StrategyConfig>,
+    /// Native: no sweep over batches, so that nothing is fitted and nothing predicted
+    #[arg(long)]
+    no_sweep: bool,
     /// Native: how long each run is measured, in seconds
     #[arg(long, default_value_t = 5, value_parser = value_parser!(u64).range(1..=3_600))]
     seconds: u64,
@@ -191,6 +194,7 @@ impl StrategiesArguments {
         }
         let strategies = if self.strategy.is_empty() { native::strategies() } else { self.strategy.clone() };
         let options = NativeOptions {
+            sweep: !self.no_sweep,
             length: Duration::from_secs(self.seconds),
             warm_up: Duration::from_secs(self.warm_up),
             strategies,
