@@ -22,8 +22,11 @@ use crate::files::Files;
 /// Jobs that wait.
 const JOBS_MAX: usize = 8;
 /// Transactions after which a copy of the replay is kept, where it holds fewer. Else as many as it holds: then all copies
-/// together take twice what the last one takes, and a start behind a crash replays half of it at most.
+/// together take twice what the last one takes.
 const COPY_TRANSACTIONS_MIN: u64 = 1_000_000;
+/// Where the ledger forgets, a copy is kept whenever the last one is older than this part of what is remembered: behind
+/// an older one nobody could go on.
+const COPIES_OF_HISTORY: u64 = 3;
 
 /// What the thread is asked.
 #[derive(Debug)]
@@ -87,6 +90,8 @@ struct Judge {
     files: Files,
     shared: Arc<Shared>,
     since_copy: u64,
+    /// Behind which batch the last copy stands.
+    copied_batch: u64,
 }
 
 /// Starts the thread. It ends when nobody can ask it any more, and keeps its files then.
@@ -95,7 +100,15 @@ pub(crate) fn start(options: &Options, shared: Arc<Shared>) -> io::Result<mpsc::
     let files = Files::new(options.data_dir.clone(), options.cluster);
     let (settings, cluster) = (options.proving, options.cluster);
     thread::Builder::new().name("prover".to_owned()).spawn(move || {
-        let mut judge = Judge { prover: Prover::new(settings), replay: None, cluster, files, shared, since_copy: 0 };
+        let mut judge = Judge {
+            prover: Prover::new(settings),
+            replay: None,
+            cluster,
+            files,
+            shared,
+            since_copy: 0,
+            copied_batch: 0,
+        };
         judge.load_patterns();
         judge.work(given);
     })?;
@@ -144,7 +157,11 @@ impl Judge {
             let seed = next_u64(&OsEntropy);
             let genesis = Replay::genesis(self.cluster, 0, seed);
             match self.files.newest_replay(at_most, seed) {
-                Ok(copy) => self.replay = Some(copy.unwrap_or(genesis)),
+                Ok(copy) => {
+                    let replay = copy.unwrap_or(genesis);
+                    self.copied_batch = replay.frontier().batch;
+                    self.replay = Some(replay);
+                }
                 Err(fault) => return Told::Failed(format!("the prover's directory cannot be read: {fault}")),
             }
         }
@@ -229,9 +246,12 @@ impl Judge {
     /// Keeps a copy once in a while: rarely enough that writing it stays a small part of the work.
     fn moved_behind(&mut self, record: &BatchRecord) {
         self.since_copy += u64::try_from(record.records.len()).unwrap_or(u64::MAX);
-        let held = self.replay.as_ref().map_or(0, |replay| replay.counts().1);
-        let held = u64::try_from(held).unwrap_or(u64::MAX);
-        if self.since_copy >= held.max(COPY_TRANSACTIONS_MIN) {
+        let Some(replay) = &self.replay else { return };
+        let held = u64::try_from(replay.counts().1).unwrap_or(u64::MAX);
+        let (batch, first_kept) = (record.head.batch, replay.first_kept_batch());
+        let age = batch.saturating_sub(self.copied_batch);
+        let ages = first_kept > 1 && age > batch.saturating_sub(first_kept) / COPIES_OF_HISTORY;
+        if ages || self.since_copy >= held.max(COPY_TRANSACTIONS_MIN) {
             self.keep();
         }
     }
@@ -241,6 +261,7 @@ impl Judge {
         let kept = self.files.keep_patterns(&self.prover.cache().to_bytes());
         // before the first attestation the ledger does not say where to go on: the next start begins where this one did
         let replay = self.replay.as_ref().filter(|_| self.shared.has_attested());
+        self.copied_batch = replay.map_or(self.copied_batch, |replay| replay.frontier().batch);
         let kept = kept.and_then(|()| replay.map_or(Ok(()), |replay| self.files.keep_replay(replay)));
         if let Err(fault) = kept {
             tracing::warn!(%fault, "the replay cannot be kept; the next start begins at the last copy");

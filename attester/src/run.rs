@@ -10,7 +10,7 @@ use prover::{ENCODER_VERSION, solver_version};
 use crate::judge::Judged;
 
 /// Batches of one attestation: fewer than an attestation may have, also with those that are still in work.
-const BATCHES_MAX: usize = 256;
+pub(crate) const BATCHES_MAX: usize = 256;
 /// Patterns of one attestation, 32 bytes each, more than the last batch's excepted.
 const PATTERNS_MAX: usize = 2_048;
 

@@ -17,17 +17,21 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::figures::Shared;
 use crate::files::Files;
 use crate::judge::{Followed, Job, Judged, Told};
-use crate::run::Run;
+use crate::run::{self, Run};
 use crate::{Node, Options};
 
-/// Bytes with the judge at once, by the bundles; a batch more where it is larger than the rest.
+/// Bytes with the judge at once, by [`bytes`], and one job more.
 const IN_WORK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one job: the judge has another one while the next is gathered.
 const JOB_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Jobs and answers that wait at once.
 const ANSWERS_MAX: usize = 32;
-/// What a record takes beside its bundle, about.
-const RECORD_BYTES: usize = 4 * 1024;
+/// What a record counts beside its bundle: more than it takes, so that there are not too many for one attestation.
+const RECORD_BYTES: usize = 32 * 1024;
+const _: () = assert!(
+    run::BATCHES_MAX + (IN_WORK_BYTES_MAX + JOB_BYTES_MAX) / RECORD_BYTES + 1 < checker::attestation::BATCHES_MAX,
+    "what is in work when a run is full has to fit into its attestation"
+);
 /// Before evidence is looked for again where all that had come was read: a part of the time between two attestations.
 /// Where batches are small and many, whoever reads them as they come spends as much on waking up as on proving them.
 const GATHERING: Duration = Duration::from_millis(100);
@@ -455,7 +459,7 @@ async fn next_gathered(
     evidence.next().await
 }
 
-/// What a batch takes in memory, about.
+/// What a batch takes in memory, or more.
 const fn bytes(record: &BatchRecord) -> usize {
     record.bundle.len().saturating_add(RECORD_BYTES)
 }

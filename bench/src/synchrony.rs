@@ -37,7 +37,7 @@ const BATCHES: [(usize, Option<f64>); 4] = [(10, Some(784.0)), (100, Some(267.0)
 /// How long a batch may take to be proved.
 const PROOF_PATIENCE: Duration = Duration::from_secs(120);
 /// How often the ledger is asked how far it is proved.
-const PROOF_LOOK: Duration = Duration::from_millis(2);
+const PROOF_LOOK: Duration = Duration::from_millis(10);
 /// Batches of parallel against serial.
 const AGAINST_SERIAL: [usize; 3] = [50, 100, 200];
 /// Transactions whose latency is measured one by one.

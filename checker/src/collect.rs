@@ -61,8 +61,8 @@ pub enum TestimonyFault {
     /// An outcome names a member that the bundle does not have, or that is no transaction.
     #[error("the outcome at place {0} has no transaction in the bundle")]
     Member(Sequence),
-    /// Committed transactions consumed more or fewer outputs than are told.
-    #[error("it tells of another number of consumed outputs than its transactions have")]
+    /// Committed transactions consumed more or fewer outputs than are told, or others.
+    #[error("it tells of other consumed outputs than its transactions have")]
     Consumed,
 }
 
@@ -122,6 +122,9 @@ fn consumed<'a>(
         Intent::Command(_) => {
             let outputs: Vec<LiveOutput> = commands.take(chosen.len()).collect();
             if outputs.len() != chosen.len() {
+                return Err(TestimonyFault::Consumed);
+            }
+            if chosen.iter().zip(&outputs).any(|(id, output)| output.id != *id) {
                 return Err(TestimonyFault::Consumed);
             }
             let places = outputs.iter().map(|output| output.place.sequence).collect();

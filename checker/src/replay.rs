@@ -130,6 +130,12 @@ impl Replay {
         between.then(|| self.state.snapshot(self.frontier, self.log.clone(), self.kept.clone()))
     }
 
+    /// The first batch that the ledger remembers there.
+    #[must_use]
+    pub fn first_kept_batch(&self) -> u64 {
+        self.kept.first_batch()
+    }
+
     /// Live outputs and transactions held in memory.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {

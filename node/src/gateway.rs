@@ -55,6 +55,8 @@ pub struct GatewayOptions {
     /// Bundles of each lane on their way at once where there are few validators: one is validated while another is ordered.
     /// Where there are more, each may have one, and one more is on its way.
     pub bundles_in_flight: usize,
+    /// Never more than so many.
+    pub bundles_in_flight_max: usize,
     /// A bundle is closed at this many transactions.
     pub bundle_transactions_max: usize,
     /// A bundle is closed at this many bytes.
@@ -75,6 +77,7 @@ impl Default for GatewayOptions {
             queued_transactions_max: 16_384,
             queued_bytes_max: 64 * 1024 * 1024,
             bundles_in_flight: 2,
+            bundles_in_flight_max: 64,
             bundle_transactions_max: 256,
             bundle_bytes_max: 1024 * 1024,
             forward_timeout: Duration::from_secs(2),

@@ -113,7 +113,7 @@ impl LedgerMachine {
         }
         if self.state.wants_flush() && !self.flush.running.swap(true, Ordering::AcqRel) {
             let (state, flush) = (Arc::clone(&self.state), Arc::clone(&self.flush));
-            self.compute.execute(Box::new(move || {
+            self.compute.execute_in_background(Box::new(move || {
                 if let Err(fault) = state.flush() {
                     *flush.fault.lock().expect("no holder panics") = Some(fault.to_string());
                 }

@@ -289,16 +289,20 @@ pub fn kv_survives_reopening(open: OpenKv<'_>) {
     assert_eq!(value(&open("kv-reopen"), Table::Live, "a"), some("1"));
 }
 
-/// A checkpoint holds what was written before it, also unsynced, and nothing from after it.
+/// A checkpoint holds what was written before it, also unsynced, and nothing from after it was said to be taken.
 pub fn kv_snapshot_is_frozen(open: OpenKv<'_>) {
     let kv = open("kv-frozen");
     write(&kv, |batch| {
         batch.put(Table::Live, "before", "1");
     });
-    let snapshot = checkpoint(&kv, "frozen");
-    write(&kv, |batch| {
-        batch.put(Table::Live, "after", "1").delete(Table::Live, "before");
-    });
+    let after = || {
+        write(&kv, |batch| {
+            batch.put(Table::Live, "after", "1").delete(Table::Live, "before");
+        });
+        kv.sync().expect("the medium is sound");
+    };
+    let snapshot = kv.checkpoint(Bytes::from_static(b"frozen"), Box::new(after)).expect("the medium is sound");
+    assert_eq!(value(&kv, Table::Live, "after"), some("1"), "it is told that the copy is taken");
     let copy = open("kv-frozen-copy");
     restore(&copy, snapshot.as_ref());
     assert_eq!(value(&copy, Table::Live, "before"), some("1"));
@@ -421,7 +425,7 @@ pub fn kv_forgets_an_unfinished_restore(open: OpenKv<'_>) {
 }
 
 fn checkpoint(kv: &Arc<dyn KvStore>, label: &'static str) -> Arc<dyn SnapshotSource> {
-    kv.checkpoint(Bytes::from_static(label.as_bytes())).expect("the medium is sound")
+    kv.checkpoint(Bytes::from_static(label.as_bytes()), Box::new(|| ())).expect("the medium is sound")
 }
 
 fn restore(kv: &Arc<dyn KvStore>, snapshot: &dyn SnapshotSource) {

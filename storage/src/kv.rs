@@ -54,11 +54,12 @@ pub trait KvStore: Send + Sync + Debug + 'static {
 
     /// A consistent and durable copy of everything written so far, synced or not. Keeps the newest
     /// [`SNAPSHOTS_KEPT`]; an older one disappears when its last user drops it. Takes time in proportion to
-    /// what changed since the last one: call it off the hot path.
+    /// what changed since the last one: call it off the hot path. `taken` is called as soon as nothing that is written
+    /// later gets into the copy; to make it last, which is most of the time, goes on after that.
     ///
     /// # Errors
     /// Faults of the disk.
-    fn checkpoint(&self, label: Bytes) -> Result<Arc<dyn SnapshotSource>, StorageFault>;
+    fn checkpoint(&self, label: Bytes, taken: Box<dyn FnOnce() + '_>) -> Result<Arc<dyn SnapshotSource>, StorageFault>;
 
     /// The newest copy that is stored, also from before a restart.
     ///

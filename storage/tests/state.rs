@@ -562,7 +562,7 @@ fn a_wrong_state_is_neither_opened_nor_restored_from_a_snapshot() {
     loss.delete(Table::Live, lost.id.as_bytes().to_vec());
     kv.write(loss).unwrap();
     // the files are sound; what they say is not
-    let snapshot = kv.checkpoint(label).unwrap();
+    let snapshot = kv.checkpoint(label, Box::new(|| ())).unwrap();
     let opened = LedgerState::open(kv, identity(), Limits::V1);
     assert!(matches!(opened, Err(StateFault::Inconsistent { rows: 4, expected: 5, .. })));
 

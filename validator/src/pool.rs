@@ -56,7 +56,7 @@ pub struct PoolOptions {
     pub certify_timeout: Duration,
     /// Another validator is asked at the earliest after this.
     pub hedge_delay_min: Duration,
-    /// And at the latest after this; also while no latencies are known.
+    /// And at the latest after this, also while no latencies are known; after three times as long where all are slow.
     pub hedge_delay_max: Duration,
     /// How long a validator is left alone after its first failure; doubled with each further one.
     pub probation_min: Duration,

@@ -312,7 +312,8 @@ impl Cluster {
         };
         let gateway = GatewayOptions {
             bundle_transactions_max: 8,
-            bundles_in_flight: options.bundles_in_flight_max,
+            bundles_in_flight: options.bundles_in_flight_max.min(2),
+            bundles_in_flight_max: options.bundles_in_flight_max,
             forward_timeout: Duration::from_millis(500),
             ..GatewayOptions::default()
         };

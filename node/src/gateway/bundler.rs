@@ -16,9 +16,9 @@ use validator::Room;
 
 use super::{Answer, Gateway, Pending, forward};
 
-/// Where validators are idle, what waits is shared among them, but in no smaller parts than so many transactions:
+/// Where validators are idle, what waits is shared among them, but not into more than so many parts of a full bundle:
 /// signatures that are verified together cost less.
-const SHARE_TRANSACTIONS_MIN: usize = 64;
+const SHARES_MAX: usize = 4;
 
 /// Makes bundles of one lane. Closes a bundle as soon as one may be sent: an idle gateway does not wait for company, a busy
 /// one fills bundles while it waits for room.
@@ -51,7 +51,7 @@ pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<
 
 /// Transactions of the next bundle at most, where so many wait and so many validators could take a bundle at once.
 fn share(waiting: usize, idle: usize, most: usize) -> usize {
-    if idle > 1 { waiting.div_ceil(idle).max(SHARE_TRANSACTIONS_MIN).min(most) } else { most }
+    if idle > 1 { waiting.div_ceil(idle).max(most / SHARES_MAX).clamp(1, most) } else { most }
 }
 
 /// The bundles of a lane that are on their way.
@@ -67,7 +67,8 @@ impl InFlight {
         let around = &gateway.0.around;
         loop {
             let room = around.pool.room(&around.state.configuration().validators);
-            let most = gateway.0.options.bundles_in_flight.max(room.at_once + 1);
+            let options = &gateway.0.options;
+            let most = options.bundles_in_flight.max(room.at_once + 1).min(options.bundles_in_flight_max);
             if self.count.load(Ordering::Acquire) < most {
                 return room;
             }
@@ -273,8 +274,8 @@ mod tests {
     fn what_waits_is_shared_among_idle_validators() {
         assert_eq!([0, 1].map(|idle| share(1_000, idle, 256)), [256, 256]);
         assert_eq!([2, 4, 8].map(|idle| share(512, idle, 256)), [256, 128, 64]);
-        assert_eq!(share(10, 8, 256), SHARE_TRANSACTIONS_MIN);
+        assert_eq!(share(10, 8, 256), 64);
         assert_eq!(share(10_000, 8, 256), 256);
-        assert_eq!(share(1_000, 8, 16), 16);
+        assert_eq!([share(9, 3, 8), share(1, 3, 8), share(1, 3, 1)], [3, 2, 1]);
     }
 }

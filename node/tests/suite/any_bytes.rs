@@ -69,7 +69,7 @@ fn bodies() -> Vec<Vec<u8>> {
 fn stored() -> Vec<Vec<u8>> {
     let directory = tempfile::tempdir().unwrap();
     let kv = storage::RocksKv::open(directory.path(), b"test", storage::KvOptions::default()).unwrap();
-    let snapshot = storage::KvStore::checkpoint(&kv, Bytes::from_static(b"label")).unwrap();
+    let snapshot = storage::KvStore::checkpoint(&kv, Bytes::from_static(b"label"), Box::new(|| ())).unwrap();
     vec![seal(7, b"settlement"), snapshot.manifest().encode()]
 }
 

@@ -174,12 +174,15 @@ impl KvStore for RocksKv {
         self.shared.poison.guard(outcome)
     }
 
-    fn checkpoint(&self, label: Bytes) -> Result<Arc<dyn SnapshotSource>, StorageFault> {
+    fn checkpoint(&self, label: Bytes, taken: Box<dyn FnOnce() + '_>) -> Result<Arc<dyn SnapshotSource>, StorageFault> {
         let snapshot = self.shared.snapshots.create(label, |path| {
             let content = self.shared.content();
             rocksdb::checkpoint::Checkpoint::new(&content.database)
                 .and_then(|checkpoint| checkpoint.create_checkpoint(path))
-                .map_err(content.failed("writing a snapshot"))
+                .map_err(content.failed("writing a snapshot"))?;
+            drop(content);
+            taken();
+            Ok(())
         })?;
         Ok(snapshot)
     }

@@ -33,15 +33,20 @@ impl Latencies {
 
 /// Multiple of a usual answer's time after which an answer is late.
 const LATE_FACTOR: u32 = 3;
+/// Times the upper bound that answers may take where all are slow.
+const SLOW_FACTOR: u32 = 3;
 
 /// After how long an answer is late: the median over validators of their 95th percentile, times [`LATE_FACTOR`] within
-/// the bounds, and never before half of the usual time again is over: where all are slow because all are busy, asking
-/// another one only takes from the others. A median, so that a slow minority cannot make slowness look usual.
+/// the bounds. Where all are slow because all are busy, asking another one only takes from the others: then not before half
+/// of the usual time again is over, or [`SLOW_FACTOR`] times the upper bound. A median, so that a slow minority cannot make slowness look usual.
 pub(super) fn late_after(p95_of_each: impl Iterator<Item = Duration>, min: Duration, max: Duration) -> Duration {
     let mut sorted: Vec<Duration> = p95_of_each.collect();
     sorted.sort_unstable();
     let usual = sorted.get(sorted.len().saturating_sub(1) / 2);
-    usual.map_or(max, |usual| usual.saturating_mul(LATE_FACTOR).clamp(min, max).max(usual.saturating_add(*usual / 2)))
+    usual.map_or(max, |usual| {
+        let busy = usual.saturating_add(*usual / 2).min(max.saturating_mul(SLOW_FACTOR));
+        usual.saturating_mul(LATE_FACTOR).clamp(min, max).max(busy)
+    })
 }
 
 #[cfg(test)]
@@ -61,6 +66,7 @@ mod tests {
         assert_eq!(late(&[1, 1, 1]), 20);
         assert_eq!(late(&[200, 200]), 500);
         assert_eq!(late(&[900, 900]), 1_350);
+        assert_eq!(late(&[2_000, 2_000]), 1_500);
     }
 
     #[test]

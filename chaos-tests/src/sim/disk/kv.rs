@@ -169,7 +169,7 @@ impl KvStore for Engine {
         Ok(())
     }
 
-    fn checkpoint(&self, label: Bytes) -> Result<Arc<dyn SnapshotSource>, StorageFault> {
+    fn checkpoint(&self, label: Bytes, taken: Box<dyn FnOnce() + '_>) -> Result<Arc<dyn SnapshotSource>, StorageFault> {
         let mut state = self.writing()?;
         let forgets = self.medium.has(PlantedBug::SnapshotForgetsTransactions);
         let kept = state.written.iter().filter(|((table, _), _)| !(forgets && *table == Table::Transactions));
@@ -182,6 +182,8 @@ impl KvStore for Engine {
         if state.snapshots.len() > SNAPSHOTS_KEPT {
             state.snapshots.pop_front();
         }
+        drop(state);
+        taken();
         Ok(snapshot)
     }
 

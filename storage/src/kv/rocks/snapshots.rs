@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    io::{Read, Seek, SeekFrom},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
@@ -164,7 +164,7 @@ fn known_hash(previous: &StoredSnapshot, name: &str, found: &fs::Metadata) -> Op
 pub(super) fn hash_file(file: &Path) -> Result<Hash, StorageFault> {
     let mut hasher = blake3::Hasher::new();
     File::open(file)
-        .and_then(|mut content| io::copy(&mut content, &mut hasher))
+        .and_then(|content| hasher.update_reader(content).map(drop))
         .map_err(|error| StorageFault::from_io(error, "hashing a file", file))?;
     Ok(hasher.finalize())
 }
