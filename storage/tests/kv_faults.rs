@@ -58,7 +58,7 @@ fn receive(kv: &RocksKv, snapshot: &dyn SnapshotSource) -> Box<dyn storage::Snap
 fn a_crash_at_any_point_of_a_restore_leaves_the_old_or_the_new_content() {
     let place = tempfile::tempdir().unwrap();
     let path = |name: &str| place.path().join(name);
-    let snapshot = with_row(&path("source"), "new").checkpoint(Bytes::new()).unwrap();
+    let snapshot = with_row(&path("source"), "new").checkpoint(Bytes::new(), Box::new(|| ())).unwrap();
     let kv = with_row(&path("target"), "old");
 
     // a copy of the directory is what a crash at this point leaves
@@ -87,7 +87,7 @@ fn unfinished_snapshots_are_discarded_and_two_are_kept() {
     let place = tempfile::tempdir().unwrap();
     let kv = with_row(place.path(), "1");
     for label in ["a", "b", "c"] {
-        kv.checkpoint(Bytes::from(label)).unwrap();
+        kv.checkpoint(Bytes::from(label), Box::new(|| ())).unwrap();
     }
     drop(kv);
     let snapshots = place.path().join("snapshots");
@@ -104,9 +104,9 @@ fn unfinished_snapshots_are_discarded_and_two_are_kept() {
 fn a_snapshot_in_use_stays_until_it_is_dropped() {
     let place = tempfile::tempdir().unwrap();
     let kv = with_row(place.path(), "1");
-    let first = kv.checkpoint(Bytes::new()).unwrap();
+    let first = kv.checkpoint(Bytes::new(), Box::new(|| ())).unwrap();
     for _ in 0..2 {
-        kv.checkpoint(Bytes::new()).unwrap();
+        kv.checkpoint(Bytes::new(), Box::new(|| ())).unwrap();
     }
     let snapshots = place.path().join("snapshots");
     assert_eq!(names(&snapshots), ["1", "2", "3"]);
@@ -118,7 +118,7 @@ fn a_snapshot_in_use_stays_until_it_is_dropped() {
 fn a_snapshot_without_its_manifest_is_a_fault() {
     let place = tempfile::tempdir().unwrap();
     let kv = with_row(place.path(), "1");
-    drop(kv.checkpoint(Bytes::new()).unwrap());
+    drop(kv.checkpoint(Bytes::new(), Box::new(|| ())).unwrap());
     drop(kv);
     fs::remove_file(place.path().join("snapshots/1/MANIFEST.seriatim")).unwrap();
     let fault = open(place.path()).unwrap_err();
@@ -129,7 +129,7 @@ fn a_snapshot_without_its_manifest_is_a_fault() {
 fn a_flipped_byte_in_a_table_file_is_a_fault_that_says_what_to_do() {
     let place = tempfile::tempdir().unwrap();
     let kv = with_row(place.path(), "1");
-    drop(kv.checkpoint(Bytes::new()).unwrap()); // writes the tables out
+    drop(kv.checkpoint(Bytes::new(), Box::new(|| ())).unwrap()); // writes the tables out
     drop(kv);
     let ledger = place.path().join("ledger-1");
     let table = names(&ledger).into_iter().find(|name| name.ends_with(".sst")).unwrap();
