@@ -22,7 +22,7 @@ p.about { color: #59636e; margin: .25rem 0 1.25rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 1.75rem 1.5rem; margin-top: 1.75rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .28rem 1.4rem .28rem 0; border-bottom: 1px solid #e6e8eb; vertical-align: top; }
-th { font-weight: 600; } .rows td, .rows th { text-align: right; } .rows :is(td, th):first-child { text-align: left; } .wide { overflow-x: auto; margin: 1rem 0; }
+th { font-weight: 600; } .rows td, .rows th { text-align: right; } .rows :is(td, th):first-child { text-align: left; } .rows td { white-space: nowrap; } .rows.named :is(td, th):nth-child(2) { text-align: left; } .wide { overflow-x: auto; margin: 1rem 0; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; color: #424a53; font-size: .85rem; }
 .legend i { display: inline-block; width: 1.1rem; height: 0; border-top: 3px solid; margin-right: .4rem; vertical-align: .25em; }
 svg { width: 100%; height: auto; display: block; }
@@ -55,7 +55,16 @@ impl Page {
 
     /// A table of numbers under a heading of its own.
     fn rows(&mut self, heading: &str, names: &[&str], rows: &[Vec<String>]) {
-        self.push(format_args!("<div class=\"wide\"><h2>{}</h2><table class=\"rows\">\n", escape(heading)));
+        self.table("rows", heading, names, rows);
+    }
+
+    /// The same where the second column has words, too.
+    fn named_rows(&mut self, heading: &str, names: &[&str], rows: &[Vec<String>]) {
+        self.table("rows named", heading, names, rows);
+    }
+
+    fn table(&mut self, class: &str, heading: &str, names: &[&str], rows: &[Vec<String>]) {
+        self.push(format_args!("<div class=\"wide\"><h2>{}</h2><table class=\"{class}\">\n", escape(heading)));
         self.row("th", names);
         for row in rows {
             self.row("td", row);

@@ -15,31 +15,48 @@ pub fn strategies_page(report: &StrategiesReport) -> String {
     let settings: Vec<String> = report.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let title = format!("{}, {}", report.workload, report.mode);
     let mut page = Page::new(&title, &settings.join(", "));
-    page.verdict(report.is_good(), &verdict(report));
-    let rows: Vec<Vec<String>> = report.rows.iter().map(|row| row_cells(row).to_vec()).collect();
-    page.rows("Figures", &STRATEGY_COLUMNS, &rows);
+    page.verdict(report.failing().count() == 0, &figures_verdict(report));
+    page.verdict(report.is_good(), state_verdict(report));
     let remarks: Vec<(&str, String)> = report.remarks.iter().map(|remark| ("Remark", remark.clone())).collect();
     let problems = report.audit.problems.iter().map(|problem| ("Problem", problem.clone()));
     page.facts(&remarks.into_iter().chain(problems).collect::<Vec<_>>());
     page.charts(&charts(report));
+    page.named_rows("Figures", &STRATEGY_COLUMNS, &figures(report));
     let runs: Vec<Vec<String>> = report.runs.iter().map(run_cells).collect();
     page.rows("Runs", &RUN_COLUMNS, &runs);
     page.finish(&title)
 }
 
-fn verdict(report: &StrategiesReport) -> String {
-    let failing = report.failing().count();
-    let figures = match (failing, report.rows.len()) {
-        (0, all) => format!("All {all} figures stand as they should."),
-        (some, all) => format!("{some} of {all} figures do not stand as they should."),
-    };
-    let state = match (report.audit.audit_skipped, report.audit.is_good()) {
+/// Each strategy is named once.
+fn figures(report: &StrategiesReport) -> Vec<Vec<String>> {
+    let mut last = "";
+    let mut rows = Vec::with_capacity(report.rows.len());
+    for row in &report.rows {
+        let mut cells = row_cells(row).to_vec();
+        if let (true, Some(name)) = (row.strategy == last, cells.first_mut()) {
+            name.clear();
+        }
+        last = &row.strategy;
+        rows.push(cells);
+    }
+    rows
+}
+
+fn figures_verdict(report: &StrategiesReport) -> String {
+    let wanted = report.rows.iter().filter(|row| row.wanted != Wanted::Beside).count();
+    match report.failing().count() {
+        0 => format!("All {wanted} figures of which something is wanted are as wanted."),
+        some => format!("{some} of {wanted} figures of which something is wanted are not as wanted: see \"NO\" below."),
+    }
+}
+
+fn state_verdict(report: &StrategiesReport) -> &'static str {
+    match (report.audit.audit_skipped, report.audit.is_good()) {
         (true, true) => "The end state was not audited.",
         (true, false) => "Something went wrong; see the problems.",
         (false, true) => "The end state holds: heads agree, nothing acknowledged is lost, assets are conserved.",
         (false, false) => "The end state does not hold; see the problems.",
-    };
-    format!("{figures} {state}")
+    }
 }
 
 /// A figure's row of that table.
