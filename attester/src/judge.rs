@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
@@ -90,7 +91,7 @@ struct Judge {
     files: Files,
     shared: Arc<Shared>,
     since_copy: u64,
-    /// Behind which batch the last copy stands.
+    /// Behind which batch the last copy was to stand.
     copied_batch: u64,
 }
 
@@ -248,10 +249,8 @@ impl Judge {
         self.since_copy += u64::try_from(record.records.len()).unwrap_or(u64::MAX);
         let Some(replay) = &self.replay else { return };
         let held = u64::try_from(replay.counts().1).unwrap_or(u64::MAX);
-        let (batch, first_kept) = (record.head.batch, replay.first_kept_batch());
-        let age = batch.saturating_sub(self.copied_batch);
-        let ages = first_kept > 1 && age > batch.saturating_sub(first_kept) / COPIES_OF_HISTORY;
-        if ages || self.since_copy >= held.max(COPY_TRANSACTIONS_MIN) {
+        let remembered = replay.first_kept_batch()..record.head.batch;
+        if self.since_copy >= held.max(COPY_TRANSACTIONS_MIN) || is_old(self.copied_batch, &remembered) {
             self.keep();
         }
     }
@@ -260,8 +259,9 @@ impl Judge {
         self.since_copy = 0;
         let kept = self.files.keep_patterns(&self.prover.cache().to_bytes());
         // before the first attestation the ledger does not say where to go on: the next start begins where this one did
+        // also where nothing is kept: what fails, or is too early, is tried again when the next copy is due
+        self.copied_batch = self.replay.as_ref().map_or(self.copied_batch, |replay| replay.frontier().batch);
         let replay = self.replay.as_ref().filter(|_| self.shared.has_attested());
-        self.copied_batch = replay.map_or(self.copied_batch, |replay| replay.frontier().batch);
         let kept = kept.and_then(|()| replay.map_or(Ok(()), |replay| self.files.keep_replay(replay)));
         if let Err(fault) = kept {
             tracing::warn!(%fault, "the replay cannot be kept; the next start begins at the last copy");
@@ -280,6 +280,12 @@ impl Judge {
     }
 }
 
+/// Whether a copy is too old for a ledger that remembers these batches, and has forgotten some.
+const fn is_old(copied_batch: u64, remembered: &Range<u64>) -> bool {
+    let age = remembered.end.saturating_sub(copied_batch);
+    remembered.start > 1 && age > remembered.end.saturating_sub(remembered.start) / COPIES_OF_HISTORY
+}
+
 fn chunks(record: &BatchRecord, replay: &Replay) -> Result<Vec<Collected>, TestimonyFault> {
     Ok(collect::collected(Testimony::of_record(record)?, replay))
 }
@@ -287,4 +293,18 @@ fn chunks(record: &BatchRecord, replay: &Replay) -> Result<Vec<Collected>, Testi
 fn unreadable(fault: &TestimonyFault) -> Verdict {
     let words = format!("the record of the batch contradicts itself: {fault}");
     Verdict::Refuted(Box::new(checker::Counterexample::new(checker::Invariant::Completeness, words)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_older_than_a_third_of_what_is_remembered_only_where_the_ledger_forgets() {
+        assert!(!is_old(0, &(1..90_000)));
+        assert!(!is_old(9_700, &(9_100..10_000)));
+        assert!(is_old(9_699, &(9_100..10_000)));
+        assert!(is_old(0, &(9_100..10_000)));
+        assert!(!is_old(10_000, &(10_000..10_000)));
+    }
 }

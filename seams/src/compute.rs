@@ -1,7 +1,7 @@
 //! Processors: where heavy or blocking work goes, so that the async runtime only moves bytes.
 //!
-//! Two kinds of work, two sets of threads. A *job* may block (disk) and may hold locks: it gets a thread of
-//! the runtime's blocking pool. The parts of a *parallel loop* only compute: they share one thread per core.
+//! Three kinds of work, three sets of threads. A *job* may block (disk) and may hold locks: it gets a thread of
+//! the runtime's blocking pool. One that can wait gets a thread of its own, with a lower priority. The parts of a *parallel loop* only compute: they share one thread per core.
 //! Were both on the cores' threads, a job waiting for its loop could be made to run another job beneath
 //! it, locks held.
 

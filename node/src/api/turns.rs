@@ -17,8 +17,8 @@ use crate::gateway::{GatewayOptions, Lane};
 
 /// What a submission weighs is counted in pieces: one per transaction, or per so many bytes, which cost about as much.
 const PIECE_BYTES: usize = 4 * 1_024;
-/// Pieces with the gateway at once: the bundles that it has under way (of 256 transactions or 1 MiB each), and one that
-/// fills up meanwhile. A quarter of a larger room's wait for a turn, and the same throughput (docs/performance.md).
+/// Pieces with the gateway at once: with few validators the two bundles that it has under way (of 256 transactions or 1 MiB
+/// each), and one that fills up meanwhile; with many, smaller bundles for twelve of them. A quarter of a larger room's wait for a turn, and the same throughput (docs/performance.md).
 const PIECES_MAX: u32 = 3 * 256;
 /// Pieces of one turn, one submission more than fits excepted.
 const TURN_PIECES_MAX: u32 = 64;
