@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
@@ -27,7 +28,10 @@ use ledger::{
 };
 use proptest::prelude::*;
 use storage::state::{AttestationRefusal, EntryResult};
-use storage::{KvBatch, KvOptions, KvStore, LedgerState, RocksKv, SnapshotSource, StateFault, Table};
+use storage::{
+    KvBatch, KvOptions, KvStore, LedgerState, Manifest, RocksKv, SnapshotSink, SnapshotSource, StateFault,
+    StorageFault, Table,
+};
 
 fn identity() -> LedgerIdentity {
     LedgerIdentity { cluster: ClusterId::of_name("state tests"), group: 0 }
@@ -985,4 +989,93 @@ fn replicas_find_the_same_contradiction_however_often_they_flush() {
     let told = |replica: &Replica| replica.state().attestations_of(u64::try_from(WIDTH).unwrap()).unwrap();
     assert_eq!(told(&calm).len(), 4);
     assert_eq!(told(&calm), told(&busy));
+}
+
+/// A store that takes its time to make a copy last: what is to be done meanwhile is done in between.
+struct SlowCopies {
+    kv: Arc<RocksKv>,
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for SlowCopies {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("SlowCopies")
+    }
+}
+
+impl KvStore for SlowCopies {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageFault> {
+        self.kv.get(table, key)
+    }
+
+    fn get_many(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageFault> {
+        self.kv.get_many(table, keys)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StorageFault> {
+        self.kv.scan(table, prefix, from, limit)
+    }
+
+    fn write(&self, batch: KvBatch) -> Result<(), StorageFault> {
+        self.kv.write(batch)
+    }
+
+    fn sync(&self) -> Result<(), StorageFault> {
+        self.kv.sync()
+    }
+
+    fn checkpoint(&self, label: Bytes, taken: Box<dyn FnOnce() + '_>) -> Result<Arc<dyn SnapshotSource>, StorageFault> {
+        let copy = self.kv.checkpoint(label, taken)?;
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
+        Ok(copy)
+    }
+
+    fn newest_checkpoint(&self) -> Result<Option<Arc<dyn SnapshotSource>>, StorageFault> {
+        self.kv.newest_checkpoint()
+    }
+
+    fn begin_restore(&self, manifest: Manifest) -> Result<Box<dyn SnapshotSink>, StorageFault> {
+        self.kv.begin_restore(manifest)
+    }
+
+    fn bytes_on_disk(&self) -> Result<u64, StorageFault> {
+        self.kv.bytes_on_disk()
+    }
+}
+
+#[test]
+fn a_write_out_does_not_wait_for_a_snapshot_to_be_read_and_summed() {
+    let path = tempfile::tempdir().unwrap();
+    let kv = Arc::new(RocksKv::open(path.path(), b"test", KvOptions::default()).unwrap());
+    let kv = Arc::new(SlowCopies { kv, meanwhile: Mutex::new(None) });
+    let state = Arc::new(LedgerState::open(kv.clone(), identity(), Limits::V1).unwrap());
+    let apply = |state: &LedgerState, index: u64| {
+        let change = ConfigurationChange::AddValidators(vec![key(u8::try_from(index).unwrap()).party()]);
+        let log_time = LogTime::from_unix_millis(1_000 + index);
+        let entry = LogEntry { log_time, payload: LogPayload::Configure(change) }.encode();
+        state.apply(&Serial, index, Some(&entry), Bytes::copy_from_slice(&index.to_le_bytes())).unwrap();
+    };
+    apply(&state, 1);
+    let copied = state.head();
+    let (done, written) = mpsc::channel();
+    let writer = Arc::clone(&state);
+    *kv.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        std::thread::spawn(move || {
+            apply(&writer, 2);
+            done.send(writer.flush().is_ok())
+        });
+        assert_eq!(written.recv_timeout(Duration::from_secs(60)), Ok(true), "the write-out waits for the snapshot");
+    }));
+    let snapshot = state.snapshot().unwrap();
+    assert_ne!(state.head(), copied);
+    assert_eq!(snapshot.manifest().label(), &Bytes::copy_from_slice(&1_u64.to_le_bytes()));
+    assert_eq!(restored(&*snapshot).1.head(), copied);
 }
