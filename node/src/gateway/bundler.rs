@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 use validator::Room;
 
-use super::{Answer, Gateway, Pending, forward};
+use super::{Answer, Gateway, GatewayOptions, Inner, Pending, forward};
 
 /// Where validators are idle, what waits is shared among them, but not into more than so many parts of a full bundle:
 /// signatures that are verified together cost less.
@@ -33,9 +33,10 @@ pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<
                 None => return,
             },
         };
-        let room = in_flight.wait_for_room(&gateway).await;
-        let permit = Permit::of(&in_flight);
-        let share = share(arrivals.len() + 1, room.idle, gateway.0.options.bundle_transactions_max);
+        let Inner { around, options, .. } = &*gateway.0;
+        let room = || around.pool.room(&around.state.configuration().validators);
+        let (room, permit) = in_flight.one_more(options, room).await;
+        let share = share(arrivals.len() + 1, room.idle, options.bundle_transactions_max);
         let mut draft = Draft::new(first, share);
         while let Ok(next) = arrivals.try_recv() {
             if !draft.has_room(&next, &gateway) {
@@ -62,15 +63,14 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Waits until one more may be sent; what the validators have room for then.
-    async fn wait_for_room(&self, gateway: &Gateway) -> Room {
-        let around = &gateway.0.around;
+    /// Waits until one more may be sent: its place, and what the validators had room for then. One waits at a time.
+    async fn one_more(self: &Arc<Self>, options: &GatewayOptions, room: impl Fn() -> Room) -> (Room, Permit) {
         loop {
-            let room = around.pool.room(&around.state.configuration().validators);
-            let options = &gateway.0.options;
+            let room = room();
             let most = options.bundles_in_flight.max(room.at_once + 1).min(options.bundles_in_flight_max);
             if self.count.load(Ordering::Acquire) < most {
-                return room;
+                self.count.fetch_add(1, Ordering::AcqRel);
+                return (room, Permit(Arc::clone(self)));
             }
             // an end that came before this waits here
             self.ended.notified().await;
@@ -80,13 +80,6 @@ impl InFlight {
 
 /// A bundle's place among those on their way; dropping it gives it back.
 struct Permit(Arc<InFlight>);
-
-impl Permit {
-    fn of(in_flight: &Arc<InFlight>) -> Self {
-        in_flight.count.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(in_flight))
-    }
-}
 
 impl Drop for Permit {
     fn drop(&mut self) {
@@ -268,7 +261,41 @@ const _: () = assert!(Limits::V1.bundle_transactions_max <= 65_536, "members are
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
+    use futures::poll;
+
     use super::*;
+
+    /// How many bundles may be on their way where validators have room for so many.
+    async fn sent(options: &GatewayOptions, at_once: usize) -> usize {
+        let in_flight = Arc::new(InFlight::default());
+        let room = || Room { at_once, idle: at_once };
+        let mut permits = Vec::new();
+        let mut waiting = loop {
+            let mut next = Box::pin(in_flight.one_more(options, room));
+            match poll!(&mut next) {
+                Poll::Ready((_, permit)) => permits.push(permit),
+                Poll::Pending => break next,
+            }
+        };
+        let sent = permits.len();
+        // as many end at once, and one of them is what the next one waits for
+        permits.clear();
+        let (_, _permit) = (&mut waiting).await;
+        assert_eq!(in_flight.count.load(Ordering::Acquire), 1);
+        sent
+    }
+
+    #[tokio::test]
+    async fn each_validator_may_have_a_bundle_while_one_more_is_ordered() {
+        let options = GatewayOptions::default();
+        assert_eq!([sent(&options, 0).await, sent(&options, 1).await], [2, 2]);
+        assert_eq!([sent(&options, 2).await, sent(&options, 8).await], [3, 9]);
+        assert_eq!(sent(&options, 1_000).await, options.bundles_in_flight_max);
+        let one = GatewayOptions { bundles_in_flight_max: 1, ..options };
+        assert_eq!(sent(&one, 8).await, 1);
+    }
 
     #[test]
     fn what_waits_is_shared_among_idle_validators() {

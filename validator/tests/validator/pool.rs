@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use seams::{Inline, Method, Service, TaskGroup};
 use tokio::time::{Instant, sleep};
 use validator::message::{ValidateReply, ValidateRequest};
-use validator::{Certified, PoolFault, PoolOptions, ServiceOptions, ValidatorPool, ValidatorService, ValidatorState};
+use validator::{
+    Certified, PoolFault, PoolOptions, Room, ServiceOptions, ValidatorPool, ValidatorService, ValidatorState,
+};
 
 use crate::support::{
     Network, address, announce, identity, key, local_key, network, options, party, pool, pool_with, service, set,
@@ -75,6 +77,23 @@ async fn bundles_are_spread_over_the_validators() {
     }
     assert_eq!([1, 2, 3].map(|number| network.calls(&address(number))), [40, 40, 40]);
     assert_eq!((pool.counters().bundles, pool.counters().hedges, pool.counters().fallback_bundles), (120, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_validators_have_room_for_is_counted_by_as_many_as_a_bundle_needs() {
+    let network = network(&[1, 2, 3, 4]);
+    let pool = pool(&network, &[1, 2, 3, 4]);
+    let room = |required: u16, keys: &[u8]| pool.room(&set(1, required, keys));
+    assert_eq!(room(1, &[1, 2, 3, 4]), Room { at_once: 4, idle: 4 });
+    assert_eq!(room(2, &[1, 2, 3]), Room { at_once: 1, idle: 1 });
+    assert_eq!(room(1, &[9]), Room { at_once: 0, idle: 0 });
+    let all = set(1, 1, &[1, 2, 3, 4]);
+    let busy = async {
+        sleep(Duration::from_millis(5)).await;
+        assert_eq!(room(1, &[1, 2, 3, 4]), Room { at_once: 4, idle: 1 });
+    };
+    futures::join!(join_all((0..3).map(|_| certify(&pool, &all))), busy);
+    assert_eq!(room(1, &[1, 2, 3, 4]), Room { at_once: 4, idle: 4 });
 }
 
 #[tokio::test(start_paused = true)]
