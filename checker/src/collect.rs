@@ -307,10 +307,10 @@ impl Collector<'_> {
                 slots.created = created.map(|(origin, contract)| listing.create(self, &origin, contract)).collect();
             }
             (Intent::Command(command), Outcome::Committed { chosen }) => {
-                let consumed =
-                    line.chosen.iter().filter(|(origin, contract)| chosen.contains(&origin.output_id(contract)));
+                let told = line.chosen.iter().zip(chosen);
+                let consumed = told.filter(|((origin, contract), id)| origin.output_id(contract) == **id);
                 let mut positions = Vec::with_capacity(line.chosen.len());
-                for (origin, contract) in consumed {
+                for ((origin, contract), _) in consumed {
                     slots.named.push(listing.add(self, self.state.look_up(origin, contract), origin, contract));
                     positions.extend(position(contract));
                 }
