@@ -3,22 +3,24 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread;
 
 use checker::attestation::ProofStatistics;
 use checker::collect::{self, Collected, Testimony, TestimonyFault};
 use checker::frontier::Standing;
 use checker::{Chunk, Frontier, Replay, Verdict};
+use futures::executor::block_on;
 use ledger::batch::BatchRecord;
 use ledger::{ClusterId, Hash, Head};
 use prover::Prover;
-use seams::{OsEntropy, next_u64};
+use seams::{Entropy, next_u64};
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 
-use crate::Options;
 use crate::figures::Shared;
 use crate::files::Files;
+use crate::{Options, Outside};
 
 /// Jobs that wait.
 const JOBS_MAX: usize = 8;
@@ -90,30 +92,87 @@ struct Judge {
     cluster: ClusterId,
     files: Files,
     shared: Arc<Shared>,
+    entropy: Arc<dyn Entropy>,
+    /// Whether statistics tell how long something took.
+    timed: bool,
     since_copy: u64,
     /// Behind which batch the last copy was to stand.
     copied_batch: u64,
 }
 
 /// Starts the thread. It ends when nobody can ask it any more, and keeps its files then.
-pub(crate) fn start(options: &Options, shared: Arc<Shared>) -> io::Result<mpsc::Sender<Job>> {
+pub(crate) fn start(options: &Options, outside: &Outside, shared: Arc<Shared>) -> io::Result<mpsc::Sender<Job>> {
     let (jobs, given) = mpsc::channel(JOBS_MAX);
     let files = Files::new(options.data_dir.clone(), options.cluster);
     let (settings, cluster) = (options.proving, options.cluster);
-    thread::Builder::new().name("prover".to_owned()).spawn(move || {
+    let (entropy, timed) = (Arc::clone(&outside.entropy), !outside.judged_at_once);
+    let (ended, end) = std_mpsc::channel();
+    let work = move |given| {
         let mut judge = Judge {
             prover: Prover::new(settings),
             replay: None,
             cluster,
             files,
             shared,
+            entropy,
+            timed,
             since_copy: 0,
             copied_batch: 0,
         };
         judge.load_patterns();
         judge.work(given);
-    })?;
+        drop(ended);
+    };
+    let thread = thread::Builder::new().name("prover".to_owned());
+    if timed {
+        thread.spawn(move || work(given))?;
+    } else {
+        let (passed_on, given_at_once) = mpsc::channel(JOBS_MAX);
+        thread.spawn(move || work(given_at_once))?;
+        drop(seams::tasks::spawn(AtOnce { jobs: Some(passed_on), end }.pass_on(given)));
+    }
     Ok(jobs)
+}
+
+/// Passes jobs on to the thread, and blocks until each is done.
+struct AtOnce {
+    jobs: Option<mpsc::Sender<Job>>,
+    /// Nothing is ever told here: it closes when the thread has ended.
+    end: std_mpsc::Receiver<()>,
+}
+
+impl AtOnce {
+    async fn pass_on(self, mut given: mpsc::Receiver<Job>) {
+        let Some(jobs) = &self.jobs else { return };
+        let mut asked = None;
+        while let Some(job) = given.recv().await {
+            let job = match job {
+                Job::Restore { at_most, told } => {
+                    let (sender, answers) = mpsc::channel(1);
+                    asked = Some((told, answers));
+                    Job::Restore { at_most, told: sender }
+                }
+                follow @ Job::Follow { .. } => follow,
+            };
+            let Some((told, answers)) = &mut asked else { return };
+            let done = async {
+                jobs.send(job).await.ok()?;
+                answers.recv().await
+            };
+            // not this task alone waits, but its thread
+            let Some(answer) = block_on(unconstrained(done)) else { return };
+            // whoever asked may have begun anew
+            drop(told.send(answer).await);
+        }
+    }
+}
+
+impl Drop for AtOnce {
+    /// Waits until the thread has kept its files: whoever starts next finds all of them or none.
+    fn drop(&mut self) {
+        self.jobs = None;
+        let _closed = self.end.recv();
+    }
 }
 
 impl Judge {
@@ -155,7 +214,7 @@ impl Judge {
             replay.frontier().standing == Standing::BetweenBatches && replay.frontier().batch <= at_most
         };
         if !self.replay.as_ref().is_some_and(stands) {
-            let seed = next_u64(&OsEntropy);
+            let seed = next_u64(&*self.entropy);
             let genesis = Replay::genesis(self.cluster, 0, seed);
             match self.files.newest_replay(at_most, seed) {
                 Ok(copy) => {
@@ -229,7 +288,10 @@ impl Judge {
         judged.after = chunks.last().map_or(before, |last| last.chunk().after);
         judged.verdict = Verdict::Proved;
         for chunk in &chunks {
-            let report = self.prover.judge_collected(chunk, replay);
+            let mut report = self.prover.judge_collected(chunk, replay);
+            if !self.timed {
+                (report.statistics.solver_us, report.statistics.total_us) = (0, 0);
+            }
             judged.statistics.add(&report.statistics);
             judged.patterns.extend(&report.patterns);
             if judged.verdict.is_proved() {

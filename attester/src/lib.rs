@@ -25,10 +25,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, ConfigurationFault};
+use client::{Client, ConfigurationFault, LedgerApi};
 use ledger::ClusterId;
 use ledger::signature::SigningKey;
 use prover::ProverSettings;
+use seams::{Clock, Entropy, OsEntropy, SystemClock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -44,8 +45,6 @@ const NODE_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Options {
     /// The ledger.
     pub cluster: ClusterId,
-    /// The nodes to follow, `host:port`.
-    pub nodes: Vec<String>,
     /// The key that signs attestations; it has to be configured.
     pub key: SigningKey,
     /// Where it keeps copies of the replay, patterns, and refuted evidence.
@@ -62,9 +61,42 @@ pub struct Options {
 impl Options {
     /// The usual bounds.
     #[must_use]
-    pub fn new(cluster: ClusterId, nodes: Vec<String>, key: SigningKey, data_dir: PathBuf) -> Self {
+    pub fn new(cluster: ClusterId, key: SigningKey, data_dir: PathBuf) -> Self {
         let (proving, interval) = (ProverSettings::default(), Duration::from_millis(250));
-        Self { cluster, nodes, key, data_dir, copy: None, proving, interval }
+        Self { cluster, key, data_dir, copy: None, proving, interval }
+    }
+}
+
+/// What is around a prover.
+#[derive(Debug, Clone)]
+pub struct Outside {
+    /// The nodes to follow, each with its name.
+    pub nodes: Vec<(String, Arc<dyn LedgerApi>)>,
+    /// Time of day, for figures.
+    pub clock: Arc<dyn Clock>,
+    /// Where seeds and jitter come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Whether judging takes no time: all else on the thread of the runtime stands still meanwhile. For simulations.
+    pub judged_at_once: bool,
+}
+
+impl Outside {
+    /// Nodes at addresses `host:port`, and this machine. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// Where an address is none.
+    pub fn of_addresses(addresses: &[String]) -> Result<Self, ConfigurationFault> {
+        let node = |address: &String| Ok((address.clone(), client::node_at(address)?));
+        let nodes = addresses.iter().map(node).collect::<Result<_, ConfigurationFault>>()?;
+        Ok(Self { nodes, clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy), judged_at_once: false })
+    }
+
+    /// A client of these nodes.
+    fn client(&self, cluster: ClusterId, nodes: &[(String, Arc<dyn LedgerApi>)]) -> Result<Client, ConfigurationFault> {
+        let client =
+            Client::builder().ledger(cluster).clock(Arc::clone(&self.clock)).entropy(Arc::clone(&self.entropy));
+        let client = nodes.iter().fold(client, |client, (_, node)| client.node(Arc::clone(node)));
+        if nodes.len() == 1 { client.deadline(NODE_PATIENCE).connect() } else { client.connect() }
     }
 }
 
@@ -105,8 +137,8 @@ impl Attester {
     /// Starts to follow. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// Where an address is none, or its directory cannot be used.
-    pub fn start(options: Options) -> Result<Self, AttesterFault> {
+    /// Where there is no node, or its directory cannot be used.
+    pub fn start(options: Options, outside: Outside) -> Result<Self, AttesterFault> {
         let io = |what| move |source| AttesterFault::Io { what, source };
         std::fs::create_dir_all(&options.data_dir).map_err(io("making the prover's directory"))?;
         let files = Files::new(options.data_dir.clone(), options.cluster);
@@ -114,19 +146,18 @@ impl Attester {
             let taken = files.take_over(copy).map_err(io("taking over the copy of a replay"))?;
             tracing::info!(taken, copy = %copy.display(), "a copy of a replay is given");
         }
-        let node = |address: &String| {
-            let client = Client::builder().endpoint(address.clone()).ledger(options.cluster).deadline(NODE_PATIENCE);
-            let client = client.connect()?;
-            Ok(Node { address: address.clone(), client })
+        let node = |node: &(String, Arc<dyn LedgerApi>)| {
+            let client = outside.client(options.cluster, std::slice::from_ref(node))?;
+            Ok(Node { address: node.0.clone(), client })
         };
-        let nodes: Vec<Node> = options.nodes.iter().map(node).collect::<Result<_, ConfigurationFault>>()?;
-        let all = Client::builder().endpoints(options.nodes.clone()).ledger(options.cluster).connect()?;
+        let nodes: Vec<Node> = outside.nodes.iter().map(node).collect::<Result<_, ConfigurationFault>>()?;
+        let all = outside.client(options.cluster, &outside.nodes)?;
         let shared = Arc::new(Shared::default());
-        let jobs = judge::start(&options, Arc::clone(&shared)).map_err(io("starting the prover's thread"))?;
+        let jobs = judge::start(&options, &outside, Arc::clone(&shared)).map_err(io("starting the prover's thread"))?;
         let (stop, stopped) = watch::channel(false);
-        let following = session::follow(options, all, nodes.clone(), jobs, Arc::clone(&shared), stopped);
-        let comparing = tokio::spawn(heads::compare(nodes, Arc::clone(&shared)));
-        Ok(Self { following: tokio::spawn(following), comparing, shared, files, stop })
+        let following = session::follow(options, all, nodes.clone(), outside.clock, jobs, Arc::clone(&shared), stopped);
+        let comparing = seams::tasks::spawn(heads::compare(nodes, Arc::clone(&shared)));
+        Ok(Self { following: seams::tasks::spawn(following), comparing, shared, files, stop })
     }
 
     /// The newest copy of the replay, opened for whoever cannot begin at the first batch; `None` where there is none yet.

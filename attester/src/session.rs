@@ -10,7 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use ledger::Hash;
 use ledger::batch::BatchRecord;
 use proto::{Problem, ProblemKind};
-use seams::{Clock, SystemClock};
+use seams::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -74,6 +74,7 @@ struct Following {
     nodes: Vec<Node>,
     /// The node whose evidence is judged.
     current: usize,
+    clock: Arc<dyn Clock>,
     jobs: mpsc::Sender<Job>,
     files: Files,
     shared: Arc<Shared>,
@@ -86,12 +87,13 @@ pub(crate) async fn follow(
     options: Options,
     all: Client,
     nodes: Vec<Node>,
+    clock: Arc<dyn Clock>,
     jobs: mpsc::Sender<Job>,
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let files = Files::new(options.data_dir.clone(), options.cluster);
-    let mut following = Following { options, all, nodes, current: 0, jobs, files, shared, began: None };
+    let mut following = Following { options, all, nodes, current: 0, clock, jobs, files, shared, began: None };
     let in_order = stopped.clone();
     let out_of_patience = async {
         told_to_stop(&mut stopped).await;
@@ -438,12 +440,12 @@ impl Following {
         let log_times = run.log_times_ms();
         let findings = run.findings(self.options.cluster, predecessor);
         let attestation = findings.map(|findings| findings.sign(&self.options.key));
-        let (client, shared) = (self.all.clone(), Arc::clone(&self.shared));
+        let (client, shared, clock) = (self.all.clone(), Arc::clone(&self.shared), Arc::clone(&self.clock));
         async move {
             let attestation =
                 attestation.ok_or_else(|| Problem::new(ProblemKind::Internal, "an attestation of nothing"))?;
             client.submit_attestation(&attestation).await?;
-            shared.attested(SystemClock.unix_millis(), log_times.into_iter());
+            shared.attested(clock.unix_millis(), log_times.into_iter());
             Ok(attestation)
         }
         .boxed()

@@ -14,6 +14,7 @@ pub mod model;
 pub mod order;
 pub mod linearizability;
 pub mod registers;
+pub mod attestations;
 
 use std::collections::BTreeMap;
 use std::fmt;

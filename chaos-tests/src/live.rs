@@ -20,7 +20,6 @@ mod clients;
 mod watch;
 mod nemesis;
 mod read_back;
-mod attestations;
 mod run;
 
 pub use clients::Workload;

@@ -20,6 +20,8 @@ pub mod liars;
 mod intruder;
 mod pace;
 pub mod cluster;
+mod access;
+mod provers;
 pub mod recorder;
 pub mod client;
 pub mod nemesis;

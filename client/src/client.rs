@@ -87,6 +87,16 @@ pub enum ConfigurationFault {
     },
 }
 
+/// The node at `host:port` or a URI. Connects when first used; must be called on a tokio runtime.
+///
+/// # Errors
+/// Where that is no address.
+pub fn node_at(address: &str) -> Result<Arc<dyn LedgerApi>, ConfigurationFault> {
+    let node = GrpcNode::new(address);
+    let node = node.map_err(|source| ConfigurationFault::Endpoint { address: address.to_owned(), source })?;
+    Ok(Arc::new(node))
+}
+
 impl ClientBuilder {
     /// Adds a node at `host:port` or a URI.
     #[must_use]
@@ -159,10 +169,7 @@ impl ClientBuilder {
     pub fn connect(self) -> Result<Client, ConfigurationFault> {
         let mut endpoints = self.nodes;
         for address in self.addresses {
-            match GrpcNode::new(&address) {
-                Ok(node) => endpoints.push(Arc::new(node)),
-                Err(source) => return Err(ConfigurationFault::Endpoint { address, source }),
-            }
+            endpoints.push(node_at(&address)?);
         }
         if endpoints.is_empty() {
             return Err(ConfigurationFault::NoEndpoints);

@@ -38,7 +38,7 @@ pub use account::{Account, AccountFault};
 pub use api::{AttestationStream, BatchStream, EvidenceStream, LedgerApi, UpdateStream};
 pub use audit::{Audit, AuditFault, AuditOptions, Replayed, compare, replay_batch};
 pub use builder::{BuildFault, Context, TransactionBuilder};
-pub use client::{Client, ClientBuilder, ConfigurationFault, ConsistencyProof, Numbered, Watch};
+pub use client::{Client, ClientBuilder, ConfigurationFault, ConsistencyProof, Numbered, Watch, node_at};
 pub use heads::{HeadFault, HeadTracker, TrustedNodes};
 pub use key::{Key, KeyFault};
 pub use outcome::{Outcome, Unresolved};

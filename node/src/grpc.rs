@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use proto::wire::FILE_DESCRIPTOR_SET;
 use proto::wire::admin_server::AdminServer;
-use proto::wire::ledger_server::LedgerServer;
-use proto::wire::proofs_server::ProofsServer;
+use proto::wire::ledger_server::{Ledger, LedgerServer};
+use proto::wire::proofs_server::{Proofs, ProofsServer};
 use seams::Service;
 use tonic::codegen::http;
 use tonic::service::{LayerExt, Routes, RoutesBuilder};
@@ -51,10 +51,10 @@ pub fn node_routes(api: &Api) -> anyhow::Result<Routes> {
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let ledger = LedgerServer::new(ledger::LedgerService::new(api.clone()))
+    let ledger = LedgerServer::new(ledger_service(api))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let proofs = ProofsServer::new(proofs::ProofsService::new(api.clone()))
+    let proofs = ProofsServer::new(proofs_service(api))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let intake = api.intake().clone();
@@ -68,6 +68,18 @@ pub fn node_routes(api: &Api) -> anyhow::Result<Routes> {
         .add_service(health)
         .add_service(reflection);
     Ok(routes.routes())
+}
+
+/// What clients are served, for who calls it in the process.
+#[must_use]
+pub fn ledger_service(api: &Api) -> impl Ledger + use<> {
+    ledger::LedgerService::new(api.clone())
+}
+
+/// What provers and auditors are served, for who calls it in the process.
+#[must_use]
+pub fn proofs_service(api: &Api) -> impl Proofs + use<> {
+    proofs::ProofsService::new(api.clone())
 }
 
 /// What a validator serves. It is well as long as it answers.

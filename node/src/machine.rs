@@ -4,12 +4,12 @@
 //! what it has. Background flushes write net changes; their first fault stops the node.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use ledger::Head;
-use seams::Compute;
+use seams::{Compute, Entropy};
 use sequencer::{Applied, Committed, Kind, Machine, MachineFault};
 use storage::{AppliedEntry, EntryResult, LedgerState, Manifest, SnapshotSink, SnapshotSource, StateFault};
 use tokio::sync::watch;
@@ -29,13 +29,33 @@ pub struct LedgerMachine {
     membership: Mutex<Bytes>,
     heads: watch::Sender<Head>,
     attestations: watch::Sender<u64>,
+    entropy: Arc<dyn Entropy>,
     flush: Arc<BackgroundFlush>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct BackgroundFlush {
+    /// What has to gather before the next one, in percent of the usual.
+    due: AtomicUsize,
     running: AtomicBool,
     fault: Mutex<Option<String>>,
+}
+
+/// What has to gather before a flush begins, in percent: drawn anew each time, because all replicas gather the same
+/// rows at the same time and would otherwise all write at once, with none left to go on meanwhile.
+const FLUSH_DUE: std::ops::Range<usize> = 70..130;
+/// What may gather behind a running flush before the order waits for it, in percent.
+const GATHERED_MAX: usize = 220;
+
+impl BackgroundFlush {
+    fn new(entropy: &dyn Entropy) -> Self {
+        Self { due: AtomicUsize::new(draw_due(entropy)), running: AtomicBool::new(false), fault: Mutex::default() }
+    }
+}
+
+fn draw_due(entropy: &dyn Entropy) -> usize {
+    let drawn = usize::try_from(seams::next_u64(entropy) >> 32).expect("32 bits fit");
+    FLUSH_DUE.start + drawn % FLUSH_DUE.len()
 }
 
 impl fmt::Debug for LedgerMachine {
@@ -53,12 +73,13 @@ impl LedgerMachine {
         state: Arc<LedgerState>,
         compute: Arc<dyn Compute>,
         observer: Arc<dyn Observer>,
+        entropy: Arc<dyn Entropy>,
     ) -> Result<Self, MachineFault> {
         let membership = read_position(state.position())?.map(|applied| applied.membership).unwrap_or_default();
         let heads = watch::Sender::new(state.head());
         let attestations = watch::Sender::new(state.proof_status().attestations);
-        let flush = Arc::default();
-        Ok(Self { state, compute, observer, membership: Mutex::new(membership), heads, attestations, flush })
+        let flush = Arc::new(BackgroundFlush::new(&*entropy));
+        Ok(Self { state, compute, observer, membership: Mutex::new(membership), heads, attestations, entropy, flush })
     }
 
     /// The newest head, as it changes.
@@ -108,15 +129,22 @@ impl LedgerMachine {
         if let Some(fault) = self.flush.fault.lock().expect("no holder panics").clone() {
             return Err(MachineFault::new(fault));
         }
-        if self.state.must_wait_for_flush() {
-            return self.state.flush().map_err(machine_fault);
+        let gathered = self.state.gathered_percent();
+        if gathered >= GATHERED_MAX {
+            let begun = std::time::Instant::now();
+            let r = self.state.flush().map_err(machine_fault);
+            tracing::info!(ms = begun.elapsed().as_millis() as u64, "XX waited for flush");
+            return r;
         }
-        if self.state.wants_flush() && !self.flush.running.swap(true, Ordering::AcqRel) {
+        if gathered >= self.flush.due.load(Ordering::Relaxed) && !self.flush.running.swap(true, Ordering::AcqRel) {
+            self.flush.due.store(draw_due(&*self.entropy), Ordering::Relaxed);
             let (state, flush) = (Arc::clone(&self.state), Arc::clone(&self.flush));
-            self.compute.execute_in_background(Box::new(move || {
+            self.compute.execute(Box::new(move || {
+                let begun = std::time::Instant::now();
                 if let Err(fault) = state.flush() {
                     *flush.fault.lock().expect("no holder panics") = Some(fault.to_string());
                 }
+                tracing::info!(ms = begun.elapsed().as_millis() as u64, gathered, "XX flush");
                 flush.running.store(false, Ordering::Release);
             }));
         }

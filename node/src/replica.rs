@@ -133,7 +133,8 @@ impl Replica {
         let state = Arc::new(state?);
         let waiting = Arc::new(Waiting::default());
         let observer = Arc::clone(&waiting);
-        let machine = Arc::new(LedgerMachine::new(Arc::clone(&state), Arc::clone(&compute), observer)?);
+        let machine =
+            Arc::new(LedgerMachine::new(Arc::clone(&state), Arc::clone(&compute), observer, Arc::clone(&entropy))?);
         let (heads, attestations) = (machine.heads(), machine.attestations());
         let world =
             World { transport: Arc::clone(&transport), compute: Arc::clone(&compute), entropy: Arc::clone(&entropy) };

@@ -1,7 +1,8 @@
 //! Processors: where heavy or blocking work goes, so that the async runtime only moves bytes.
 //!
-//! Three kinds of work, three sets of threads. A *job* may block (disk) and may hold locks: it gets a thread of
-//! the runtime's blocking pool. One that can wait gets a thread of its own, with a lower priority. The parts of a *parallel loop* only compute: they share one thread per core.
+//! Two kinds of work, two sets of threads. A *job* may block (disk) and may hold locks: it gets a thread of
+//! the runtime's blocking pool, and no lower priority than others, because whoever holds a lock and does not get a
+//! processor stops those who wait for it. The parts of a *parallel loop* only compute: they share one thread per core.
 //! Were both on the cores' threads, a job waiting for its loop could be made to run another job beneath
 //! it, locks held.
 
@@ -15,19 +16,12 @@ use tokio::sync::oneshot;
 /// Of the threads of parallel loops, by the operating system's measure: where cores are short, whoever moves bytes or
 /// waits for one small result goes before whoever computes for long.
 const LOOPS_PRIORITY: i32 = 5;
-/// Of threads whose work can wait.
-const BACKGROUND_PRIORITY: i32 = 10;
 
 /// Runs work off the async runtime.
 pub trait Compute: Send + Sync + Debug + 'static {
     /// Starts one job on a thread that may block. Called on the runtime; returns at once in production,
     /// after the job in simulation.
     fn execute(&self, job: Box<dyn FnOnce() + Send>);
-
-    /// Runs a job that can wait, so that it takes only what others leave.
-    fn execute_in_background(&self, job: Box<dyn FnOnce() + Send>) {
-        self.execute(job);
-    }
 
     /// Runs `job(0)`, …, `job(count - 1)` in parallel and returns when all are done. The caller is a job
     /// already: this blocks.
@@ -39,26 +33,8 @@ pub trait Compute: Send + Sync + Debug + 'static {
 /// # Panics
 /// When the job panics, with the same payload.
 pub async fn offload<T: Send + 'static>(compute: &dyn Compute, job: impl FnOnce() -> T + Send + 'static) -> T {
-    result_of(job, |job| compute.execute(job)).await
-}
-
-/// The same with what others leave ([`Compute::execute_in_background`]).
-///
-/// # Panics
-/// When the job panics, with the same payload.
-pub async fn offload_in_background<T: Send + 'static>(
-    compute: &dyn Compute,
-    job: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    result_of(job, |job| compute.execute_in_background(job)).await
-}
-
-async fn result_of<T: Send + 'static>(
-    job: impl FnOnce() -> T + Send + 'static,
-    execute: impl FnOnce(Box<dyn FnOnce() + Send>),
-) -> T {
     let (sender, receiver) = oneshot::channel();
-    execute(Box::new(move || {
+    compute.execute(Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(job));
         // nobody waits for the result any more: the job's effects are all that was wanted
         drop(sender.send(result));
@@ -102,21 +78,6 @@ impl Debug for ThreadPool {
 impl Compute for ThreadPool {
     fn execute(&self, job: Box<dyn FnOnce() + Send>) {
         drop(tokio::task::spawn_blocking(job));
-    }
-
-    fn execute_in_background(&self, job: Box<dyn FnOnce() + Send>) {
-        // A thread of its own, because a thread may lower its priority and not raise it again; and one of the runtime that
-        // waits for it, so that the process does not end before the job has.
-        drop(tokio::task::spawn_blocking(move || {
-            let thread = std::thread::Builder::new().name("background".to_owned());
-            let spawned = thread.spawn(move || {
-                let _refused = setpriority_process(None, BACKGROUND_PRIORITY);
-                job();
-            });
-            if let Err(panic) = spawned.expect("the system gives a thread").join() {
-                resume_unwind(panic);
-            }
-        }));
     }
 
     fn for_each(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
@@ -163,14 +124,6 @@ mod tests {
             sum.into_inner()
         });
         assert_eq!(sum.await, 4950);
-    }
-
-    #[tokio::test]
-    async fn a_job_in_the_background_runs_to_its_end_with_a_lower_priority() {
-        let pool = ThreadPool::new(1).unwrap();
-        let priority = offload_in_background(&pool, || rustix::process::getpriority_process(None).unwrap()).await;
-        assert_eq!(priority, BACKGROUND_PRIORITY);
-        assert_ne!(rustix::process::getpriority_process(None).unwrap(), BACKGROUND_PRIORITY);
     }
 
     #[tokio::test]

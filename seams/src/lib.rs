@@ -14,7 +14,7 @@ pub mod tasks;
 pub mod transport;
 
 pub use clock::{Clock, ShiftedClock, SystemClock};
-pub use compute::{Compute, Inline, ThreadPool, offload, offload_in_background};
+pub use compute::{Compute, Inline, ThreadPool, offload};
 pub use entropy::{Entropy, OsEntropy, next_u64};
 pub use futures::future::BoxFuture;
 pub use tasks::TaskGroup;

@@ -138,7 +138,7 @@ impl StateMachine {
     async fn make_snapshot(&self) -> io::Result<Arc<dyn SnapshotSource>> {
         let _whole_state = self.0.whole_state.lock().await;
         let machine = Arc::clone(&self.0.machine);
-        let made = seams::offload_in_background(&*self.0.compute, move || machine.snapshot()).await;
+        let made = seams::offload(&*self.0.compute, move || machine.snapshot()).await;
         let made = made.map_err(|fault| self.fatal(&fault.to_string()))?;
         let position = self.position(&*made)?.last.index;
         let newest = self.newest();

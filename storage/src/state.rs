@@ -43,11 +43,11 @@ use overlay::Overlay;
 
 use crate::{KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
 
-/// When the overlay is written to disk: at this many changed rows. Enough that short-lived outputs are gone before
-/// they are written, and about 100 MiB of memory.
-const OVERLAY_ROWS_MAX: usize = 200_000;
+/// Changed rows that a flush should write: enough that short-lived outputs are gone before they are written, and about
+/// 100 MiB of memory.
+const OVERLAY_ROWS: usize = 200_000;
 /// The same by the bytes of batches, which are kept for readers of recent history.
-const OVERLAY_BYTES_MAX: usize = 64 * 1024 * 1024;
+const OVERLAY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Why the state cannot be read or written. The replica stops.
 #[derive(Debug, thiserror::Error)]
@@ -376,18 +376,12 @@ impl LedgerState {
         *memory.core.commitments.head()
     }
 
-    /// True where enough has gathered that [`Self::flush`] should run.
+    /// How much has gathered since the last flush began, in percent of what a flush should write.
     #[must_use]
-    pub fn wants_flush(&self) -> bool {
+    pub fn gathered_percent(&self) -> usize {
         let memory = self.read();
-        memory.current.rows() >= OVERLAY_ROWS_MAX || memory.current.bytes() >= OVERLAY_BYTES_MAX
-    }
-
-    /// True where so much has gathered behind a running flush that applying should wait for it.
-    #[must_use]
-    pub fn must_wait_for_flush(&self) -> bool {
-        let memory = self.read();
-        memory.current.rows() >= 2 * OVERLAY_ROWS_MAX || memory.current.bytes() >= 2 * OVERLAY_BYTES_MAX
+        let (rows, bytes) = (memory.current.rows() * 100, memory.current.bytes() * 100);
+        (rows / OVERLAY_ROWS).max(bytes / OVERLAY_BYTES)
     }
 
     /// Writes the overlay's net changes and the position that they reflect, atomically, and makes them durable.

@@ -14,8 +14,8 @@ use super::clients::{self, Desk, Workload};
 use super::cluster::{Cluster, Plan};
 use super::links::Links;
 use super::nemesis::{Fault, Nemesis};
-use super::{attestations, disk, read_back, watch};
-use crate::check::{Findings, Property, order, registers};
+use super::{disk, read_back, watch};
+use crate::check::{Findings, Property, attestations, order, registers};
 use crate::dice::{Dice, lock};
 use crate::history::{Journal, to_edn, to_json_lines};
 use crate::report::{FaultSpan, LiveReport, NodeTrack, Setting};
@@ -181,7 +181,10 @@ async fn under_faults(
     let batches = judge(cluster, &journal, &market, &mut findings, progress).await;
     if let Some(prover) = cluster.prover() {
         progress("replaying what the prover attested");
-        attestations::check(cluster, prover, &mut findings).await;
+        for position in cluster.members() {
+            let name = format!("n{}", position + 1);
+            findings.extend(attestations::check(&cluster.direct(position)?, &name, prover).await);
+        }
     }
     write_histories(&options.directory, &journal)?;
     let (spans, tracks) = (lock(&spans).clone(), lock(&tracks).clone());

@@ -10,7 +10,9 @@ use ledger::check::LedgerIdentity;
 use ledger::entry::ConfigurationChange;
 use ledger::signature::SigningKey;
 use ledger::{ClusterId, Limits, Party};
+use node::api::{Api, Facts};
 use node::gateway::GatewayOptions;
+use node::network::Channels;
 use node::replica::{Outside, Replica, ReplicaOptions};
 use seams::{Address, Inline, TaskGroup};
 use sequencer::{MemberFault, NodeId, Role};
@@ -63,10 +65,20 @@ impl Change {
     }
 }
 
+const CLUSTER_NAME: &str = "simulated";
 /// How long founding may take, without any fault.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a node whose disk failed stays down.
 const REPAIR: Duration = Duration::from_millis(500);
+
+/// A prover of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct ProverKey {
+    /// What it signs with.
+    pub key: SigningKey,
+    /// Whether somebody is between it and all nodes, and tells it lies.
+    pub is_deceived: bool,
+}
 
 /// What a cluster consists of.
 #[derive(Debug, Clone)]
@@ -83,6 +95,8 @@ pub struct ClusterOptions {
     pub heartbeat: Duration,
     /// Bundles of one gateway on their way at once: the fewer, the more transactions share one.
     pub bundles_in_flight_max: usize,
+    /// Provers that the configuration has.
+    pub provers: Vec<ProverKey>,
     /// What the first validator lies about; then two certificates are required.
     pub lie: Option<Lie>,
     /// A flaw of the simulated world, for the tests of the checks.
@@ -126,6 +140,7 @@ struct Process {
     life: u64,
     group: Option<TaskGroup>,
     replica: Option<Replica>,
+    api: Option<Api>,
 }
 
 #[derive(Debug)]
@@ -165,7 +180,7 @@ impl Cluster {
         Self(Arc::new(Shared {
             world: world.clone(),
             network: network.clone(),
-            identity: LedgerIdentity { cluster: ClusterId::of_name("simulated"), group: 0 },
+            identity: LedgerIdentity { cluster: ClusterId::of_name(CLUSTER_NAME), group: 0 },
             nodes: (1..=options.nodes + SPARES).map(|id| (id, machine(id))).collect(),
             serving: Mutex::new((1..=options.nodes).collect()),
             spare: Mutex::new((options.nodes + 1..=options.nodes + SPARES).rev().collect()),
@@ -187,6 +202,12 @@ impl Cluster {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         lock(&self.0.serving).iter().copied().collect()
+    }
+
+    /// The numbers of all nodes, in service or not.
+    #[must_use]
+    pub fn machines(&self) -> Vec<NodeId> {
+        self.0.nodes.keys().copied().collect()
     }
 
     /// The keys that sign heads.
@@ -231,6 +252,19 @@ impl Cluster {
         process.group.clone().zip(process.replica.clone())
     }
 
+    /// What a node that runs serves to clients, with the group of its tasks.
+    #[must_use]
+    pub fn api(&self, id: NodeId) -> Option<(TaskGroup, Api)> {
+        let process = self.machine(id).process();
+        process.group.clone().zip(process.api.clone())
+    }
+
+    /// The provers of the configuration.
+    #[must_use]
+    pub fn provers(&self) -> &[ProverKey] {
+        &self.0.options.provers
+    }
+
     /// The replicas that run.
     #[must_use]
     pub fn replicas(&self) -> Vec<(NodeId, Replica)> {
@@ -266,12 +300,8 @@ impl Cluster {
             return;
         }
         let deadline = Instant::now() + FOUNDING_PATIENCE;
-        let keys: Vec<Party> = self.0.validators.iter().map(|validator| validator.key.party()).collect();
-        if !keys.is_empty() {
-            let mut changes = vec![ConfigurationChange::AddValidators(keys)];
-            if self.0.options.lie.is_some() {
-                changes.push(ConfigurationChange::RequireCertificates(2));
-            }
+        let changes = self.first_changes();
+        if !changes.is_empty() {
             let configure = async move {
                 for change in changes {
                     replica.configure(change, deadline).await?;
@@ -280,7 +310,9 @@ impl Cluster {
             };
             let added = group.spawn(configure).await;
             if !matches!(added, Ok(Ok(()))) {
-                self.0.world.violation(Property::Recovery, format!("the validators cannot be added: {added:?}"));
+                self.0
+                    .world
+                    .violation(Property::Recovery, format!("validators and provers cannot be added: {added:?}"));
             }
         }
         let founders = self.nodes().len();
@@ -291,6 +323,22 @@ impl Cluster {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    fn first_changes(&self) -> Vec<ConfigurationChange> {
+        let mut changes = Vec::new();
+        let validators: Vec<Party> = self.0.validators.iter().map(|validator| validator.key.party()).collect();
+        if !validators.is_empty() {
+            changes.push(ConfigurationChange::AddValidators(validators));
+        }
+        if self.0.options.lie.is_some() {
+            changes.push(ConfigurationChange::RequireCertificates(2));
+        }
+        let provers: Vec<Party> = self.provers().iter().map(|prover| prover.key.party()).collect();
+        if !provers.is_empty() {
+            changes.push(ConfigurationChange::AddProvers(provers));
+        }
+        changes
     }
 
     fn replica_options(&self, id: NodeId) -> ReplicaOptions {
@@ -354,16 +402,33 @@ impl Cluster {
             log,
             kv,
         };
-        let started = group.spawn(Replica::start(self.replica_options(id), outside)).await;
-        match started {
-            Ok(Ok(replica)) => self.listen(id, life, &group, replica),
+        let (options, facts) = (self.replica_options(id), self.facts(id));
+        let starting = async move {
+            let api = Api::new(facts, Channels::default(), &options.gateway);
+            let replica = Replica::start(options, outside).await?;
+            api.started(replica.clone());
+            Ok::<_, node::replica::ReplicaFault>((replica, api))
+        };
+        match group.spawn(starting).await {
+            Ok(Ok((replica, api))) => self.listen(id, life, &group, replica, api),
             Ok(Err(fault)) => self.ended(id, life, &format!("it does not start: {fault}")),
             Err(ended) if ended.is_panic() => self.ended(id, life, "it panicked"),
             Err(_crashed) => {}
         }
     }
 
-    fn listen(&self, id: NodeId, life: u64, group: &TaskGroup, replica: Replica) {
+    fn facts(&self, id: NodeId) -> Facts {
+        Facts {
+            node: id,
+            cluster_name: CLUSTER_NAME.to_owned(),
+            identity: self.0.identity,
+            address: self.machine(id).address.clone(),
+            http_address: None,
+            fresh: false,
+        }
+    }
+
+    fn listen(&self, id: NodeId, life: u64, group: &TaskGroup, replica: Replica, api: Api) {
         let machine = self.machine(id);
         {
             let mut process = machine.process();
@@ -371,6 +436,7 @@ impl Cluster {
                 return;
             }
             process.replica = Some(replica.clone());
+            process.api = Some(api);
         }
         self.0.network.join(machine.address.clone(), group.clone(), Arc::new(replica.clone()));
         drop(group.spawn(self.0.observations.clone().follow(id, replica.clone())));
@@ -414,6 +480,7 @@ impl Cluster {
         let group = {
             let mut process = machine.process();
             process.replica = None;
+            process.api = None;
             process.group.take()
         };
         let Some(group) = group else { return false };

@@ -13,6 +13,7 @@ use crate::dice::{Dice, lock};
 use crate::sim::cluster::Cluster;
 use crate::sim::disk::Moment;
 use crate::sim::network::{Network, Weather};
+use crate::sim::provers::Provers;
 use crate::sim::world::{Event, World};
 
 /// What can be done to a cluster.
@@ -52,6 +53,8 @@ pub enum Fault {
     JumpClock,
     /// A validator ends, and comes back later.
     CrashValidator,
+    /// A prover ends, and comes back later.
+    CrashProver,
     /// The lead is handed over.
     TransferLeader,
     /// A new node takes the place of another: it learns, votes, and the other is removed.
@@ -62,7 +65,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CrashNode,
         Self::CrashLeader,
         Self::CrashAll,
@@ -80,6 +83,7 @@ impl Fault {
         Self::Snapshot,
         Self::JumpClock,
         Self::CrashValidator,
+        Self::CrashProver,
         Self::TransferLeader,
         Self::ReplaceNode,
         Self::CorruptDisk,
@@ -115,6 +119,7 @@ pub struct Nemesis {
     dice: Dice,
     network: Network,
     cluster: Cluster,
+    provers: Provers,
     /// Everybody on the network.
     addresses: Vec<Address>,
     kinds: Vec<Fault>,
@@ -129,19 +134,21 @@ impl Nemesis {
         world: &World,
         network: &Network,
         cluster: &Cluster,
-        clients: &[Address],
+        provers: &Provers,
+        others: &[Address],
         left_out: &BTreeSet<usize>,
         schedule: &Schedule,
     ) -> Self {
         let dice = world.branch();
         let kinds = Fault::ALL.into_iter().filter(|_| dice.chance(KIND_PER_MILLE)).collect();
         let mut addresses = cluster.addresses();
-        addresses.extend_from_slice(clients);
+        addresses.extend_from_slice(others);
         Self {
             world: world.clone(),
             dice,
             network: network.clone(),
             cluster: cluster.clone(),
+            provers: provers.clone(),
             addresses,
             kinds,
             left_out: left_out.clone(),
@@ -190,6 +197,7 @@ impl Nemesis {
         (0..self.cluster.validators())
             .for_each(|number| self.cluster.set_pace(number, Duration::ZERO..=Duration::ZERO));
         self.cluster.start_all().await;
+        self.provers.start_all().await;
         // a damaged copy that nobody has noticed is set aside, as an operator would who knows of it
         for id in self.cluster.nodes().into_iter().filter(|id| self.cluster.disk(*id).is_corrupt()) {
             self.replaced().await;
@@ -248,6 +256,7 @@ impl Nemesis {
                 }
             }
             Fault::CrashValidator => self.crash_validator(),
+            Fault::CrashProver => self.crash_prover(),
             Fault::TransferLeader => self.transfer_leader(),
             // the last spare is for whoever is damaged
             Fault::ReplaceNode if self.cluster.spares() > 1 => {
@@ -322,6 +331,17 @@ impl Nemesis {
         drop(tokio::spawn(async move {
             sleep(downtime).await;
             cluster.start_validator(number);
+        }));
+    }
+
+    fn crash_prover(&self) {
+        let numbers: Vec<usize> = (0..self.provers.count()).collect();
+        let Some(number) = self.dice.pick(&numbers).copied() else { return };
+        self.provers.crash(number);
+        let (provers, downtime) = (self.provers.clone(), self.downtime());
+        drop(tokio::spawn(async move {
+            sleep(downtime).await;
+            provers.start(number).await;
         }));
     }
 

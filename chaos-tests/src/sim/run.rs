@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::signature::SigningKey;
 use seams::Address;
 use sequencer::NodeId;
 use serde_json::json;
@@ -16,11 +17,12 @@ use crate::dice::lock;
 use crate::sim::bugs::PlantedBug;
 use crate::sim::client::Client;
 use crate::sim::clock::NodeClock;
-use crate::sim::cluster::{Cluster, ClusterOptions};
+use crate::sim::cluster::{Cluster, ClusterOptions, ProverKey};
 use crate::sim::liars::Lie;
 use crate::sim::nemesis::{Nemesis, Schedule, ScheduledFault};
 use crate::sim::network::Network;
 use crate::sim::observations::Observations;
+use crate::sim::provers::Provers;
 use crate::sim::recorder::History;
 use crate::sim::replicas;
 use crate::sim::world::World;
@@ -152,11 +154,14 @@ async fn run(options: SimulationOptions) -> Report {
     let observations = Observations::new(&world);
     let cluster = Cluster::new(&world, &network, &observations, draw_cluster(&world, options.bug));
     cluster.found().await;
+    let provers = Provers::new(&world, &network, &cluster);
+    provers.start_all().await;
     let history = History::new(&world);
     let market = Market::new(&world, Arc::new(NodeClock::right(&world)), cluster.identity());
     let client = |number: u64| Client::new(number, &world, &network, &cluster, &history, &market, options.bug);
     let clients: Vec<Client> = (1..=CLIENTS).map(client).collect();
-    let addresses: Vec<Address> = clients.iter().map(|client| client.address().clone()).collect();
+    let mut addresses: Vec<Address> = clients.iter().map(|client| client.address().clone()).collect();
+    addresses.extend(provers.addresses());
     for client in clients.iter().take(1) {
         client.prepare(Instant::now() + RECOVERY_PATIENCE).await;
     }
@@ -164,7 +169,7 @@ async fn run(options: SimulationOptions) -> Report {
     let schedule: Schedule = Arc::default();
     let mut tasks: Vec<_> = clients.iter().map(|client| tokio::spawn(client.clone().run(until))).collect();
     if options.faults {
-        let nemesis = Nemesis::new(&world, &network, &cluster, &addresses, &options.left_out, &schedule);
+        let nemesis = Nemesis::new(&world, &network, &cluster, &provers, &addresses, &options.left_out, &schedule);
         tasks.push(tokio::spawn(nemesis.run(until)));
     }
     for task in tasks {
@@ -173,6 +178,8 @@ async fn run(options: SimulationOptions) -> Report {
         }
     }
     recover(&world, &cluster, &clients, &history).await;
+    provers.check().await;
+    provers.end();
     let operations = history.all();
     replicas::check(&world, &cluster, &observations, &operations).await;
     world.found(registers::check(&operations, &market.registers()));
@@ -184,11 +191,20 @@ async fn run(options: SimulationOptions) -> Report {
 }
 
 const CLIENTS: u64 = 5;
+/// Clusters that have a prover, in a thousand: a solver takes longer than everything else.
+const PROVED_PER_MILLE: u32 = 300;
 
 fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
     let validators = world.between(0..=3);
     let lie = [Lie::ApproveAll, Lie::Shift].get(usize::from(world.chance(500))).copied();
     let lie = lie.filter(|_| world.chance(300) && validators > 1);
+    let mut provers = Vec::new();
+    if world.chance(PROVED_PER_MILLE) {
+        provers.push(ProverKey { key: SigningKey::from_seed(world.key_seed()), is_deceived: false });
+        if world.chance(300) {
+            provers.push(ProverKey { key: SigningKey::from_seed(world.key_seed()), is_deceived: true });
+        }
+    }
     ClusterOptions {
         nodes: if world.chance(700) { 3 } else { 5 },
         validators,
@@ -196,6 +212,7 @@ fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
         log_bytes_max: world.between(16..=256) * 1024,
         heartbeat: Duration::from_millis(world.between(30..=80)),
         bundles_in_flight_max: if world.chance(500) { 1 } else { 4 },
+        provers,
         lie,
         bug,
     }

@@ -34,13 +34,13 @@ async fn a_prover_attests_every_batch_once_over_stops_and_crashes_and_anybody_ca
     let directory = tempfile::tempdir().unwrap();
     work(&client, 3).await;
     configure(&cluster, &[7], 0).await;
-    let first = Attester::start(options(addresses(&cluster), 7, directory.path())).unwrap();
+    let first = start(&addresses(&cluster), 7, directory.path());
     attested(&client).await;
     first.stop().await;
 
     // the ledger goes on, and what came meanwhile is attested after the next start
     work(&client, 4).await;
-    let second = Attester::start(options(addresses(&cluster), 7, directory.path())).unwrap();
+    let second = start(&addresses(&cluster), 7, directory.path());
     attested(&client).await;
     work(&client, 3).await;
     drop(second);
@@ -49,7 +49,7 @@ async fn a_prover_attests_every_batch_once_over_stops_and_crashes_and_anybody_ca
     let elsewhere = tempfile::tempdir().unwrap();
     cluster.stop_node(1).await;
     work(&client, 2).await;
-    let third = Attester::start(options(addresses(&cluster), 7, elsewhere.path())).unwrap();
+    let third = start(&addresses(&cluster), 7, elsewhere.path());
     let newest = attested(&client).await;
     let figures = third.figures();
     assert!(figures.configured && figures.refuted == 0 && figures.faulty_nodes.is_empty(), "{figures:?}");
@@ -84,9 +84,9 @@ async fn what_was_proved_is_attested_before_an_orderly_stop() {
     let client = cluster.client();
     let directory = tempfile::tempdir().unwrap();
     configure(&cluster, &[7], 0).await;
-    let mut options = options(addresses(&cluster), 7, directory.path());
+    let mut options = options(7, directory.path());
     options.interval = std::time::Duration::from_secs(3_600);
-    let prover = Attester::start(options).unwrap();
+    let prover = start_with(options, &addresses(&cluster));
     // the first attestation waits for nothing, the next one for an hour
     eventually(|| async { (prover.figures().attestations > 0).then_some(()) }).await;
     work(&client, 3).await;
@@ -103,12 +103,12 @@ async fn a_batch_is_attested_once_enough_provers_have_proved_it_from_the_same_ev
     let client = cluster.client();
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     configure(&cluster, &[7, 8], 2).await;
-    let first = Attester::start(options(addresses(&cluster), 7, one.path())).unwrap();
+    let first = start(&addresses(&cluster), 7, one.path());
     work(&client, 2).await;
     let newest = client.position(Consistency::Linearizable).await.unwrap().batch;
     eventually(|| async { (first.figures().attested_batch >= newest).then_some(()) }).await;
     assert_eq!(client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch, 0);
-    let second = Attester::start(options(addresses(&cluster), 8, two.path())).unwrap();
+    let second = start(&addresses(&cluster), 8, two.path());
     let newest = attested(&client).await;
     first.stop().await;
     second.stop().await;
@@ -234,7 +234,7 @@ async fn what_was_judged_and_never_attested_is_attested_by_a_later_session() {
     work(&client, 3).await;
     configure(&cluster, &[7], 0).await;
     let node = between(&cluster, Fault::Refuses(2)).await;
-    let prover = Attester::start(options(vec![node], 7, directory.path())).unwrap();
+    let prover = start(&[node], 7, directory.path());
     attested(&client).await;
     assert_eq!(first_attested(&client).await, 1);
     prover.stop().await;
@@ -249,10 +249,10 @@ async fn what_was_judged_and_never_attested_is_attested_after_a_stop() {
     configure(&cluster, &[7], 0).await;
     let newest = client.position(Consistency::Linearizable).await.unwrap().batch;
     let node = between(&cluster, Fault::Refuses(usize::MAX)).await;
-    let prover = Attester::start(options(vec![node], 7, directory.path())).unwrap();
+    let prover = start(&[node], 7, directory.path());
     eventually(|| async { (prover.figures().judged_batch >= newest).then_some(()) }).await;
     prover.stop().await;
-    let again = Attester::start(options(addresses(&cluster), 7, directory.path())).unwrap();
+    let again = start(&addresses(&cluster), 7, directory.path());
     attested(&client).await;
     assert_eq!(first_attested(&client).await, 1);
     again.stop().await;
@@ -266,7 +266,7 @@ async fn a_node_that_is_cut_off_from_the_others_does_not_hold_a_prover() {
     work(&client, 3).await;
     configure(&cluster, &[7], 0).await;
     let nodes = [vec![between(&cluster, Fault::TellsNothing).await], addresses(&cluster)].concat();
-    let prover = Attester::start(options(nodes, 7, directory.path())).unwrap();
+    let prover = start(&nodes, 7, directory.path());
     attested(&client).await;
     assert_eq!(prover.figures().faulty_nodes.len(), 0);
     prover.stop().await;
@@ -281,7 +281,7 @@ async fn a_node_that_lies_to_a_prover_is_named_and_the_others_evidence_is_proved
     configure(&cluster, &[7], 0).await;
     let liar = between(&cluster, Fault::Lies).await;
     let nodes = [vec![liar.clone()], addresses(&cluster)].concat();
-    let prover = Attester::start(options(nodes, 7, directory.path())).unwrap();
+    let prover = start(&nodes, 7, directory.path());
     let newest = attested(&client).await;
     let figures = prover.figures();
     assert_eq!(figures.faulty_nodes.keys().collect::<Vec<_>>(), [&liar]);
@@ -301,7 +301,7 @@ async fn where_all_nodes_tell_a_lie_it_is_attested_as_refuted_and_every_node_rai
     let transaction = issue(&client, &key(1), key(2).party(), 5).await;
     let batch = commit(&client, &transaction).await;
     configure(&cluster, &[7], 0).await;
-    let prover = Attester::start(options(vec![between(&cluster, Fault::Lies).await], 7, directory.path())).unwrap();
+    let prover = start(&[between(&cluster, Fault::Lies).await], 7, directory.path());
     for (node, _) in cluster.running() {
         let node = cluster.client_of(node);
         let (at, words) = eventually(|| async {

@@ -8,7 +8,7 @@ use ::node::config::{ProverConfig, ProverConfigSettings};
 use ::node::http::ProverSource;
 use ::node::metrics::ProverMetrics;
 use ::node::roles::{ProverFront, own_key};
-use attester::{Attester, Figures, Options};
+use attester::{Attester, Figures, Options, Outside};
 use clap::Args;
 use ledger::ClusterId;
 use serde_json::json;
@@ -42,11 +42,11 @@ impl ProverArgs {
             return Ok(ExitCode::SUCCESS);
         };
         let key = own_key(&config.key_file)?;
-        let nodes = config.nodes.as_slice().iter().map(|node| node.as_str().to_owned()).collect();
-        let mut options = Options::new(ClusterId::of_name(&config.cluster), nodes, key, config.data_dir);
+        let nodes: Vec<String> = config.nodes.as_slice().iter().map(|node| node.as_str().to_owned()).collect();
+        let mut options = Options::new(ClusterId::of_name(&config.cluster), key, config.data_dir);
         options.interval = config.attest_interval;
         options.copy = config.replay_copy;
-        let prover = Arc::new(Attester::start(options)?);
+        let prover = Arc::new(Attester::start(options, Outside::of_addresses(&nodes)?)?);
         let (figures, copies) = (Arc::clone(&prover), Arc::clone(&prover));
         let source = ProverSource {
             figures: Arc::new(move || metrics(&figures.figures())),

@@ -2,10 +2,8 @@
 
 use std::process::Output;
 
-use attester::Attester;
-
 use crate::commands::run;
-use crate::provers::{addresses, attested, configure, options, work};
+use crate::provers::{addresses, attested, configure, start, work};
 use crate::support::{CLUSTER, Cluster, commit, issue, key};
 
 fn text(output: &Output) -> String {
@@ -18,7 +16,7 @@ async fn anybody_verifies_a_ledger_and_an_attestation_from_files_and_looks_at_a_
     let client = cluster.client();
     let directory = tempfile::tempdir().unwrap();
     configure(&cluster, &[7], 0).await;
-    let prover = Attester::start(options(addresses(&cluster), 7, directory.path())).unwrap();
+    let prover = start(&addresses(&cluster), 7, directory.path());
     let first = issue(&client, &key(1), key(2).party(), 5).await;
     let batch = commit(&client, &first).await.to_string();
     work(&client, 2).await;

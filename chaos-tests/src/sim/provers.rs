@@ -1,0 +1,193 @@
+//! Provers: the role as production runs it, on simulated machines, reaching the nodes over the simulated network.
+//!
+//! Judging takes no virtual time: the cluster stands still while a prover's thread works. What it keeps is in a directory
+//! of its own, for as long as the simulation lasts.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use attester::{Attester, Options, Outside};
+use borsh::from_slice;
+use bytes::Bytes;
+use client::LedgerApi;
+use ledger::batch::BatchRecord;
+use ledger::{Outcome, Party, Rejection};
+use prover::ProverSettings;
+use prover::step::StepBounds;
+use seams::{Address, TaskGroup};
+use sequencer::NodeId;
+use storage::state::ProofStatus;
+use tokio::time::{Instant, sleep};
+
+use crate::check::{Property, attestations};
+use crate::dice::lock;
+use crate::sim::access::Access;
+use crate::sim::clock::NodeClock;
+use crate::sim::cluster::{Cluster, ProverKey};
+use crate::sim::network::Network;
+use crate::sim::world::{Event, World};
+
+/// Between two attestations.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// How long the provers' words may take to be with every replica, when everything works.
+const TOLD_MAX: Duration = Duration::from_secs(30);
+
+/// The provers of a cluster. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Provers(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    world: World,
+    network: Network,
+    cluster: Cluster,
+    machines: Vec<Machine>,
+    /// Keeps the directories until all of them are done.
+    _directories: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+struct Machine {
+    address: Address,
+    prover: ProverKey,
+    clock: Arc<NodeClock>,
+    directory: PathBuf,
+    running: Mutex<Option<(TaskGroup, Attester)>>,
+}
+
+impl Provers {
+    /// Machines for the provers that the cluster's configuration has; nothing runs yet.
+    ///
+    /// # Panics
+    /// Where no directory can be made.
+    #[must_use]
+    pub fn new(world: &World, network: &Network, cluster: &Cluster) -> Self {
+        let directories = tempfile::tempdir().expect("a simulation with provers needs a directory");
+        let machine = |(number, prover): (usize, &ProverKey)| Machine {
+            address: Address::new(format!("prover-{}:7600", number + 1)),
+            prover: *prover,
+            clock: Arc::new(NodeClock::new(world, Duration::from_secs(1))),
+            directory: directories.path().join(number.to_string()),
+            running: Mutex::default(),
+        };
+        let machines = cluster.provers().iter().enumerate().map(machine).collect();
+        let (world, network, cluster) = (world.clone(), network.clone(), cluster.clone());
+        Self(Arc::new(Shared { world, network, cluster, machines, _directories: directories }))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.machines.len()
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Address> {
+        self.0.machines.iter().map(|machine| machine.address.clone()).collect()
+    }
+
+    /// Starts a prover, where it does not run.
+    pub async fn start(&self, number: usize) {
+        let Shared { world, network, cluster, machines, .. } = &*self.0;
+        let Some(machine) = machines.get(number).filter(|machine| lock(&machine.running).is_none()) else { return };
+        world.record(&Event::Started(&machine.address));
+        let node = |id: NodeId| -> (String, Arc<dyn LedgerApi>) {
+            let access = Access::new(network, cluster, &machine.address, id);
+            let access = if machine.prover.is_deceived { access.tampered(deceive) } else { access };
+            (cluster.address(id).as_str().to_owned(), Arc::new(access))
+        };
+        let outside = Outside {
+            // also those that may take the place of others
+            nodes: cluster.machines().into_iter().map(node).collect(),
+            clock: machine.clock.clone(),
+            entropy: Arc::new(world.branch()),
+            judged_at_once: true,
+        };
+        let mut options = Options::new(cluster.identity().cluster, machine.prover.key, machine.directory.clone());
+        options.interval = INTERVAL;
+        let steps = StepBounds { inputs_max: 0, references_max: 0, outputs_max: 0 };
+        options.proving = ProverSettings { steps, ..ProverSettings::default() };
+        let group = TaskGroup::new();
+        let started = group.spawn(async move { Attester::start(options, outside) }).await;
+        match started {
+            Ok(Ok(attester)) => *lock(&machine.running) = Some((group, attester)),
+            other => world.violation(Property::Recovery, format!("a prover does not start: {other:?}")),
+        }
+    }
+
+    /// Ends a prover at once.
+    pub fn crash(&self, number: usize) {
+        let Some(machine) = self.0.machines.get(number) else { return };
+        if let Some((group, _attester)) = lock(&machine.running).take() {
+            self.0.world.record(&Event::Crashed(&machine.address));
+            group.abort_all();
+        }
+    }
+
+    /// Starts those that do not run.
+    pub async fn start_all(&self) {
+        for number in 0..self.count() {
+            self.start(number).await;
+        }
+    }
+
+    /// Ends all of them.
+    pub fn end(&self) {
+        (0..self.count()).for_each(|number| self.crash(number));
+    }
+
+    /// In the end everything is attested by each prover that sees what nodes tell, and by just what that leads to; and every
+    /// replica knows the same of all of them.
+    pub async fn check(&self) {
+        let Shared { world, network, cluster, machines, .. } = &*self.0;
+        let Some(&node) = cluster.nodes().first() else { return };
+        for machine in machines.iter().filter(|machine| !machine.prover.is_deceived) {
+            let auditor = Address::new("auditor:1".to_owned());
+            let access = Arc::new(Access::new(network, cluster, &auditor, node));
+            let client = client::Client::builder().node(access).clock(machine.clock.clone());
+            let client = client.entropy(Arc::new(world.branch())).connect().expect("a node is given");
+            world.found(attestations::check(&client, &format!("node {node}"), machine.party()).await);
+            if let Some((_, attester)) = &*lock(&machine.running)
+                && let Some(stuck) = attester.figures().stuck
+            {
+                world.violation(Property::Attestations, format!("{} does not go on: {stuck}", machine.address));
+            }
+        }
+        self.compare().await;
+    }
+
+    /// Every replica has the same attestations, in the same order, and the same alarms.
+    async fn compare(&self) {
+        let deadline = Instant::now() + TOLD_MAX;
+        loop {
+            let told: Vec<ProofStatus> =
+                self.0.cluster.replicas().iter().map(|(_, replica)| replica.state().proof_status()).collect();
+            if told.windows(2).all(|pair| matches!(pair, [left, right] if left == right)) {
+                return;
+            }
+            if Instant::now() > deadline {
+                let what = format!("replicas know different things of the provers: {told:?}");
+                return self.0.world.violation(Property::EqualReplicas, what);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Machine {
+    fn party(&self) -> Party {
+        self.prover.key.party()
+    }
+}
+
+/// What a prover is told by somebody between it and every node: the first transaction of each batch had another outcome.
+fn deceive(record: Bytes) -> Bytes {
+    let Ok(mut told) = from_slice::<BatchRecord>(&record) else { return record };
+    let log_time = told.head.log_time;
+    if let Some(line) = told.records.first_mut() {
+        line.outcome = Outcome::Rejected(Rejection::Expired { log_time });
+    }
+    told.encode().into()
+}
