@@ -131,20 +131,15 @@ impl LedgerMachine {
         }
         let gathered = self.state.gathered_percent();
         if gathered >= GATHERED_MAX {
-            let begun = std::time::Instant::now();
-            let r = self.state.flush().map_err(machine_fault);
-            tracing::info!(ms = begun.elapsed().as_millis() as u64, "XX waited for flush");
-            return r;
+            return self.state.flush().map_err(machine_fault);
         }
         if gathered >= self.flush.due.load(Ordering::Relaxed) && !self.flush.running.swap(true, Ordering::AcqRel) {
             self.flush.due.store(draw_due(&*self.entropy), Ordering::Relaxed);
             let (state, flush) = (Arc::clone(&self.state), Arc::clone(&self.flush));
             self.compute.execute(Box::new(move || {
-                let begun = std::time::Instant::now();
                 if let Err(fault) = state.flush() {
                     *flush.fault.lock().expect("no holder panics") = Some(fault.to_string());
                 }
-                tracing::info!(ms = begun.elapsed().as_millis() as u64, gathered, "XX flush");
                 flush.running.store(false, Ordering::Release);
             }));
         }

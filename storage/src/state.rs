@@ -5,7 +5,7 @@
 //! [`KvStore`] in one atomic write, together with the commitments and the position in the log that they reflect: an
 //! output that lived for milliseconds costs no live row. On disk the state is therefore always that of one position.
 //!
-//! Invariants: a row on disk, overlaid by the flushing and then by the current overlay, is the state after the last
+//! Invariants: a row on disk, overlaid by the flushed and then by the current overlay, is the state after the last
 //! applied entry; `durable` never runs ahead of what was synced; the digest equals the sum over live rows.
 //!
 //! Deliberately absent: Raft, and any opinion on what is right (that is crate `ledger`).
@@ -157,8 +157,9 @@ struct Memory {
     core: Core,
     /// Changes since the last flush began.
     current: Overlay,
-    /// Changes that a flush is writing right now.
-    writing: Option<Arc<Overlay>>,
+    /// Changes that the last flush wrote, or is writing right now. They stay until the next one begins: what is new is
+    /// asked for soonest, and would have to be read from disk.
+    flushed: Option<Arc<Overlay>>,
 }
 
 /// What is written with every flush besides rows.
@@ -197,7 +198,7 @@ impl LedgerState {
             kv,
             identity,
             limits,
-            memory: RwLock::new(Memory { core, current: Overlay::default(), writing: None }),
+            memory: RwLock::new(Memory { core, current: Overlay::default(), flushed: None }),
             flushing: Mutex::new(first_stored),
             durable: Mutex::new(durable),
         })
@@ -364,7 +365,7 @@ impl LedgerState {
         let tiles: Vec<(TileId, Vec<u8>)> = memory.core.commitments.advance(&effects, log_time, epoch);
         let head = *memory.core.commitments.head();
         memory.core.live_outputs = live_after(memory.core.live_outputs, &effects);
-        memory.current.add_effects(memory.writing.as_deref(), &effects);
+        memory.current.add_effects(memory.flushed.as_deref(), &effects);
         let (record, results) = BatchRecord::of_bundle(head, bundle, effects);
         let batch = memory.current.add_batch(record, tiles);
         (results, Some(batch), head)
@@ -391,13 +392,15 @@ impl LedgerState {
     /// Where the store fails.
     pub fn flush(&self) -> Result<(), StateFault> {
         let mut first_stored = lock(&self.flushing);
-        let (overlay, core) = {
+        let (overlay, core, before) = {
             let mut memory = self.write();
             let successor = memory.current.successor();
             let overlay = Arc::new(std::mem::replace(&mut memory.current, successor));
-            memory.writing = Some(Arc::clone(&overlay));
-            (overlay, memory.core.clone())
+            let before = memory.flushed.replace(Arc::clone(&overlay));
+            (overlay, memory.core.clone(), before)
         };
+        // not under the lock: it is large
+        drop(before);
         if is_planted(Flaw::FlushInTwoSteps) {
             self.kv.write(tables::rows(&Overlay::default(), &core))?;
         }
@@ -406,8 +409,6 @@ impl LedgerState {
         self.kv.write(rows)?;
         self.kv.sync()?;
         *first_stored = next_stored;
-        let mut memory = self.write();
-        memory.writing = None;
         *lock(&self.durable) = core.position.map(Bytes::from);
         Ok(())
     }
@@ -454,7 +455,7 @@ impl LedgerState {
         tables::check_live(&*self.kv, &core)?;
         let position = core.position.clone().map(Bytes::from);
         *first_stored = prune::first_stored(&*self.kv)?;
-        *memory = Memory { core, current: Overlay::default(), writing: None };
+        *memory = Memory { core, current: Overlay::default(), flushed: None };
         *lock(&self.durable) = position.clone();
         Ok(position)
     }

@@ -1,4 +1,4 @@
-//! The layers as one: current overlay over the one being written over the store.
+//! The layers as one: current overlay over the flushed one over the store.
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
@@ -134,7 +134,7 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The overlays, newest first.
     pub(super) fn overlays(&self) -> impl Iterator<Item = &Overlay> {
-        std::iter::once(&self.memory.current).chain(self.memory.writing.as_deref())
+        std::iter::once(&self.memory.current).chain(self.memory.flushed.as_deref())
     }
 
     pub(super) fn live_output(&self, id: &OutputId) -> Result<Option<LiveOutput>, StateFault> {
@@ -200,7 +200,7 @@ impl View<'_> {
             let found = codec::read_head_key(key).zip(root.as_ref().try_into().ok());
             return found.map(|((size, batch), root)| Some((size, batch, root))).ok_or(StateFault::Row("heads"));
         }
-        let older = self.memory.writing.as_deref().into_iter().chain([&self.memory.current]);
+        let older = self.memory.flushed.as_deref().into_iter().chain([&self.memory.current]);
         let mut found = older.filter_map(|overlay| overlay.heads.range((size, beginning.batch)..).next());
         Ok(found.next().map(|((size, batch), root)| (*size, *batch, *root)))
     }
@@ -216,7 +216,7 @@ impl View<'_> {
         let from = after.unwrap_or(OwnerKey::lower_bound(prefix)).max(OwnerKey::lower_bound(prefix));
         let beyond = |key: &OwnerKey| after.is_none_or(|after| *key > after);
         // newest last, so that it prevails
-        for overlay in self.memory.writing.as_deref().into_iter().chain([&self.memory.current]) {
+        for overlay in self.memory.flushed.as_deref().into_iter().chain([&self.memory.current]) {
             let range = overlay.owners().range(from..).take_while(|(key, _)| key.as_bytes().starts_with(prefix));
             changed.extend(range.map(|(key, held)| (*key, *held)));
         }
