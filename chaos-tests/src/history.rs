@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use client::Outcome;
 use ledger::{Head, OutcomeRecord, OutputId, Party, Rejection, Sequence, TransactionId};
 
 pub use export::{to_edn, to_json_lines};
@@ -85,6 +86,20 @@ pub enum Told {
 }
 
 impl Told {
+    /// What an outcome of the client library tells. Where an attempt was given up on in the middle, a refusal of a later
+    /// one says nothing about it.
+    #[must_use]
+    pub fn of_outcome(outcome: &Outcome, given_up_before: bool) -> Option<Self> {
+        match outcome {
+            Outcome::Committed { record, .. } | Outcome::Rejected { record: Some(record), .. } => {
+                Some(Self::Sequenced(record.clone()))
+            }
+            Outcome::Rejected { rejection, record: None } => Some(Self::Refused(rejection.clone())),
+            Outcome::Refused { .. } => (!given_up_before).then_some(Self::NotTaken),
+            Outcome::Unknown { .. } => None,
+        }
+    }
+
     /// Its place and outcome, where it has them.
     #[must_use]
     pub const fn record(&self) -> Option<&OutcomeRecord> {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::check::{Findings, Property};
 use crate::dice::{Dice, lock};
 use crate::history::{Call, Found, Journal, Level, Ticket, Told};
-use crate::workload::{Kind, Market};
+use crate::workload::{Kind, Market, decoded, signed};
 
 /// How long a call of a client may take.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -116,19 +116,6 @@ pub(super) struct Desk {
     stop: AtomicBool,
 }
 
-/// What an outcome tells. Where an attempt was given up on in the middle, a refusal of a later one says nothing about
-/// it.
-fn told(outcome: &Outcome, given_up_before: bool) -> Option<Told> {
-    match outcome {
-        Outcome::Committed { record, .. } | Outcome::Rejected { record: Some(record), .. } => {
-            Some(Told::Sequenced(record.clone()))
-        }
-        Outcome::Rejected { rejection, record: None } => Some(Told::Refused(rejection.clone())),
-        Outcome::Refused { .. } => (!given_up_before).then_some(Told::NotTaken),
-        Outcome::Unknown { .. } => None,
-    }
-}
-
 impl Desk {
     pub(super) fn new(began: Instant, market: &Market, dice: &Dice, workloads: &[Workload]) -> Arc<Self> {
         Arc::new(Self {
@@ -182,7 +169,8 @@ impl Desk {
 
     /// True where all is known.
     fn learn(&self, ticket: Ticket, outcomes: &[Outcome], given_up_before: bool) -> bool {
-        let told: Vec<Option<Told>> = outcomes.iter().map(|outcome| told(outcome, given_up_before)).collect();
+        let told: Vec<Option<Told>> =
+            outcomes.iter().map(|outcome| Told::of_outcome(outcome, given_up_before)).collect();
         let committed = outcomes.iter().filter(|outcome| outcome.is_committed()).count();
         self.committed.fetch_add(u64::try_from(committed).unwrap_or_default(), Ordering::Relaxed);
         let learned = lock(&self.journal).learn(ticket, self.now(), &told);
@@ -203,7 +191,7 @@ impl Desk {
             let ticket = self.begin(0, &signed);
             let outcomes = client.submit_group(&signed).await;
             anyhow::ensure!(self.learn(ticket, &outcomes, false), "the ledger takes no work: {outcomes:?}");
-            let answers: Vec<Option<Told>> = outcomes.iter().map(|outcome| told(outcome, false)).collect();
+            let answers: Vec<Option<Told>> = outcomes.iter().map(|outcome| Told::of_outcome(outcome, false)).collect();
             self.market.learn(&[transaction], &answers);
         }
         Ok(())
@@ -230,15 +218,6 @@ impl Desk {
             }
         }
     }
-}
-
-fn signed(members: &[Transaction]) -> Vec<SignedTransaction> {
-    decoded(&members.iter().map(|member| Bytes::from(member.encode())).collect::<Vec<_>>())
-}
-
-fn decoded(members: &[Bytes]) -> Vec<SignedTransaction> {
-    let decode = |bytes: &Bytes| SignedTransaction::decode(bytes.clone());
-    members.iter().map(decode).collect::<Result<_, _>>().expect("what the market makes is canonical")
 }
 
 /// A client of all endpoints that begins with another one for each number.
@@ -274,7 +253,7 @@ async fn submit(desk: &Desk, number: u64, client: &Client, members: Vec<Transact
     let Ok(outcomes) = timeout(patience, client.submit_group(&signed)).await else {
         return desk.give_up(ticket, signed);
     };
-    let answers: Vec<Option<Told>> = outcomes.iter().map(|outcome| told(outcome, false)).collect();
+    let answers: Vec<Option<Told>> = outcomes.iter().map(|outcome| Told::of_outcome(outcome, false)).collect();
     if !desk.learn(ticket, &outcomes, false) {
         desk.give_up(ticket, signed);
     }

@@ -133,8 +133,9 @@ impl Access {
     }
 }
 
+/// What was sent may have arrived.
 fn broken() -> Problem {
-    Problem::new(ProblemKind::Unreachable, "the connection broke")
+    Problem::from(&Status::unavailable("the connection broke"))
 }
 
 macro_rules! unary {

@@ -1,9 +1,11 @@
 //! Clients: they trade, race each other for positions, give up too early, and ask again with the same bytes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use client::LedgerApi;
 use futures::future::join_all;
 use ledger::{Head, Outcome, OutputId, Party, Rejection, Transaction};
 use node::gateway::{Answer, Lane};
@@ -13,14 +15,16 @@ use sequencer::NodeId;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::check::Property;
-use crate::history::{Call, Found, Level, Ticket};
+use crate::history::{Call, Found, Level, Ticket, Told};
+use crate::sim::access::Access;
 use crate::sim::bugs::PlantedBug;
+use crate::sim::clock::NodeClock;
 use crate::sim::cluster::Cluster;
 use crate::sim::intruder::Intruder;
 use crate::sim::network::Network;
-use crate::sim::recorder::History;
+use crate::sim::recorder::{History, told};
 use crate::sim::world::World;
-use crate::workload::{Kind, Market};
+use crate::workload::{Kind, Market, decoded};
 
 /// Attempts at one submission before a client turns to something else.
 const ATTEMPTS_MAX: usize = 5;
@@ -28,6 +32,10 @@ const ATTEMPTS_MAX: usize = 5;
 const HOLDINGS_MAX: usize = 10_000;
 /// How long one attempt takes at most while everything works.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Clients that use the library, in a thousand.
+const LIBRARY_PER_MILLE: u32 = 400;
+/// How long the library tries.
+const LIBRARY_DEADLINE: Duration = Duration::from_secs(3);
 
 /// One client. Clones are the same client.
 #[derive(Debug, Clone)]
@@ -39,6 +47,8 @@ pub struct Client {
     cluster: Cluster,
     history: History,
     market: Market,
+    /// Applications have a library between them and the nodes; others speak to them as they are.
+    library: Option<client::Client>,
     bug: Option<PlantedBug>,
 }
 
@@ -54,9 +64,12 @@ impl Client {
         market: &Market,
         bug: Option<PlantedBug>,
     ) -> Self {
+        let address = Address::new(format!("client-{number}:1"));
+        let library = world.chance(LIBRARY_PER_MILLE).then(|| library(world, network, cluster, &address));
         Self {
             number,
-            address: Address::new(format!("client-{number}:1")),
+            address,
+            library,
             world: world.clone(),
             network: network.clone(),
             cluster: cluster.clone(),
@@ -105,16 +118,33 @@ impl Client {
         let answers = vec![None; members.len()];
         let call = Call::Submission { members: bytes.clone(), ids, answers };
         let ticket = self.history.invoke(self.number, call);
-        for _ in 0..ATTEMPTS_MAX {
-            let node = self.some_node();
-            let patience = self.world.pause(&(Duration::from_millis(100)..=PATIENCE));
-            if self.attempt(node, ticket, &bytes, patience).await {
-                break;
-            }
-            sleep(self.world.pause(&(Duration::from_millis(1)..=Duration::from_millis(80)))).await;
+        match &self.library {
+            Some(library) => self.submit_by(library, ticket, &bytes).await,
+            None => self.submit_again_and_again(ticket, &bytes).await,
         }
         if let Some(Call::Submission { answers, .. }) = self.history.call(ticket) {
             self.market.learn(&members, &answers);
+        }
+    }
+
+    async fn submit_again_and_again(&self, ticket: Ticket, members: &[Bytes]) {
+        for _ in 0..ATTEMPTS_MAX {
+            let node = self.some_node();
+            let patience = self.world.pause(&(Duration::from_millis(100)..=PATIENCE));
+            if self.attempt(node, ticket, members, patience).await {
+                return;
+            }
+            sleep(self.world.pause(&(Duration::from_millis(1)..=Duration::from_millis(80)))).await;
+        }
+    }
+
+    /// The library repeats what fails, as long as its caller has patience.
+    async fn submit_by(&self, library: &client::Client, ticket: Ticket, members: &[Bytes]) {
+        let patience = self.world.pause(&(Duration::from_millis(100)..=2 * LIBRARY_DEADLINE));
+        let members = decoded(members);
+        if let Ok(outcomes) = timeout(patience, library.submit_group(&members)).await {
+            let learned: Vec<_> = outcomes.iter().map(|outcome| Told::of_outcome(outcome, false)).collect();
+            self.history.learn(self.number, ticket, &learned);
         }
     }
 
@@ -138,7 +168,7 @@ impl Client {
         if self.bug == Some(PlantedBug::RefuseWhatHappened) && self.world.chance(5) {
             answers.fill(Answer::Refused(Rejection::Malformed {}));
         }
-        self.history.learn(self.number, ticket, &answers)
+        self.history.learn(self.number, ticket, &answers.iter().map(told).collect::<Vec<_>>())
     }
 
     /// Calls a node over the network; `None` where no answer comes.
@@ -237,6 +267,13 @@ impl Client {
             }
         }
     }
+}
+
+fn library(world: &World, network: &Network, cluster: &Cluster, here: &Address) -> client::Client {
+    let node = |id: NodeId| -> Arc<dyn LedgerApi> { Arc::new(Access::new(network, cluster, here, id)) };
+    let library = client::Client::builder().deadline(LIBRARY_DEADLINE).clock(Arc::new(NodeClock::right(world)));
+    let library = cluster.machines().into_iter().fold(library, |library, id| library.node(node(id)));
+    library.entropy(Arc::new(world.branch())).connect().expect("a cluster has nodes")
 }
 
 async fn holdings(replica: Replica, party: Party, consistency: Consistency) -> Option<(Head, BTreeSet<OutputId>)> {

@@ -18,7 +18,7 @@ pub struct History {
 }
 
 /// What a gateway's answer tells a client.
-fn told(answer: &Answer) -> Option<Told> {
+pub(super) fn told(answer: &Answer) -> Option<Told> {
     match answer {
         Answer::Sequenced { record, .. } => Some(Told::Sequenced(record.clone())),
         Answer::Refused(reason) => Some(Told::Refused(reason.clone())),
@@ -56,10 +56,9 @@ impl History {
     }
 
     /// A client learns what became of its submission, or of some members. True where all is known now.
-    pub fn learn(&self, client: u64, ticket: Ticket, learned: &[Answer]) -> bool {
+    pub fn learn(&self, client: u64, ticket: Ticket, learned: &[Option<Told>]) -> bool {
         self.world.record(&Event::Answered { client, answer: &format!("{learned:?}") });
-        let learned: Vec<Option<Told>> = learned.iter().map(told).collect();
-        let known = lock(&self.journal).learn(ticket, self.world.now(), &learned);
+        let known = lock(&self.journal).learn(ticket, self.world.now(), learned);
         known.unwrap_or_else(|contradiction| {
             self.world.violation(Property::Acknowledgements, contradiction.to_string());
             false

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use crate::sim::replicas;
 use crate::sim::world::World;
 use crate::workload::Market;
 
+/// How many steps a simulation has unless its caller says otherwise.
+pub const STEPS: u32 = 32;
 /// How long a step is.
 const STEP: Duration = Duration::from_millis(500);
 /// How long after the last fault everything may take to be well again.
@@ -51,10 +54,10 @@ pub struct SimulationOptions {
 }
 
 impl SimulationOptions {
-    /// Forty steps with faults.
+    /// [`STEPS`] steps with faults.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, steps: 40, faults: true, left_out: BTreeSet::new(), bug: None, trace_printed: false }
+        Self { seed, steps: STEPS, faults: true, left_out: BTreeSet::new(), bug: None, trace_printed: false }
     }
 }
 
@@ -159,7 +162,7 @@ async fn run(options: SimulationOptions) -> Report {
     let history = History::new(&world);
     let market = Market::new(&world, Arc::new(NodeClock::right(&world)), cluster.identity());
     let client = |number: u64| Client::new(number, &world, &network, &cluster, &history, &market, options.bug);
-    let clients: Vec<Client> = (1..=CLIENTS).map(client).collect();
+    let clients: Vec<Client> = (1..=world.between(CLIENTS)).map(client).collect();
     let mut addresses: Vec<Address> = clients.iter().map(|client| client.address().clone()).collect();
     addresses.extend(provers.addresses());
     for client in clients.iter().take(1) {
@@ -190,7 +193,8 @@ async fn run(options: SimulationOptions) -> Report {
     report(&options, &world, &history, &observations, compacted, stopped, schedule)
 }
 
-const CLIENTS: u64 = 5;
+/// So many call; the fewer, the more goes on between two calls.
+const CLIENTS: RangeInclusive<u64> = 2..=4;
 /// Clusters that have a prover, in a thousand: a solver takes longer than everything else.
 const PROVED_PER_MILLE: u32 = 300;
 

@@ -28,7 +28,7 @@ pub(crate) struct SimArguments {
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
     /// Length of each simulation: half a simulated second a step, with about one fault
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = chaos_tests::STEPS, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// Without faults
     #[arg(long)]
