@@ -46,7 +46,10 @@ fn real_processes_under_faults_keep_every_invariant_and_the_run_can_be_looked_at
     assert!(totals["committed"].as_u64().unwrap() > 100 && totals["reads"].as_u64().unwrap() > 10);
     assert!(report["faults"].as_array().unwrap().len() > 2);
     let verdicts = report["verdicts"].as_array().unwrap();
-    assert!(verdicts.len() >= 14 && verdicts.iter().all(|verdict| verdict["violations"] == 0), "{verdicts:#?}");
+    assert!(verdicts.len() >= 15 && verdicts.iter().all(|verdict| verdict["violations"] == 0), "{verdicts:#?}");
+    // every batch was proved, and what the prover said of it is what its evidence leads to
+    let attested = |verdict: &&Value| verdict["label"] == "invariant 11";
+    assert!(verdicts.iter().find(attested).unwrap()["checked"].as_u64().unwrap() > 100, "{verdicts:#?}");
     // two events for each call, in both forms
     for file in ["history.jsonl", "history.edn"] {
         let history = std::fs::read_to_string(format!("{out}/{file}")).unwrap();

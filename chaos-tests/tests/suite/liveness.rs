@@ -27,6 +27,7 @@ async fn a_leader_that_hears_nobody_does_not_hold_up_the_others() {
             log_bytes_max: 1024 * 1024,
             heartbeat: Duration::from_millis(50),
             bundles_in_flight_max: 4,
+            provers: Vec::new(),
             lie: None,
             bug: None,
         };

@@ -35,6 +35,16 @@ use crate::{
 const FORMAT: &str = "seriatim-kv 1\n";
 const POINTER: &str = "CURRENT_LEDGER";
 const GENERATION: &str = "ledger-";
+/// Sorted files of a table that lie beside each other before some are merged: the more, the more often a row is looked for in
+/// vain, and the less often it is written again.
+const SORTED_RUNS_MIN: i32 = 8;
+/// What is written to sorted files at most, in bytes per second. What the order waits for goes first; merging takes what is
+/// left, evenly, instead of a whole processor now and then.
+const WRITTEN_PER_SECOND_MAX: i64 = 64 << 20;
+/// How that is dealt out, in microseconds.
+const WRITTEN_REFILL_US: i64 = 10_000;
+/// Merging goes first once in so many times, so that it is never starved.
+const WRITTEN_FAIRNESS: i32 = 10;
 
 /// How the store uses memory and cores.
 #[derive(Debug, Clone, Copy)]
@@ -250,6 +260,7 @@ impl Content {
         database.set_atomic_flush(true);
         database.set_db_write_buffer_size(options.write_buffers_total_bytes);
         database.set_max_background_jobs(options.background_jobs);
+        database.set_ratelimiter(WRITTEN_PER_SECOND_MAX, WRITTEN_REFILL_US, WRITTEN_FAIRNESS);
         if directory::takes_direct_writes(&path) {
             database.set_use_direct_io_for_flush_and_compaction(true);
         } else {
@@ -310,6 +321,7 @@ fn table_options(table: Table, cache: &Cache, options: KvOptions) -> Options {
     // it into one large level again and again, and the filters keep look-ups from searching every file.
     if matches!(table, Table::Live | Table::Transactions | Table::Owners | Table::Spent) {
         family.set_compaction_style(DBCompactionStyle::Universal);
+        family.set_level_zero_file_num_compaction_trigger(SORTED_RUNS_MIN);
     }
     family.set_write_buffer_size(options.write_buffer_bytes);
     family.set_level_compaction_dynamic_level_bytes(true);

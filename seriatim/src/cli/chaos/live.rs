@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use chaos_tests::live::{self, Fault, LiveOptions, Workload};
 use chaos_tests::report::{LiveReport, page};
 
-/// Starts a real cluster on this machine, drives it with clients that write down what they are told, causes faults one
+/// Starts a real cluster on this machine, with a prover, drives it with clients that write down what they are told, causes faults one
 /// after another, then reads the order back from every node and checks it against the clients' histories.
 ///
 /// Each process stands behind a proxy, which cuts, slows and breaks links. Where this process may mount file systems
@@ -35,9 +35,9 @@ pub(crate) struct RunArguments {
     /// Validator processes
     #[arg(long, default_value_t = 2)]
     validators: u8,
-    /// A prover besides, whose attestations are replayed in the end
+    /// Without a prover, whose attestations are otherwise replayed in the end
     #[arg(long)]
-    prover: bool,
+    no_prover: bool,
     /// Clients that wait for their answers
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         duration: arguments.duration,
         nodes: usize::from(arguments.nodes),
         validators: usize::from(arguments.validators),
-        prover: arguments.prover,
+        prover: !arguments.no_prover,
         clients: usize::from(arguments.clients),
         command: again(&arguments, seed),
         workloads: or_all(arguments.workloads, &Workload::ALL),
@@ -100,8 +100,8 @@ fn again(arguments: &RunArguments, seed: u64) -> String {
         "seriatim chaos run --seed {seed} --duration {duration} --nodes {nodes} --validators {validators} \
          --clients {clients}"
     );
-    if arguments.prover {
-        command.push_str(" --prover");
+    if arguments.no_prover {
+        command.push_str(" --no-prover");
     }
     let faults: Vec<&str> = arguments.faults.iter().map(|fault| fault.name()).collect();
     let workloads: Vec<&str> = arguments.workloads.iter().map(|workload| workload.name()).collect();
