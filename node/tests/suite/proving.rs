@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use attester::Attester;
 use client::{AuditOptions, Client, Consistency, TrustedNodes};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -15,7 +14,7 @@ use proto::{Problem, ProblemKind, wire};
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
-use crate::provers::{addresses, attested, configure, options, work};
+use crate::provers::{addresses, attested, configure, options, start, start_with, work};
 use crate::support::{CLUSTER, Cluster, commit, eventually, in_time, issue, key};
 
 async fn audit(cluster: &Cluster, client: &Client, provers: &[u8], required: usize) -> client::Audit {
