@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, ConfigurationFault, LedgerApi};
+use client::{Client, ClientBuilder, ConfigurationFault, LedgerApi};
 use ledger::ClusterId;
 use ledger::signature::SigningKey;
 use prover::ProverSettings;
@@ -92,11 +92,10 @@ impl Outside {
     }
 
     /// A client of these nodes.
-    fn client(&self, cluster: ClusterId, nodes: &[(String, Arc<dyn LedgerApi>)]) -> Result<Client, ConfigurationFault> {
+    fn client(&self, cluster: ClusterId, nodes: &[(String, Arc<dyn LedgerApi>)]) -> ClientBuilder {
         let client =
             Client::builder().ledger(cluster).clock(Arc::clone(&self.clock)).entropy(Arc::clone(&self.entropy));
-        let client = nodes.iter().fold(client, |client, (_, node)| client.node(Arc::clone(node)));
-        if nodes.len() == 1 { client.deadline(NODE_PATIENCE).connect() } else { client.connect() }
+        nodes.iter().fold(client, |client, (_, node)| client.node(Arc::clone(node)))
     }
 }
 
@@ -147,11 +146,12 @@ impl Attester {
             tracing::info!(taken, copy = %copy.display(), "a copy of a replay is given");
         }
         let node = |node: &(String, Arc<dyn LedgerApi>)| {
-            let client = outside.client(options.cluster, std::slice::from_ref(node))?;
+            let client =
+                outside.client(options.cluster, std::slice::from_ref(node)).deadline(NODE_PATIENCE).connect()?;
             Ok(Node { address: node.0.clone(), client })
         };
         let nodes: Vec<Node> = outside.nodes.iter().map(node).collect::<Result<_, ConfigurationFault>>()?;
-        let all = outside.client(options.cluster, &outside.nodes)?;
+        let all = outside.client(options.cluster, &outside.nodes).connect()?;
         let shared = Arc::new(Shared::default());
         let jobs = judge::start(&options, &outside, Arc::clone(&shared)).map_err(io("starting the prover's thread"))?;
         let (stop, stopped) = watch::channel(false);

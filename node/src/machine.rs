@@ -137,7 +137,9 @@ impl LedgerMachine {
             self.flush.due.store(draw_due(&*self.entropy), Ordering::Relaxed);
             let (state, flush) = (Arc::clone(&self.state), Arc::clone(&self.flush));
             self.compute.execute(Box::new(move || {
-                if let Err(fault) = state.flush() {
+                // the order, or a snapshot, may have written meanwhile
+                let gathered = state.gathered_percent() >= FLUSH_DUE.start;
+                if gathered && let Err(fault) = state.flush() {
                     *flush.fault.lock().expect("no holder panics") = Some(fault.to_string());
                 }
                 flush.running.store(false, Ordering::Release);

@@ -55,12 +55,15 @@ impl Compaction {
             return self.raft.trigger().purge_log(position).await.ok();
         }
         if self.status.borrow().snapshot < Some(position) || self.machine.durable_index() < Some(position) {
-            self.raft.trigger().snapshot().await.ok()?;
-            let made = self.status.wait_for(|status| status.snapshot >= Some(position));
-            match timeout(SNAPSHOT_PATIENCE, made).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_closed)) => return None,
-                Err(_elapsed) => return Some(()),
+            // however long it takes: an attempt that began anew would want a newer snapshot than the one that is being made
+            loop {
+                self.raft.trigger().snapshot().await.ok()?;
+                let made = self.status.wait_for(|status| status.snapshot >= Some(position));
+                match timeout(SNAPSHOT_PATIENCE, made).await {
+                    Ok(Ok(_)) => break,
+                    Ok(Err(_closed)) => return None,
+                    Err(_elapsed) => tracing::warn!("a snapshot takes long, and the log grows meanwhile"),
+                }
             }
         }
         let Some(through) = self.machine.durable_index().map(|durable| durable.min(position)) else {

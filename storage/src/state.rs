@@ -41,7 +41,7 @@ pub use history::{ConsistencyProof, Holdings, HoldingsCursor};
 pub use ledger::batch::{BatchRecord, BatchUpdate};
 use overlay::Overlay;
 
-use crate::{KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
+use crate::{KvBatch, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
 
 /// Changed rows that a flush should write: enough that short-lived outputs are gone before they are written, and about
 /// 100 MiB of memory.
@@ -159,7 +159,14 @@ struct Memory {
     current: Overlay,
     /// Changes that the last flush wrote, or is writing right now. They stay until the next one begins: what is new is
     /// asked for soonest, and would have to be read from disk.
-    flushed: Option<Arc<Overlay>>,
+    flushed: Option<Flushed>,
+}
+
+#[derive(Debug)]
+struct Flushed {
+    changes: Arc<Overlay>,
+    /// Whether all of it is in the store.
+    stored: bool,
 }
 
 /// What is written with every flush besides rows.
@@ -365,7 +372,7 @@ impl LedgerState {
         let tiles: Vec<(TileId, Vec<u8>)> = memory.core.commitments.advance(&effects, log_time, epoch);
         let head = *memory.core.commitments.head();
         memory.core.live_outputs = live_after(memory.core.live_outputs, &effects);
-        memory.current.add_effects(memory.flushed.as_deref(), &effects);
+        memory.current.add_effects(memory.flushed.as_ref().map(|flushed| &*flushed.changes), &effects);
         let (record, results) = BatchRecord::of_bundle(head, bundle, effects);
         let batch = memory.current.add_batch(record, tiles);
         (results, Some(batch), head)
@@ -392,23 +399,29 @@ impl LedgerState {
     /// Where the store fails.
     pub fn flush(&self) -> Result<(), StateFault> {
         let mut first_stored = lock(&self.flushing);
+        // first what may fail and be tried again: what is taken from memory below has to be written
+        let history = self.read().core.history.clone();
+        let mut gone = KvBatch::new();
+        let next_stored = prune::add_deletions(&*self.kv, &history, *first_stored, &mut gone)?;
         let (overlay, core, before) = {
             let mut memory = self.write();
             let successor = memory.current.successor();
             let overlay = Arc::new(std::mem::replace(&mut memory.current, successor));
-            let before = memory.flushed.replace(Arc::clone(&overlay));
+            let flushed = Flushed { changes: Arc::clone(&overlay), stored: false };
+            let before = memory.flushed.replace(flushed);
             (overlay, memory.core.clone(), before)
         };
         // not under the lock: it is large
         drop(before);
         if is_planted(Flaw::FlushInTwoSteps) {
-            self.kv.write(tables::rows(&Overlay::default(), &core))?;
+            self.kv.write(tables::with_rows(KvBatch::new(), &Overlay::default(), &core))?;
         }
-        let mut rows = tables::rows(&overlay, &core);
-        let next_stored = prune::add_deletions(&*self.kv, &core.history, *first_stored, &mut rows)?;
-        self.kv.write(rows)?;
+        self.kv.write(tables::with_rows(gone, &overlay, &core))?;
         self.kv.sync()?;
         *first_stored = next_stored;
+        if let Some(flushed) = &mut self.write().flushed {
+            flushed.stored = true;
+        }
         *lock(&self.durable) = core.position.map(Bytes::from);
         Ok(())
     }

@@ -35,6 +35,9 @@ async fn audit(node: &Client, name: &str, prover: Party, findings: &mut Findings
     let (audit, _) = node.audit(&options, None, |_, _| {}).await?;
     findings.looked_at(Property::Attestations, usize::try_from(audit.attested_batches)?);
     let mut problems = audit.problems;
+    if !audit.signed {
+        problems.push("the end of the replay is part of no head that it signed".to_owned());
+    }
     if audit.missing_batches > 0 {
         problems.push(format!("{} batches are not attested", audit.missing_batches));
     }

@@ -14,6 +14,7 @@ use client::LedgerApi;
 use ledger::batch::BatchRecord;
 use ledger::{Outcome, Party, Rejection};
 use prover::ProverSettings;
+use prover::solver::SolverSettings;
 use prover::step::StepBounds;
 use seams::{Address, TaskGroup};
 use sequencer::NodeId;
@@ -108,7 +109,9 @@ impl Provers {
         let mut options = Options::new(cluster.identity().cluster, machine.prover.key, machine.directory.clone());
         options.interval = INTERVAL;
         let steps = StepBounds { inputs_max: 0, references_max: 0, outputs_max: 0 };
-        options.proving = ProverSettings { steps, ..ProverSettings::default() };
+        // what the solver may do is bounded by its own units: the machine's time is none of the simulation's
+        let solver = SolverSettings { timeout: Duration::from_secs(3_600), ..SolverSettings::default() };
+        options.proving = ProverSettings { steps, solver, ..ProverSettings::default() };
         let group = TaskGroup::new();
         let started = group.spawn(async move { Attester::start(options, outside) }).await;
         match started {
@@ -149,13 +152,36 @@ impl Provers {
             let client = client::Client::builder().node(access).clock(machine.clock.clone());
             let client = client.entropy(Arc::new(world.branch())).connect().expect("a node is given");
             world.found(attestations::check(&client, &format!("node {node}"), machine.party()).await);
-            if let Some((_, attester)) = &*lock(&machine.running)
-                && let Some(stuck) = attester.figures().stuck
-            {
+            let figures = lock(&machine.running).as_ref().map(|(_, attester)| attester.figures());
+            let Some(figures) = figures else { continue };
+            if let Some(stuck) = figures.stuck {
                 world.violation(Property::Attestations, format!("{} does not go on: {stuck}", machine.address));
             }
+            if !figures.faulty_nodes.is_empty() {
+                let what = format!("{} blames nodes that told the truth: {:?}", machine.address, figures.faulty_nodes);
+                world.violation(Property::Attestations, what);
+            }
+        }
+        for machine in machines.iter().filter(|machine| machine.prover.is_deceived) {
+            self.await_alarm(machine).await;
         }
         self.compare().await;
+    }
+
+    /// Whoever is told lies does not call them proved, and every replica hears of it.
+    async fn await_alarm(&self, machine: &Machine) {
+        let deadline = Instant::now() + TOLD_MAX;
+        let alarmed = |status: &ProofStatus| {
+            let standing = status.provers.get(&machine.party()).and_then(Option::as_ref);
+            standing.is_some_and(|standing| standing.alarm.is_some())
+        };
+        while !self.0.cluster.replicas().iter().all(|(_, replica)| alarmed(&replica.state().proof_status())) {
+            if Instant::now() > deadline {
+                let what = format!("{} is told lies, and raises no alarm", machine.address);
+                return self.0.world.violation(Property::Attestations, what);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Every replica has the same attestations, in the same order, and the same alarms.

@@ -25,7 +25,7 @@ const fn meant(flaw: Flaw) -> (&'static [Property], u64) {
         Flaw::OldSnapshotInstalled => (&[EqualReplicas, Acknowledgements, Soundness], 1_000),
         Flaw::ReadWithoutMajority => (&[RealTime], 20),
         Flaw::ReadWithoutWaiting => (&[Reads], 60),
-        Flaw::FlushInTwoSteps => (&[Soundness], 60),
+        Flaw::FlushInTwoSteps => (&[Soundness], 100),
         Flaw::NoDeduplication => (&[OneOutcome], 20),
         Flaw::StaleInputs => (&[SingleSpend, Outcomes], 40),
         Flaw::AllocationStays => (&[SingleSpend, Outcomes], 20),

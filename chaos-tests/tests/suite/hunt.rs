@@ -51,6 +51,7 @@ impl Quarry {
 /// # Panics
 /// Where one is not found.
 pub(crate) fn hunt(quarries: &[Quarry]) {
+    assert!(!quarries.is_empty(), "nothing is hunted: no bug has such a name");
     let next = AtomicUsize::new(0);
     let one_after_another = || {
         let mut missed = Vec::new();

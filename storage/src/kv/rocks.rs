@@ -38,9 +38,11 @@ const GENERATION: &str = "ledger-";
 /// Sorted files of a table that lie beside each other before some are merged: the more, the more often a row is looked for in
 /// vain, and the less often it is written again.
 const SORTED_RUNS_MIN: i32 = 8;
+/// So many of them hold write-outs up: more than come while the largest are merged.
+const SORTED_RUNS_SLOW: i32 = 60;
 /// What is written to sorted files at most, in bytes per second. What the order waits for goes first; merging takes what is
 /// left, evenly, instead of a whole processor now and then.
-const WRITTEN_PER_SECOND_MAX: i64 = 64 << 20;
+const WRITTEN_PER_SECOND_MAX: i64 = 128 << 20;
 /// How that is dealt out, in microseconds.
 const WRITTEN_REFILL_US: i64 = 10_000;
 /// Merging goes first once in so many times, so that it is never starved.
@@ -322,6 +324,8 @@ fn table_options(table: Table, cache: &Cache, options: KvOptions) -> Options {
     if matches!(table, Table::Live | Table::Transactions | Table::Owners | Table::Spent) {
         family.set_compaction_style(DBCompactionStyle::Universal);
         family.set_level_zero_file_num_compaction_trigger(SORTED_RUNS_MIN);
+        family.set_level_zero_slowdown_writes_trigger(SORTED_RUNS_SLOW);
+        family.set_level_zero_stop_writes_trigger(2 * SORTED_RUNS_SLOW);
     }
     family.set_write_buffer_size(options.write_buffer_bytes);
     family.set_level_compaction_dynamic_level_bytes(true);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::attestations::Proofs;
 use super::codec::{self, OwnerKey, SpentKey, SpentRow};
 use super::overlay::{LiveChange, Overlay};
-use super::{BatchRecord, Core, Memory, StateFault};
+use super::{BatchRecord, Core, Flushed, Memory, StateFault};
 use crate::{KvBatch, KvStore, StorageFault, Table};
 
 /// Key of the only row of `Meta`.
@@ -77,9 +77,8 @@ fn sorted<K: Ord, V, S>(rows: &HashMap<K, V, S>) -> Vec<(&K, &V)> {
     sorted
 }
 
-/// Everything that one flush writes.
-pub(super) fn rows(overlay: &Overlay, core: &Core) -> KvBatch {
-    let mut batch = KvBatch::new();
+/// The batch, and everything that one flush writes of an overlay.
+pub(super) fn with_rows(mut batch: KvBatch, overlay: &Overlay, core: &Core) -> KvBatch {
     for (id, change) in sorted(&overlay.live) {
         match change {
             LiveChange::Created(output) => {
@@ -134,7 +133,11 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The overlays, newest first.
     pub(super) fn overlays(&self) -> impl Iterator<Item = &Overlay> {
-        std::iter::once(&self.memory.current).chain(self.memory.flushed.as_deref())
+        std::iter::once(&self.memory.current).chain(self.flushed().map(|flushed| &*flushed.changes))
+    }
+
+    fn flushed(&self) -> Option<&Flushed> {
+        self.memory.flushed.as_ref()
     }
 
     pub(super) fn live_output(&self, id: &OutputId) -> Result<Option<LiveOutput>, StateFault> {
@@ -200,7 +203,7 @@ impl View<'_> {
             let found = codec::read_head_key(key).zip(root.as_ref().try_into().ok());
             return found.map(|((size, batch), root)| Some((size, batch, root))).ok_or(StateFault::Row("heads"));
         }
-        let older = self.memory.flushed.as_deref().into_iter().chain([&self.memory.current]);
+        let older = self.flushed().map(|flushed| &*flushed.changes).into_iter().chain([&self.memory.current]);
         let mut found = older.filter_map(|overlay| overlay.heads.range((size, beginning.batch)..).next());
         Ok(found.next().map(|((size, batch), root)| (*size, *batch, *root)))
     }
@@ -215,8 +218,9 @@ impl View<'_> {
         let mut changed: BTreeMap<OwnerKey, bool> = BTreeMap::new();
         let from = after.unwrap_or(OwnerKey::lower_bound(prefix)).max(OwnerKey::lower_bound(prefix));
         let beyond = |key: &OwnerKey| after.is_none_or(|after| *key > after);
-        // newest last, so that it prevails
-        for overlay in self.memory.flushed.as_deref().into_iter().chain([&self.memory.current]) {
+        // what is stored is found there in order; newest last, so that it prevails
+        let unstored = self.flushed().filter(|flushed| !flushed.stored).map(|flushed| &*flushed.changes);
+        for overlay in unstored.into_iter().chain([&self.memory.current]) {
             let range = overlay.owners().range(from..).take_while(|(key, _)| key.as_bytes().starts_with(prefix));
             changed.extend(range.map(|(key, held)| (*key, *held)));
         }
