@@ -54,7 +54,8 @@ async fn proved(node: &Client) -> anyhow::Result<Result<(), String>> {
     let deadline = Instant::now() + PROVED_MAX;
     loop {
         let status = node.proof_status(Consistency::Linearizable).await?;
-        let newest = node.position(Consistency::Local).await?.batch;
+        // the newest that is signed may be older
+        let newest = node.position(Consistency::Linearizable).await?.batch;
         if status.attested_batch >= newest {
             return Ok(Ok(()));
         }
