@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -991,19 +992,35 @@ fn replicas_find_the_same_contradiction_however_often_they_flush() {
     assert_eq!(told(&calm), told(&busy));
 }
 
-/// A store that takes its time to make a copy last: what is to be done meanwhile is done in between.
-struct SlowCopies {
+/// A store that takes its time to make a copy last: what is to be done meanwhile is done in between. And one whose next scan
+/// may fail.
+struct Troubled {
     kv: Arc<RocksKv>,
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    scan_fails: AtomicBool,
 }
 
-impl std::fmt::Debug for SlowCopies {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("SlowCopies")
+impl Troubled {
+    fn new(path: &Path) -> Arc<Self> {
+        let kv = Arc::new(RocksKv::open(path, b"test", KvOptions::default()).unwrap());
+        Arc::new(Self { kv, meanwhile: Mutex::new(None), scan_fails: AtomicBool::new(false) })
     }
 }
 
-impl KvStore for SlowCopies {
+fn configure(state: &LedgerState, index: u64) {
+    let change = ConfigurationChange::AddValidators(vec![key(u8::try_from(index).unwrap()).party()]);
+    let log_time = LogTime::from_unix_millis(1_000 + index);
+    let entry = LogEntry { log_time, payload: LogPayload::Configure(change) }.encode();
+    state.apply(&Serial, index, Some(&entry), Bytes::copy_from_slice(&index.to_le_bytes())).unwrap();
+}
+
+impl std::fmt::Debug for Troubled {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Troubled")
+    }
+}
+
+impl KvStore for Troubled {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageFault> {
         self.kv.get(table, key)
     }
@@ -1019,6 +1036,9 @@ impl KvStore for SlowCopies {
         from: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StorageFault> {
+        if self.scan_fails.swap(false, Ordering::Relaxed) {
+            return Err(StorageFault::Stopped);
+        }
         self.kv.scan(table, prefix, from, limit)
     }
 
@@ -1054,22 +1074,15 @@ impl KvStore for SlowCopies {
 #[test]
 fn a_write_out_does_not_wait_for_a_snapshot_to_be_read_and_summed() {
     let path = tempfile::tempdir().unwrap();
-    let kv = Arc::new(RocksKv::open(path.path(), b"test", KvOptions::default()).unwrap());
-    let kv = Arc::new(SlowCopies { kv, meanwhile: Mutex::new(None) });
+    let kv = Troubled::new(path.path());
     let state = Arc::new(LedgerState::open(kv.clone(), identity(), Limits::V1).unwrap());
-    let apply = |state: &LedgerState, index: u64| {
-        let change = ConfigurationChange::AddValidators(vec![key(u8::try_from(index).unwrap()).party()]);
-        let log_time = LogTime::from_unix_millis(1_000 + index);
-        let entry = LogEntry { log_time, payload: LogPayload::Configure(change) }.encode();
-        state.apply(&Serial, index, Some(&entry), Bytes::copy_from_slice(&index.to_le_bytes())).unwrap();
-    };
-    apply(&state, 1);
+    configure(&state, 1);
     let copied = state.head();
     let (done, written) = mpsc::channel();
     let writer = Arc::clone(&state);
     *kv.meanwhile.lock().unwrap() = Some(Box::new(move || {
         std::thread::spawn(move || {
-            apply(&writer, 2);
+            configure(&writer, 2);
             done.send(writer.flush().is_ok())
         });
         assert_eq!(written.recv_timeout(Duration::from_secs(60)), Ok(true), "the write-out waits for the snapshot");
@@ -1078,4 +1091,21 @@ fn a_write_out_does_not_wait_for_a_snapshot_to_be_read_and_summed() {
     assert_ne!(state.head(), copied);
     assert_eq!(snapshot.manifest().label(), &Bytes::copy_from_slice(&1_u64.to_le_bytes()));
     assert_eq!(restored(&*snapshot).1.head(), copied);
+}
+
+#[test]
+fn a_flush_that_could_not_read_loses_nothing_when_the_next_one_succeeds() {
+    let path = tempfile::tempdir().unwrap();
+    let kv = Troubled::new(path.path());
+    let state = LedgerState::open(kv.clone(), identity(), Limits::V1).unwrap();
+    configure(&state, 1);
+    kv.scan_fails.store(true, Ordering::Relaxed);
+    assert!(state.flush().is_err());
+    configure(&state, 2);
+    state.flush().unwrap();
+    let head = state.head();
+    drop(state);
+    let opened = LedgerState::open(kv, identity(), Limits::V1).unwrap();
+    assert_eq!(opened.head(), head);
+    assert!(opened.batch(1).unwrap().is_some() && opened.batch(2).unwrap().is_some());
 }
