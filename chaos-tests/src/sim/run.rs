@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +94,27 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a run that did not come to its end.
+    fn cut_short(options: &SimulationOptions) -> Self {
+        let mut findings = Findings::default();
+        findings.violation(Property::Soundness, "the simulation did not come to its end");
+        Self {
+            seed: options.seed,
+            steps: options.steps,
+            trace_hash: String::new(),
+            events: 0,
+            simulated: Duration::ZERO,
+            faults: 0,
+            operations: 0,
+            acknowledged: 0,
+            batches: 0,
+            compacted: 0,
+            stopped: BTreeMap::new(),
+            schedule: Vec::new(),
+            findings,
+        }
+    }
+
     /// What is wrong.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
@@ -143,7 +165,9 @@ pub fn simulate(options: &SimulationOptions) -> Report {
         .build()
         .expect("a runtime without input and output needs nothing of the operating system");
     crate::sim::panics::collect();
-    let mut report = runtime.block_on(run(options.clone()));
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(options.clone()))));
+    // not in a task of the cluster: a check met a replica that had panicked before, or the simulation itself is wrong
+    let mut report = ended.unwrap_or_else(|_told_below| Report::cut_short(options));
     drop(runtime);
     for panic in crate::sim::panics::take() {
         report.findings.violation(Property::Soundness, format!("panic: {panic}"));

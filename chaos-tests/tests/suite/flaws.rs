@@ -30,7 +30,7 @@ const fn meant(flaw: Flaw) -> (&'static [Property], u64) {
         Flaw::StaleInputs => (&[SingleSpend, Outcomes], 40),
         Flaw::AllocationStays => (&[SingleSpend, Outcomes], 20),
         Flaw::HalfAGroup => (&[Atomicity, Outcomes], 20),
-        Flaw::LogTimeRunsBack => (&[Outcomes], 40),
+        Flaw::LogTimeRunsBack => (&[Outcomes, Soundness], 40),
         Flaw::OutcomesByChance => (&[EqualReplicas], 20),
         Flaw::CertificateUnchecked => (&[Authority], 20),
         Flaw::SignatureUnchecked => (&[Authority], 20),
