@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::strategy::{
-    CoSigner, CostModel, OpenFault, Request, Strategy, StrategyConfig, StrategyOptions, Unsettled, open,
-};
+use client::strategy::{CoSigner, OpenFault, Request, Strategy, StrategyConfig, StrategyOptions, Unsettled, open};
 use client::{Client, ConfigurationFault, Key, Outcome, Prepared, Proposal, SubmitterOptions};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -13,6 +11,7 @@ use ledger::{AssetType, Leg, Party, Quantity, Terms, TransactionId};
 use proto::Problem;
 
 use super::Scenario;
+use super::load::Place;
 use crate::party::key_of;
 use crate::trade::TradeFault;
 
@@ -25,7 +24,7 @@ const ALLOCATION_MS: u64 = 3_600_000;
 /// Parties of one issuing transaction.
 const ISSUED_TO: usize = 200;
 /// How long the first proposal of a batch waits for others.
-const PROPOSALS_LINGER: Duration = Duration::from_millis(2);
+const PROPOSALS_LINGER: Duration = Duration::from_millis(10);
 /// Requests wait as long as a run takes: what is measured is how long.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
@@ -90,18 +89,13 @@ impl Floor {
     ///
     /// # Panics
     /// Never: the numbers of a workload fit.
-    pub async fn open(
-        sellers: &Client,
-        buyers: &Client,
-        scenario: &Scenario,
-        model: &CostModel,
-        run: u64,
-    ) -> Result<Self, FloorFault> {
+    pub async fn open(place: &Place, scenario: &Scenario) -> Result<Self, FloorFault> {
+        let Place { sellers, buyers, model, run, .. } = place;
         let name = &scenario.name;
-        let issuer = key_of(run, &format!("issuer of {name}"));
-        let buyer = key_of(run, &format!("buyer of {name}"));
+        let issuer = key_of(*run, &format!("issuer of {name}"));
+        let buyer = key_of(*run, &format!("buyer of {name}"));
         let keys: Vec<Key> =
-            (0..scenario.parties.max(1)).map(|number| key_of(run, &format!("seller {number} of {name}"))).collect();
+            (0..scenario.parties.max(1)).map(|number| key_of(*run, &format!("seller {number} of {name}"))).collect();
         let asset = |symbol: &str| AssetType { issuer: issuer.party(), symbol: symbol.parse().expect("letters") };
         let (stock, cash) = (asset("STOCK"), asset("CASH"));
         let granted = matches!(scenario.strategy, StrategyConfig::Bookkeeping { .. });
@@ -135,7 +129,8 @@ impl Floor {
             opened.push(Seller { party, strategy });
         }
         let linger = if scenario.proposals > 1 { PROPOSALS_LINGER } else { Duration::ZERO };
-        let booked = StrategyConfig::Bookkeeping { batch: scenario.proposals, linger, net_at: usize::MAX };
+        let booked =
+            StrategyConfig::Bookkeeping { batch: scenario.proposals, linger, net_at: place.counterparty_nets_at };
         let count = i128::try_from(opened.len()).expect("parties fit in memory");
         Ok(Self {
             client: sellers.clone(),

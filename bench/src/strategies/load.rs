@@ -24,6 +24,8 @@ use crate::schedule::Schedule;
 const LATENCY_MAX: u64 = 3_600_000_000;
 /// Live positions are counted this often.
 const SAMPLES: u32 = 40;
+/// Positions of one asset from which on a counterparty nets them, where no model says what everything costs.
+pub const COUNTERPARTY_NETS_AT: usize = 100;
 /// Proposals of a burst that are made at once.
 const PROPOSED_AT_ONCE: usize = 2_000;
 
@@ -98,6 +100,8 @@ pub struct Place {
     pub model: CostModel,
     /// How many times slower than the model says everything runs; 1 for as fast as it is.
     pub slowdown: u32,
+    /// Positions of one asset from which on the counterparty nets them. The model's figures are those without netting.
+    pub counterparty_nets_at: usize,
     /// Names this run's parties.
     pub run: u64,
 }
@@ -206,7 +210,7 @@ type Shared = Arc<Mutex<Tally>>;
 /// # Errors
 /// Where it cannot begin.
 pub async fn run(place: &Place, scenario: &Scenario) -> Result<Measured, FloorFault> {
-    let floor = Floor::open(&place.sellers, &place.buyers, scenario, &place.model, place.run).await?;
+    let floor = Floor::open(place, scenario).await?;
     let floor = Arc::new(floor);
     let sizes = Arc::new(Mutex::new(SizeSource::new(scenario.sizes, place.run)));
     let mut burst_ended = None;

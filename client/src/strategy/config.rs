@@ -8,8 +8,9 @@ use super::plan::SplitPlan;
 
 /// Requests of a transaction where the text says nothing: what the settlement document's transactions hold.
 const BATCH: usize = 50;
-/// How long the first request of a batch waits for others, where the text says nothing: short beside any commit.
-const LINGER: Duration = Duration::from_millis(2);
+/// How long the first request of a batch waits for others at most, where the text says nothing. It is what a busy ledger
+/// needs to fill batches; on an idle one half of a transaction's time is less, and bounds it.
+const LINGER: Duration = Duration::from_millis(10);
 /// How long a burst is gathered before it is planned.
 const GATHER: Duration = Duration::from_millis(20);
 /// Positions of a pool where the text says nothing.
@@ -29,21 +30,21 @@ pub enum StrategyConfig {
     Batching {
         /// Requests of a transaction at most.
         batch: usize,
-        /// How long the first one waits for others.
+        /// How long the first one waits for others at most, and never longer than half of what transactions take.
         linger: Duration,
     },
     /// The same for each asset by itself; an asset's positions are merged whenever one is touched.
     PerPosition {
         /// Requests of a transaction at most; 1 for none together.
         batch: usize,
-        /// How long the first one waits for others.
+        /// How long the first one waits for others at most, and never longer than half of what transactions take.
         linger: Duration,
     },
     /// Signed positions under a grant: nothing to wait for. Netted in the background.
     Bookkeeping {
         /// Requests of a transaction at most.
         batch: usize,
-        /// How long the first one waits for others.
+        /// How long the first one waits for others at most, and never longer than half of what transactions take.
         linger: Duration,
         /// Positions of one asset from which on they are netted.
         net_at: usize,
@@ -54,7 +55,7 @@ pub enum StrategyConfig {
         target: usize,
         /// Requests of a transaction at most.
         batch: usize,
-        /// How long the first one waits for others.
+        /// How long the first one waits for others at most, and never longer than half of what transactions take.
         linger: Duration,
     },
     /// Positions between the 99th percentile of the requests' sizes and twice that, and one large remainder.
@@ -63,7 +64,7 @@ pub enum StrategyConfig {
         target: usize,
         /// Requests of a transaction at most.
         batch: usize,
-        /// How long the first one waits for others.
+        /// How long the first one waits for others at most, and never longer than half of what transactions take.
         linger: Duration,
     },
     /// Bursts: the position is split into a tree, then everything settles in parallel.

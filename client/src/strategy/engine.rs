@@ -51,7 +51,8 @@ pub(super) struct Merging {
 pub(super) struct EngineOptions {
     /// Requests in one transaction.
     pub(super) batch_max: usize,
-    /// How long the first request of a transaction waits for others.
+    /// How long the first request of a transaction waits for others at most: it never waits longer than half of what
+    /// transactions took lately, for where they are quick, company gains less than waiting costs.
     pub(super) linger: Duration,
     /// Transactions of one queue under way at once.
     pub(super) open_max: usize,
@@ -89,7 +90,8 @@ enum Purpose {
     Return,
 }
 
-type Flight = (Purpose, Draft, Ending);
+/// A transaction at its end, with how long it took.
+type Flight = (Purpose, Draft, Ending, Duration);
 type Reading = JoinHandle<Result<Vec<LiveOutput>, Problem>>;
 
 /// The funds, which the engine changes and others look at.
@@ -121,6 +123,8 @@ pub(super) struct Engine {
     /// Blocked lines whose first request needs several assets, any of which may be what it waits for.
     entangled: BTreeSet<QueueId>,
     flights: FuturesUnordered<BoxFuture<'static, Flight>>,
+    /// How long transactions of requests took lately, smoothed; nothing before the first one.
+    took: Option<Duration>,
     /// Requests that travel again after a pause.
     resting: FuturesUnordered<BoxFuture<'static, Vec<Item>>>,
     upkeep: BTreeSet<AssetType>,
@@ -158,6 +162,7 @@ impl Engine {
             timers: BTreeSet::new(),
             entangled: BTreeSet::new(),
             flights: FuturesUnordered::new(),
+            took: None,
             resting: FuturesUnordered::new(),
             upkeep: BTreeSet::new(),
             left_alone: BTreeSet::new(),
@@ -191,7 +196,12 @@ impl Engine {
                     }
                 }
                 // what is under way stays in its set
-                Some((purpose, draft, ending)) = self.flights.next() => self.finish(purpose, draft, ending),
+                Some((purpose, draft, ending, took)) = self.flights.next() => {
+                    if matches!(purpose, Purpose::Requests(_)) {
+                        self.took = Some(smoothed(self.took, took));
+                    }
+                    self.finish(purpose, draft, ending);
+                }
                 Some(items) = self.resting.next() => self.again(items),
                 live = read_end(&mut self.reading) => self.take_reading(live),
                 // a timer
@@ -298,7 +308,7 @@ impl Engine {
             if line.open >= open_max || rebalanced || steps_back {
                 return far;
             }
-            let lingers_until = first.arrived + self.options.linger;
+            let lingers_until = first.arrived + self.linger();
             let full = line.waiting.len() >= self.batch_max(id).min(first.batch_max) || first.retries > 0;
             if !full && accepting && now < lingers_until {
                 return lingers_until;
@@ -345,6 +355,10 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn linger(&self) -> Duration {
+        self.took.map_or(self.options.linger, |took| self.options.linger.min(took / 2))
     }
 
     fn batch_max(&self, id: QueueId) -> usize {
@@ -410,9 +424,10 @@ impl Engine {
 
     fn fly(&mut self, purpose: Purpose, draft: Draft) {
         let made = seams::tasks::spawn(Arc::clone(&self.desk).carry_out(draft));
+        let begun = Instant::now();
         let flight = async move {
             let (draft, ending) = made.await.expect("a transaction's task neither panics nor is aborted alone");
-            (purpose, draft, ending)
+            (purpose, draft, ending, begun.elapsed())
         };
         self.flights.push(flight.boxed());
     }
@@ -676,6 +691,11 @@ impl Engine {
         let assets = self.funds.stocks().into_keys().collect();
         self.keep_in_order(&assets);
     }
+}
+
+/// An eighth of the newest and seven eighths of what was before, as round trips are commonly smoothed (RFC 6298).
+fn smoothed(before: Option<Duration>, newest: Duration) -> Duration {
+    before.map_or(newest, |before| (before * 7 + newest) / 8)
 }
 
 /// The end of a reading, if one is under way.

@@ -47,6 +47,23 @@ async fn shards_follow_littles_law() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_waits_for_company_no_longer_than_half_of_what_transactions_take() {
+    let floor = Floor::open(Some(DOCUMENT)).await;
+    let linger = Duration::from_secs(60);
+    let strategy =
+        floor.strategy_with(&StrategyConfig::Batching { batch: 50, linger }, StrategyOptions::default()).await;
+    let alone = DOCUMENT.latency_fixed + DOCUMENT.latency_per_settlement;
+    let mut took = Vec::new();
+    for proposal in floor.proposals(&[1, 1]).await {
+        let (done, time) = all_at_once(&*strategy, vec![proposal]).await;
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+        took.push(time.as_secs_f64());
+    }
+    near("before anything is known", took[0], (linger + alone).as_secs_f64());
+    near("once transactions are known", took[1], alone.as_secs_f64() * 1.5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_naive_transactions_one_wins_and_the_losers_all_name_it() {
     let floor = Floor::open(Some(DOCUMENT)).await;
     let strategy = floor.strategy("naive").await;

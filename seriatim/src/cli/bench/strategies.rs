@@ -9,7 +9,7 @@ use crate::local::{LocalCluster, LocalOptions, MoreArguments};
 use ::bench::audit::{Expected, audit};
 use ::bench::html::{row_cells, strategies_page};
 use ::bench::strategies::calibrated::{Part, run_command, run_part};
-use ::bench::strategies::load::Place;
+use ::bench::strategies::load::{COUNTERPARTY_NETS_AT, Place};
 use ::bench::strategies::native::{self, NativeOptions};
 use ::bench::strategies::report::StrategiesReport;
 use anyhow::{Context as _, bail};
@@ -235,6 +235,7 @@ impl StrategiesArguments {
             buyers: connect()?,
             model: model.slowed_down(self.slowdown),
             slowdown: self.slowdown,
+            counterparty_nets_at: if processors.is_some() { usize::MAX } else { COUNTERPARTY_NETS_AT },
             run: fresh_run(),
         })
     }

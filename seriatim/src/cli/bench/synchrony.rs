@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::local::{LocalCluster, LocalOptions, MoreArguments};
-use ::bench::strategies::load::Place;
+use ::bench::strategies::load::{COUNTERPARTY_NETS_AT, Place};
 use ::bench::strategies::report::StrategiesReport;
 use ::bench::synchrony;
 use clap::value_parser;
@@ -193,6 +193,7 @@ impl SynchronyArguments {
             buyers: connect()?,
             model: CostModel::DOCUMENT,
             slowdown: 1,
+            counterparty_nets_at: COUNTERPARTY_NETS_AT,
             run: fresh_run(),
         };
         Ok((cluster, place))
