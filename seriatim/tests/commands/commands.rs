@@ -35,6 +35,18 @@ fn the_page_of_everything_that_has_a_number_is_up_to_date() {
 }
 
 #[test]
+fn the_page_of_every_setting_is_up_to_date() {
+    let made = text(&seriatim(&["explain", "--settings", "--markdown"]).output().unwrap());
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let kept = std::fs::read_to_string(page).unwrap_or_default();
+    assert_eq!(made, kept, "run: seriatim explain --settings --markdown > docs/configuration.md");
+    let listed = seriatim(&["explain", "--settings", "--json"]).output().unwrap();
+    let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    let keys = |role: &str| listed.iter().filter(|each| each["role"] == role).count();
+    assert!(keys("node") > 10 && keys("validator") > 5 && keys("prover") > 5, "{listed:?}");
+}
+
+#[test]
 fn a_number_or_a_name_is_explained_and_a_wrong_one_helped() {
     let by_number = seriatim(&["explain", "206"]).output().unwrap();
     assert_eq!(text(&by_number), text(&seriatim(&["explain", "inputspent"]).output().unwrap()));
