@@ -66,8 +66,7 @@ pub(super) fn json() -> Value {
 pub(super) fn text() -> String {
     let mut text = String::new();
     for Setting { role, flag, environment, meaning, .. } in all() {
-        // writing to a string does not fail
-        let _ = writeln!(text, "{role:<9}  --{flag:<26} {environment:<34} {meaning}");
+        writeln!(text, "{role:<9}  --{flag:<26} {environment:<34} {meaning}").expect("writing to a String cannot fail");
     }
     text
 }
@@ -89,15 +88,15 @@ This page is made by `seriatim explain --settings --markdown`.
     .to_owned();
     let settings = all();
     for role in ROLES {
-        // writing to a string does not fail
-        let _ = writeln!(page, "\n## `seriatim {role}`\n");
+        writeln!(page, "\n## `seriatim {role}`\n").expect("writing to a String cannot fail");
         page.push_str("| Flag | Environment | Key | Value | What it is |\n|---|---|---|---|---|\n");
         for Setting { flag, environment, value, meaning, is_file, .. } in
             settings.iter().filter(|each| each.role == role)
         {
             let key = if *is_file { String::new() } else { format!("`{flag}`") };
             let (value, meaning) = (cell(value), cell(meaning));
-            let _ = writeln!(page, "| `--{flag}` | `{environment}` | {key} | `{value}` | {meaning} |");
+            writeln!(page, "| `--{flag}` | `{environment}` | {key} | `{value}` | {meaning} |")
+                .expect("writing to a String cannot fail");
         }
     }
     page
