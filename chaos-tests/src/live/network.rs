@@ -105,7 +105,7 @@ impl Network {
     pub(super) fn choose(choice: NetworkChoice) -> io::Result<(Self, Option<String>)> {
         let loopback = || Self::Loopback(Loopback::default());
         match choice {
-            NetworkChoice::Loopback => Ok((loopback(), Some("the run is on loopback".to_owned()))),
+            NetworkChoice::Loopback => Ok((loopback(), Some("--network loopback".to_owned()))),
             NetworkChoice::Namespaces => Ok((Self::Namespaces(Namespaces::new()?), None)),
             NetworkChoice::Auto => Ok(match Namespaces::new() {
                 Ok(namespaces) => (Self::Namespaces(namespaces), None),

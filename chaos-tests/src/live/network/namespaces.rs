@@ -37,6 +37,9 @@ const FACES: u8 = 16;
 const GRPC_PORT: u16 = 7_000;
 const HTTP_PORT: u16 = 7_001;
 const PROXY_PORT: u16 = 7_000;
+/// The bridge's hardware address. Without one of its own it has that of some port, another one when a port is added, and
+/// does not take what is sent to the last one.
+const BRIDGE: &str = "02:00:00:00:00:02";
 /// Nobody's hardware address: the bridge carries what is sent to it, and nobody takes it.
 const NOBODY: &str = "02:00:00:00:00:01";
 
@@ -143,7 +146,7 @@ impl Namespaces {
         ip(
             &hub,
             &format!(
-                "link set lo up\nlink add hub type bridge\naddr add {HUB}/{PREFIX} dev hub\n\
+                "link set lo up\nlink add hub address {BRIDGE} type bridge\naddr add {HUB}/{PREFIX} dev hub\n\
                  addr add {clients}/32 dev hub\nlink set hub up\n"
             ),
         )?;
@@ -320,6 +323,14 @@ mod tests {
         arrives(&mut near, b'c');
         let told = at(&network, Place::Node(1), || TcpStream::connect(face).unwrap_err());
         assert_eq!(told.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn the_bridge_stays_where_it_is_when_others_join() {
+        let Some(network) = nodes(3) else { return };
+        let shown = at(&network, Place::Clients, || Command::new("ip").args(["link", "show", "hub"]).output().unwrap());
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains(&format!("link/ether {BRIDGE}")), "{shown}");
     }
 
     #[test]
