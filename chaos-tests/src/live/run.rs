@@ -59,7 +59,7 @@ pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 
 /// Why a run has no result.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:#}")]
+#[error(transparent)]
 pub struct LiveFault(#[from] anyhow::Error);
 
 /// Runs a cluster under faults and judges it. The report and the histories are in the directory afterwards.
