@@ -451,7 +451,7 @@ async fn the_commands_of_the_page_bring_a_ledger_back() {
         assert_eq!((at.batch, at.hash()), (newest.batch, newest.hash()), "{letter}");
         let proof = own.consistency(head.size, newest.size).await.unwrap();
         let (old, new) = (&head.log_root, &newest.log_root);
-        verify_consistency(head.size.get(), old, newest.size.get(), new, &proof.proof).unwrap();
+        verify_consistency(head.size.get(), old, newest.size.get(), new, &proof.hashes).unwrap();
     }
 
     assert!(run(&["key", stage.path("new.key").to_str().unwrap()]).await.status.success());
