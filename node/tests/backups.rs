@@ -153,9 +153,9 @@ const DAMAGES: &[(&str, Damage)] = &[
         fs::write(&path, &content[..content.len() / 2]).unwrap();
     }),
     ("FormatUnknown", |backup| edit(backup, |manifest| manifest["format"] = "seriatim-backup 2".into())),
-    ("ManifestDamaged", |backup| edit(backup, |manifest| manifest["bytes"] = 1.into())),
-    ("ManifestDamaged", |backup| edit(backup, |manifest| manifest["head"]["size"] = 1.into())),
-    ("ManifestDamaged", |backup| edit(backup, |manifest| manifest["position"]["index"] = 1.into())),
+    ("ManifestDamaged", |backup| edit(backup, |manifest| manifest["bytes"] = 999.into())),
+    ("ManifestDamaged", |backup| edit(backup, |manifest| manifest["head"]["size"] = 999.into())),
+    ("ManifestDamaged", |backup| edit(backup, |manifest| manifest["position"]["index"] = 999.into())),
     ("ManifestDamaged", |backup| edit(backup, |manifest| manifest["more"] = json!("than there is"))),
     ("ManifestDamaged", |backup| edit(backup, |manifest| manifest["cluster"] = "another".into())),
     ("ManifestDamaged", |backup| {
