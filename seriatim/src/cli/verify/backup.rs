@@ -18,7 +18,8 @@ use crate::cli::{backup, progress};
 #[command(after_help = "\
 Examples:
   seriatim verify backup /backups/monday
-  curl -s http://a:7480/v1/head >head.json; seriatim verify backup /backups/monday --head head.json
+  curl -s http://a:7480/v1/heads/latest >head.json          (before the backup is taken)
+  seriatim verify backup /backups/monday --head head.json
 
 Exit code 0: it is whole and adds up. 1: it does not; --json names the reason in a word.")]
 pub(crate) struct BackupArguments {
