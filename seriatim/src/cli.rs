@@ -19,6 +19,7 @@ mod proof;
 mod chaos;
 mod completions;
 mod role;
+mod settings;
 mod endpoints;
 mod evidence;
 mod drawing;
