@@ -6,6 +6,10 @@ mod clients;
 #[allow(dead_code, unused_imports, reason = "shared with the node's other tests, which use all of it")]
 #[path = "suite/support.rs"]
 mod support;
+#[path = "backups/following.rs"]
+mod following;
+#[path = "fixtures/provers.rs"]
+mod provers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +26,7 @@ use proto::{Problem, ProblemKind, wire};
 use seams::Address;
 use sequencer::{NodeId, Role};
 use serde_json::{Value, json};
+use storage::{KvBatch, KvOptions, KvStore, RocksKv, Table};
 
 use support::{CLUSTER, Cluster, commit, commit_something, eventually, in_time, issue, key, led};
 
@@ -228,7 +233,115 @@ async fn nothing_is_written_where_something_is_and_no_number_is_used_twice() {
     let refused =
         in_time(RunningNode::start(config(4, &unfinished, "127.0.0.1:0".parse().unwrap()))).await.unwrap_err();
     assert!(refused.to_string().contains("did not come to its end"), "{refused}");
-    assert_eq!(restore(&backup, &successor(4, &unfinished), &quiet).unwrap_err().name(), "NotEmpty");
+    let again = restore(&backup, &successor(4, &unfinished), &quiet).unwrap_err();
+    assert_eq!(again.name(), "RestoreUnfinished");
+    assert!(again.to_string().contains("empty the directory and restore the backup again"), "{again}");
+}
+
+/// Changes what a backup holds, and makes it whole again: every length and hash is right.
+fn forge(sound: &Path, forged: &Path, change: impl FnOnce(&RocksKv)) {
+    let manifest = BackupManifest::read(&fs::read(sound.join("manifest.json")).unwrap()).unwrap();
+    let store = tempfile::tempdir().unwrap();
+    let kv = RocksKv::open(store.path(), b"forger", KvOptions::default()).unwrap();
+    let mut sink = kv.begin_restore(manifest.snapshot().clone()).unwrap();
+    for file in manifest.snapshot().files() {
+        sink.write(file.name(), 0, &fs::read(sound.join("files").join(file.name())).unwrap()).unwrap();
+    }
+    sink.finish().unwrap();
+    change(&kv);
+    kv.sync().unwrap();
+    let copy = kv.checkpoint(manifest.snapshot().label().clone(), Box::new(|| ())).unwrap();
+    fs::create_dir_all(forged.join("files")).unwrap();
+    for file in copy.manifest().files() {
+        let length = usize::try_from(file.length()).unwrap();
+        fs::write(forged.join("files").join(file.name()), copy.read(file.name(), 0, length).unwrap()).unwrap();
+    }
+    let (origin, head) = (manifest.origin().clone(), *manifest.head());
+    let whole = BackupManifest::new(CLUSTER.to_owned(), origin, head, copy.manifest().clone()).unwrap();
+    fs::write(forged.join("manifest.json"), whole.to_json().to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forger_who_makes_every_hash_right_has_to_explain_the_head() {
+    let cluster = Cluster::start(1).await;
+    commit_something(&cluster.client()).await;
+    commit_something(&cluster.client()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let sound = directory.path().join("sound");
+    write(&sound, parts(&cluster, 1).await).unwrap();
+    let live = |kv: &RocksKv| kv.scan(Table::Live, b"", b"", 2).unwrap();
+    let untouched = directory.path().join("untouched");
+    forge(&sound, &untouched, |kv| assert_eq!(live(kv).len(), 2));
+    Backup::open(&untouched).unwrap().verify(None, None, &quiet).unwrap();
+
+    let mut forged = Vec::new();
+    let mut forgery = |name: &str, change: &dyn Fn(&RocksKv, &mut KvBatch)| {
+        let place = directory.path().join(name);
+        forge(&sound, &place, |kv| {
+            let mut batch = KvBatch::new();
+            change(kv, &mut batch);
+            kv.write(batch).unwrap();
+        });
+        forged.push(place);
+    };
+    forgery("an output is missing", &|kv, batch| {
+        batch.delete(Table::Live, live(kv)[0].0.clone());
+    });
+    forgery("an output is there twice", &|kv, batch| {
+        let (key, value) = live(kv)[0].clone();
+        let mut other = key.to_vec();
+        other[0] ^= 1;
+        batch.put(Table::Live, other, value);
+    });
+    forgery("the ledger is said to be empty", &|kv, batch| {
+        for (key, _) in kv.scan(Table::Meta, b"", b"", 100).unwrap() {
+            batch.delete(Table::Meta, key);
+        }
+    });
+    for (number, place) in forged.iter().enumerate() {
+        let backup = Backup::open(place).unwrap();
+        let refused = backup.verify(None, None, &quiet).unwrap_err();
+        assert_eq!(refused.name(), "StateUnusable", "{}: {refused}", place.display());
+        let data_dir = directory.path().join(format!("data-{number}"));
+        assert_eq!(restore(&backup, &successor(4, &data_dir), &quiet).unwrap_err().name(), "StateUnusable");
+        assert!(is_empty(&data_dir));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_refuses_and_a_place_in_use_are_said_to_be_so() {
+    let cluster = Cluster::start(1).await;
+    commit_something(&cluster.client()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let sent = parts(&cluster, 1).await;
+    // what cannot be written, and a manifest that cannot
+    let (files, manifest) = (directory.path().join("files-first"), directory.path().join("manifest-last"));
+    let mut writer = BackupWriter::into_empty(&files).unwrap();
+    writer.take(sent[0].clone()).unwrap();
+    let Some(Part::Begin(begin)) = &sent[0].part else { panic!("{:?}", sent[0]) };
+    let first = storage::Manifest::decode(&begin.manifest).unwrap().files()[0].name().to_owned();
+    fs::create_dir(files.join("files").join(first)).unwrap();
+    let refused = sent[1..].iter().find_map(|part| writer.take(part.clone()).err()).unwrap();
+    let mut writer = BackupWriter::into_empty(&manifest).unwrap();
+    for part in sent.clone() {
+        writer.take(part).unwrap();
+    }
+    fs::create_dir(manifest.join("manifest.json.partial")).unwrap();
+    for (place, refused) in [(&files, refused), (&manifest, writer.finish(TAKEN_AT.to_owned()).unwrap_err())] {
+        assert_eq!(refused.name(), "NotWritten", "{refused}");
+        assert!(refused.to_string().contains("is no backup (it has no manifest.json): remove it"), "{refused}");
+        assert_eq!(Backup::open(place).unwrap_err().name(), "Incomplete");
+    }
+
+    let place = directory.path().join("sound");
+    write(&place, sent).unwrap();
+    let backup = Backup::open(&place).unwrap();
+    let held = fs::File::open(&place).unwrap();
+    held.lock().unwrap();
+    assert_eq!(backup.verify(None, None, &quiet).unwrap_err().name(), "ScratchInUse");
+    backup.verify(Some(&directory.path().join("scratch")), None, &quiet).unwrap();
+    drop(held);
+    backup.verify(None, None, &quiet).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -480,3 +480,70 @@ async fn the_commands_of_the_page_bring_a_ledger_back() {
     acknowledged(&rest, issue(&rest, &key(1), key(3).party(), 1).await).await;
     assert_eq!(stage.ran, stage.commands_of_the_page(), "every command of the page was run");
 }
+
+fn begin_backup(stage: &Stage, letter: char, bytes_per_second: &str) -> (Child, PathBuf) {
+    let place = stage.path(&format!("backups/{letter}"));
+    let mut command = Command::new(PROGRAM);
+    command.args(["admin", "backup", place.to_str().unwrap(), "--endpoint", stage.grpc(letter)]);
+    command.args(["--bytes-per-second", bytes_per_second]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    (command.spawn().unwrap(), place)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_killed_breaks_off_its_own_backup_and_no_other() {
+    let stage = Stage::new();
+    let mut nodes: BTreeMap<char, Running> =
+        "abc".chars().zip(1..).map(|(letter, number)| (letter, stage.start_old(number))).collect();
+    let mut leader = 'a';
+    for letter in "abc".chars() {
+        if stage.ready(letter).await["role"] == "leader" {
+            leader = letter;
+        }
+    }
+    let follower = nodes.keys().copied().find(|letter| *letter != leader).unwrap();
+    let client = stage.client("abc");
+    for _ in 0..20 {
+        acknowledged(&client, filling(&client, FILLING).await).await;
+    }
+    let head_file = stage.path("head.json");
+    fs::write(&head_file, served(&stage.places[&follower].http, "/v1/heads/latest")).unwrap();
+
+    let (under_load, going) = load(client.clone());
+    let so_far = || under_load.lock().unwrap().len();
+    eventually(|| async { (so_far() > 5).then_some(()) }).await;
+    let taking = [begin_backup(&stage, leader, "65536"), begin_backup(&stage, follower, "1048576")];
+    for (_, place) in &taking {
+        let files = place.join("files");
+        eventually(|| async { fs::read_dir(&files).is_ok_and(|mut files| files.next().is_some()).then_some(()) }).await;
+    }
+    drop(nodes.remove(&leader).unwrap());
+    let before = so_far();
+    eventually(|| async { (so_far() > before + 5).then_some(()) }).await;
+    let mut ended = Vec::new();
+    for (process, place) in taking {
+        let waited = tokio::task::spawn_blocking(move || process.wait_with_output().unwrap());
+        ended.push((in_time(waited).await.unwrap(), place));
+    }
+    let (broken, place) = &ended[0];
+    assert!(errors(broken).contains("broke off after"), "{}", errors(broken));
+    assert_eq!(fault(&["verify", "backup", place.to_str().unwrap(), "--json"]).await, "Incomplete");
+    let (whole, place) = &ended[1];
+    assert!(whole.status.success(), "{}", errors(whole));
+    let head_file = head_file.display().to_string();
+    let verify =
+        |place: &PathBuf| ["verify", "backup", place.to_str().unwrap(), "--head", &head_file].map(str::to_owned);
+    let verified = seriatim(verify(place).to_vec()).await;
+    assert!(verified.status.success(), "{}", errors(&verified));
+    // those that are left, one of which leads now, send one at full speed under the same load
+    for letter in nodes.keys() {
+        let place = stage.path(&format!("backups/{letter}-again"));
+        let before = so_far();
+        let taken = run(&["admin", "backup", place.to_str().unwrap(), "--endpoint", stage.grpc(*letter)]).await;
+        assert!(taken.status.success(), "{}", errors(&taken));
+        eventually(|| async { (so_far() > before + 5).then_some(()) }).await;
+        let verified = seriatim(verify(&place).to_vec()).await;
+        assert!(verified.status.success(), "{}", errors(&verified));
+    }
+    going.abort();
+    drop(going.await);
+}

@@ -42,6 +42,18 @@ pub enum BackupFault {
         /// Where it was written.
         directory: PathBuf,
     },
+    /// The disk did not take all of it.
+    #[error(
+        "the backup cannot be written: {fault}. What {directory} holds is no backup (it has no manifest.json): remove it, \
+         and take the backup again where there is room for it",
+        directory = .directory.display()
+    )]
+    NotWritten {
+        /// Where it was written.
+        directory: PathBuf,
+        /// What the disk said.
+        fault: Box<BackupFault>,
+    },
     /// No manifest: the backup was never completed, or this is none.
     #[error(
         "{directory} holds no whole backup: there is no manifest.json, which is written last. If a backup into it broke \
@@ -140,6 +152,26 @@ pub enum BackupFault {
         /// Transactions in the backup.
         held: u64,
     },
+    /// The head that was given is older than the history that is kept.
+    #[error(
+        "the given head is of {given} transactions, and the history in this backup begins later, with batch \
+         {earliest_batch}: the two cannot be compared. Give a newer head"
+    )]
+    HeadForgotten {
+        /// Transactions at that head.
+        given: u64,
+        /// The first batch that is kept.
+        earliest_batch: u64,
+    },
+    /// Somebody else opens a copy of a backup in the same place.
+    #[error(
+        "another verification works in {directory}: wait for its end, or give this one scratch space of its own",
+        directory = .directory.display()
+    )]
+    ScratchInUse {
+        /// Which.
+        directory: PathBuf,
+    },
     /// The new node's number is not new.
     #[error(
         "node {node} was a member of the ledger in this backup: give the new node a number that was never used. Used so \
@@ -153,7 +185,8 @@ pub enum BackupFault {
     },
     /// A restore into this directory did not come to its end.
     #[error(
-        "a restore into {directory} did not come to its end: empty the directory and restore the backup again",
+        "a restore into {directory} did not come to its end: what it holds is no node's data. If none is under way, empty \
+         the directory and restore the backup again",
         directory = .directory.display()
     )]
     RestoreUnfinished {
@@ -186,6 +219,7 @@ impl BackupFault {
             Self::NotEmpty { .. } => "NotEmpty",
             Self::BrokenOff { .. } => "BrokenOff",
             Self::Interrupted { .. } => "Interrupted",
+            Self::NotWritten { .. } => "NotWritten",
             Self::Incomplete { .. } => "Incomplete",
             Self::ManifestDamaged { .. } => "ManifestDamaged",
             Self::FormatUnknown { .. } => "FormatUnknown",
@@ -198,6 +232,8 @@ impl BackupFault {
             Self::StateDiffers { .. } => "StateDiffers",
             Self::HeadContradicted { .. } => "HeadContradicted",
             Self::HeadNewer { .. } => "HeadNewer",
+            Self::HeadForgotten { .. } => "HeadForgotten",
+            Self::ScratchInUse { .. } => "ScratchInUse",
             Self::NumberUsed { .. } => "NumberUsed",
             Self::RestoreUnfinished { .. } => "RestoreUnfinished",
             Self::Succession(_) => "Succession",

@@ -1,6 +1,8 @@
 //! A data directory made from a backup: the first node of a cluster in which the ledger goes on.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ledger::parallel::Serial;
@@ -8,13 +10,15 @@ use seams::Address;
 use sequencer::{NodeId, SuccessionFault, begin_behind};
 use storage::{LogOptions, SegmentLog};
 
-use super::files::{create, remove, require_empty, sync, write_whole};
+use super::files::{create, io, remove, require_empty, sync};
 use super::verify::contents;
 use super::{Backup, BackupFault, Contents, Progress};
 use crate::roles::node::data_identity;
 
 /// Stands in a data directory until its restore has come to its end.
 const UNFINISHED: &str = "RESTORE.unfinished";
+/// What is in it, for people.
+const NOTE: &[u8] = b"A restore into this directory did not come to its end.\n";
 const LEDGER: &str = "ledger";
 const LOG: &str = "log";
 
@@ -45,9 +49,10 @@ pub struct Restored {
 /// [`BackupFault`].
 pub fn restore(backup: &Backup, successor: &Successor, progress: Progress<'_>) -> Result<Restored, BackupFault> {
     let data_dir = &successor.data_dir;
+    refuse_unfinished(data_dir)?;
     require_empty(data_dir)?;
     create(data_dir)?;
-    write_whole(data_dir, UNFINISHED, b"A restore into this directory did not come to its end.\n")?;
+    mark(data_dir)?;
     let restored = restore_in(backup, successor, progress);
     if restored.is_err() {
         remove(&data_dir.join(LEDGER))?;
@@ -68,6 +73,22 @@ pub fn refuse_unfinished(data_dir: &Path) -> Result<(), BackupFault> {
         return Err(BackupFault::RestoreUnfinished { directory: data_dir.to_path_buf() });
     }
     Ok(())
+}
+
+/// Says that a restore is under way, before anything else is there. Of several, one begins.
+fn mark(data_dir: &Path) -> Result<(), BackupFault> {
+    let path = data_dir.join(UNFINISHED);
+    let mut file = match File::create_new(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return refuse_unfinished(data_dir),
+        Err(error) => return Err(io("creating a file", &path)(error)),
+    };
+    let written = file.write_all(NOTE).and_then(|()| file.sync_all()).map_err(io("writing a file", &path));
+    if written.is_err() {
+        remove(&path)?;
+    }
+    written?;
+    sync(data_dir)
 }
 
 fn restore_in(backup: &Backup, successor: &Successor, progress: Progress<'_>) -> Result<Restored, BackupFault> {

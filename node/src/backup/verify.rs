@@ -1,7 +1,7 @@
 //! Whether a backup is what it says: its files byte by byte, and the state in them summed against its head.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,7 +120,10 @@ impl Backup {
         given: Option<&Head>,
         progress: Progress<'_>,
     ) -> Result<Contents, BackupFault> {
-        let place = scratch.unwrap_or(&self.directory).join(SCRATCH);
+        let parent = scratch.unwrap_or(&self.directory);
+        create(parent)?;
+        let _alone = lock(parent)?;
+        let place = parent.join(SCRATCH);
         remove(&place)?;
         create(&place)?;
         let verified = self.verify_in(&place, given, progress);
@@ -219,7 +222,11 @@ impl Backup {
         let contradicted = |found: String, expected: String| {
             Err(BackupFault::HeadContradicted { size: given.size.get(), found, expected })
         };
-        let consistency = state.consistency(given.size, held.size).map_err(BackupFault::StateUnusable)?;
+        let consistency = state.consistency(given.size, held.size);
+        if let Err(StateFault::Pruned { earliest_batch }) = consistency {
+            return Err(BackupFault::HeadForgotten { given: given.size.get(), earliest_batch });
+        }
+        let consistency = consistency.map_err(BackupFault::StateUnusable)?;
         if consistency.old_root != given.log_root {
             return contradicted(consistency.old_root.to_string(), given.log_root.to_string());
         }
@@ -227,6 +234,16 @@ impl Backup {
             return contradicted(held.hash().to_string(), given.hash().to_string());
         }
         Ok(())
+    }
+}
+
+/// Keeps others out of a directory in which a copy is opened, until dropped.
+fn lock(directory: &Path) -> Result<File, BackupFault> {
+    let held = File::open(directory).map_err(io("opening the directory", directory))?;
+    match held.try_lock() {
+        Ok(()) => Ok(held),
+        Err(TryLockError::WouldBlock) => Err(BackupFault::ScratchInUse { directory: directory.to_path_buf() }),
+        Err(TryLockError::Error(error)) => Err(io("locking the directory", directory)(error)),
     }
 }
 

@@ -10,7 +10,7 @@ use proto::wire::backup_part::Part;
 use proto::{Problem, ProblemKind, convert, wire};
 use storage::Manifest;
 
-use super::files::{create, io, require_empty, sync, write_whole};
+use super::files::{create, io, remove, require_empty, sync, write_whole};
 use super::manifest::{BackupManifest, Origin};
 use super::{BackupFault, FILES, MANIFEST};
 
@@ -74,6 +74,10 @@ impl BackupWriter {
     /// # Errors
     /// [`BackupFault::BrokenOff`] where it is not what has to come next, and faults of the disk.
     pub fn take(&mut self, part: wire::BackupPart) -> Result<Received, BackupFault> {
+        self.part(part).map_err(|fault| not_written(&self.directory, fault))
+    }
+
+    fn part(&mut self, part: wire::BackupPart) -> Result<Received, BackupFault> {
         match part.part {
             Some(Part::Begin(begin)) if self.begun.is_none() => self.begin(begin),
             Some(Part::Piece(piece)) => self.piece(&piece),
@@ -120,6 +124,15 @@ impl BackupWriter {
     /// # Errors
     /// [`BackupFault::BrokenOff`] where parts are missing, and faults of the disk.
     pub fn finish(self, taken_at: String) -> Result<BackupManifest, BackupFault> {
+        let directory = self.directory.clone();
+        self.complete(taken_at).map_err(|fault| {
+            // one that may not be durable is none
+            drop(remove(&directory.join(MANIFEST)));
+            not_written(&directory, fault)
+        })
+    }
+
+    fn complete(self, taken_at: String) -> Result<BackupManifest, BackupFault> {
         let whole = self.begun.as_ref().is_some_and(|begun| begun.next == begun.snapshot.files().len());
         let begun = match self.begun {
             Some(begun) if whole => begun,
@@ -135,6 +148,14 @@ impl BackupWriter {
         write_whole(&self.directory, MANIFEST, text.as_bytes())?;
         Ok(manifest)
     }
+}
+
+/// A fault of the disk, with what it means for the backup.
+fn not_written(directory: &Path, fault: BackupFault) -> BackupFault {
+    if matches!(fault, BackupFault::Io { .. }) {
+        return BackupFault::NotWritten { directory: directory.to_path_buf(), fault: Box::new(fault) };
+    }
+    fault
 }
 
 impl Begun {
