@@ -158,7 +158,12 @@ async fn where_a_backup_lacks_the_evidence_a_prover_says_what_it_needs_and_goes_
     commit_something(&client).await;
     let nodes = std::slice::from_ref(&address);
     let why = stuck(start(nodes, 8, &directory.path().join("nothing"))).await;
-    assert!(why.contains("history begins with batch") && why.contains("--replay-copy"), "{why}");
+    assert!(
+        why.contains("PositionUnavailable")
+            && why.contains("earliest batch that is kept")
+            && why.contains("--replay-copy"),
+        "{why}"
+    );
     let mut with_copy = options(8, &directory.path().join("copy"));
     with_copy.copy = copies(&files).pop();
     let prover = start_with(with_copy, nodes);
