@@ -36,8 +36,16 @@ pub struct Setting {
     pub clients: usize,
     /// What they did.
     pub workloads: Vec<String>,
+    /// What joined the processes: `namespaces` or `loopback`.
+    #[serde(default = "loopback")]
+    pub network: String,
     /// Faults that this machine does not permit, with the reason.
     pub skipped: Vec<String>,
+}
+
+/// What there was before there was a choice.
+fn loopback() -> String {
+    "loopback".to_owned()
 }
 
 /// One fault.

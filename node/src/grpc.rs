@@ -33,6 +33,10 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls and streams of one connection at once. A client that wants more opens a stream and batches.
 const STREAMS_MAX: u32 = 1_024;
+/// Calls of one connection that their caller gave up before they were looked at. Whoever keeps more of them waiting than
+/// this is attacking (CVE-2023-44487), and loses the connection; a node that stood still for some seconds finds many of
+/// its leader's heartbeats so, and must not lose the snapshot that comes over the same connection.
+const ABANDONED_CALLS_MAX: usize = 2_048;
 /// What a connection begins with: the preface of HTTP/2, in bytes (RFC 9113, section 3.4).
 pub(crate) const PREFACE_BYTES: usize = 24;
 /// How often grpc.health.v1 is told how the node is.
@@ -108,6 +112,7 @@ pub async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_pending_accept_reset_streams(Some(ABANDONED_CALLS_MAX))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop)
         .await

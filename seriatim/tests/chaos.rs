@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::env;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -45,6 +48,8 @@ fn real_processes_under_faults_keep_every_invariant_and_the_run_can_be_looked_at
     assert_eq!(totals["unknown"], 0);
     assert!(totals["committed"].as_u64().unwrap() > 100 && totals["reads"].as_u64().unwrap() > 10);
     assert!(report["faults"].as_array().unwrap().len() > 2);
+    let network = report["setting"]["network"].as_str().unwrap();
+    assert!(errors.contains(if network == "namespaces" { "network: a namespace" } else { "network: loopback" }));
     let verdicts = report["verdicts"].as_array().unwrap();
     assert!(verdicts.len() >= 15 && verdicts.iter().all(|verdict| verdict["violations"] == 0), "{verdicts:#?}");
     // every batch was proved, and what the prover said of it is what its evidence leads to
@@ -60,15 +65,70 @@ fn real_processes_under_faults_keep_every_invariant_and_the_run_can_be_looked_at
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
     let page = std::fs::read_to_string(format!("{out}/report.html")).unwrap();
     assert!(page.contains("Everything holds.") && page.contains("<svg") && page.contains("chaos run --seed 5"));
+    assert!(page.contains(if network == "namespaces" { "Network: each process in" } else { "Network: loopback" }));
     assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("href="));
     // what was run is not overwritten
     let refused = seriatim(&["chaos", "run", "--out", out]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("holds another run"));
 }
 
+/// Processes whose command line names this.
+fn processes(of: &str) -> Vec<String> {
+    let named = |pid: &String| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(of)
+    };
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    pids.filter(|name| name.parse::<u32>().is_ok()).filter(named).collect()
+}
+
 #[test]
-fn a_fault_or_workload_that_is_none_is_refused_with_those_that_are() {
-    for (flag, wrong, right) in [("--faults", "earthquake", "kill-leader"), ("--workloads", "poetry", "registers")] {
+fn nothing_stays_of_a_run_whose_runner_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().to_str().unwrap();
+    let mut runner = Command::new(env!("CARGO_BIN_EXE_seriatim"))
+        .args(["chaos", "run", "--duration", "10m", "--faults", "snapshot", "--out", out])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = Vec::new();
+    for line in BufReader::new(runner.stderr.take().unwrap()).lines() {
+        told.push(line.unwrap());
+        if told.last().unwrap().contains("clients at work") {
+            break;
+        }
+    }
+    let ours: Vec<String> = processes(out).into_iter().filter(|pid| *pid != runner.id().to_string()).collect();
+    assert!(ours.len() >= 6, "{ours:?}: {told:#?}");
+    let on_loopback = told.iter().any(|line| line.starts_with("network: loopback"));
+    if on_loopback {
+        println!("on loopback a process that stands still outlives its runner: none is made to, for {told:#?}");
+    } else {
+        // it cannot notice that anything has ended
+        assert!(Command::new("kill").args(["-STOP", &ours[0]]).status().unwrap().success());
+    }
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    while !processes(out).is_empty() {
+        sleep(Duration::from_millis(50));
+    }
+    // the next run unmounts what this one had mounted
+    let next = format!("{out}/next");
+    let output = seriatim(&["chaos", "run", "--duration", "1s", "--faults", "transfer-leader", "--out", &next]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    assert!(!mounts.contains(out), "{mounts}");
+}
+
+#[test]
+fn a_fault_workload_or_network_that_is_none_is_refused_with_those_that_are() {
+    let named = [
+        ("--faults", "earthquake", "kill-leader"),
+        ("--workloads", "poetry", "registers"),
+        ("--network", "pigeons", "loopback"),
+    ];
+    for (flag, wrong, right) in named {
         let output = seriatim(&["chaos", "run", flag, wrong]);
         assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(right));
     }

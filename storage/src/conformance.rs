@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use crate::{
-    KvBatch, KvStore, LogBatch, LogEngine, Manifest, MetaKey, SnapshotSource, StorageFault, Table, snapshot::FileEntry,
+    KvChanges, KvStore, LogBatch, LogEngine, Manifest, MetaKey, SnapshotSource, StorageFault, Table, snapshot::FileEntry,
 };
 
 /// Opens the log of a name.
@@ -202,10 +202,23 @@ pub async fn log_finishes_queued_batches_when_dropped(open: OpenLog<'_>) {
     assert_eq!(bounds(&open("log-drop")), Some((0, 49)));
 }
 
-fn write(kv: &Arc<dyn KvStore>, build: impl FnOnce(&mut KvBatch)) {
-    let mut batch = KvBatch::new();
-    build(&mut batch);
-    kv.write(batch).expect("the medium is sound");
+/// Changes with whatever shows as bytes.
+struct Rows<'a>(&'a mut dyn KvChanges);
+
+impl Rows<'_> {
+    fn put(&mut self, table: Table, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
+        self.0.put(table, key.as_ref(), value.as_ref());
+        self
+    }
+
+    fn delete(&mut self, table: Table, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.delete(table, key.as_ref());
+        self
+    }
+}
+
+fn write(kv: &Arc<dyn KvStore>, build: impl Fn(&mut Rows<'_>)) {
+    kv.write(0, &|changes| build(&mut Rows(changes))).expect("the medium is sound");
 }
 
 fn value(kv: &Arc<dyn KvStore>, table: Table, key: &str) -> Option<String> {
@@ -340,7 +353,7 @@ pub fn kv_round_trips_a_snapshot(open: OpenKv<'_>) {
     let source = open("kv-source");
     write(&source, |batch| {
         for number in 0..500_u32 {
-            batch.put(Table::Live, number.to_be_bytes().to_vec(), vec![7; 100]);
+            batch.put(Table::Live, number.to_be_bytes(), [7; 100]);
         }
         batch.put(Table::Meta, "applied", "500");
     });

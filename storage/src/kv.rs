@@ -40,11 +40,12 @@ pub trait KvStore: Send + Sync + Debug + 'static {
     fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize)
     -> Result<Vec<(Bytes, Bytes)>, StorageFault>;
 
-    /// Writes all operations, over all tables, or none; the later of two operations on one key wins.
+    /// Writes all changes that `tell` tells, over all tables, or none; the later of two on one key wins. `bytes_about` is
+    /// what their keys and values will take: memory for so much is made ready.
     ///
     /// # Errors
     /// Faults of the disk. They are final: every later write and sync fails with the first one.
-    fn write(&self, batch: KvBatch) -> Result<(), StorageFault>;
+    fn write(&self, bytes_about: usize, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault>;
 
     /// Makes everything written before durable.
     ///
@@ -135,69 +136,11 @@ impl Table {
     }
 }
 
-/// Changes that are written together.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KvBatch {
-    ops: Vec<KvOp>,
-    bytes: usize,
-}
-
-/// What a store needs for a row besides key and value, about.
-const ROW_OVERHEAD_BYTES: usize = 12;
-
-/// One change of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KvOp {
+/// Takes changes that are written together, in order, while they are told.
+pub trait KvChanges {
     /// Sets a row.
-    Put {
-        /// Where.
-        table: Table,
-        /// The row's key.
-        key: Bytes,
-        /// The row's value.
-        value: Bytes,
-    },
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]);
+
     /// Removes a row if it is there.
-    Delete {
-        /// Where.
-        table: Table,
-        /// The row's key.
-        key: Bytes,
-    },
-}
-
-impl KvBatch {
-    /// No changes.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds [`KvOp::Put`].
-    pub fn put(&mut self, table: Table, key: impl Into<Bytes>, value: impl Into<Bytes>) -> &mut Self {
-        let (key, value) = (key.into(), value.into());
-        self.bytes += key.len() + value.len() + ROW_OVERHEAD_BYTES;
-        self.ops.push(KvOp::Put { table, key, value });
-        self
-    }
-
-    /// Adds [`KvOp::Delete`].
-    pub fn delete(&mut self, table: Table, key: impl Into<Bytes>) -> &mut Self {
-        let key = key.into();
-        self.bytes += key.len() + ROW_OVERHEAD_BYTES;
-        self.ops.push(KvOp::Delete { table, key });
-        self
-    }
-
-    /// Size of all changes, about.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The changes in order.
-    #[must_use]
-    pub fn ops(&self) -> &[KvOp] {
-        &self.ops
-    }
+    fn delete(&mut self, table: Table, key: &[u8]);
 }

@@ -20,7 +20,7 @@ pub mod snapshot;
 pub mod state;
 
 pub use fault::StorageFault;
-pub use kv::{KvBatch, KvOp, KvOptions, KvStore, RocksKv, Table};
+pub use kv::{KvChanges, KvOptions, KvStore, RocksKv, Table};
 pub use log::{LogBatch, LogEngine, LogOp, LogOptions, LogStats, MetaKey, SegmentLog};
 pub use snapshot::{FileEntry, Manifest, SnapshotSink, SnapshotSource};
 pub use state::{AppliedEntry, EntryResult, FlushSize, LedgerState, StateFault};

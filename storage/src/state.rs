@@ -41,7 +41,7 @@ pub use history::{ConsistencyProof, Holdings, HoldingsCursor};
 pub use ledger::batch::{BatchRecord, BatchUpdate};
 use overlay::Overlay;
 
-use crate::{KvBatch, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
+use crate::{KvChanges, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
 
 /// How much a flush should write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -432,8 +432,7 @@ impl LedgerState {
         let mut first_stored = lock(&self.flushing);
         // first what may fail and be tried again: what is taken from memory below has to be written
         let history = self.read().core.history.clone();
-        let mut gone = KvBatch::new();
-        let next_stored = prune::add_deletions(&*self.kv, &history, *first_stored, &mut gone)?;
+        let gone = prune::Deletions::find(&*self.kv, &history, *first_stored)?;
         let (overlay, core, before) = {
             let mut memory = self.write();
             let successor = memory.current.successor();
@@ -445,11 +444,15 @@ impl LedgerState {
         // not under the lock: it is large
         drop(before);
         if is_planted(Flaw::FlushInTwoSteps) {
-            self.kv.write(tables::with_rows(KvBatch::new(), &Overlay::default(), &core))?;
+            self.kv.write(0, &|changes| tables::tell(&Overlay::default(), &core, changes))?;
         }
-        self.kv.write(tables::with_rows(gone, &overlay, &core))?;
+        let tell = |changes: &mut dyn KvChanges| {
+            gone.tell(changes);
+            tables::tell(&overlay, &core, changes);
+        };
+        self.kv.write(gone.bytes() + overlay.written_bytes_about(), &tell)?;
         self.kv.sync()?;
-        *first_stored = next_stored;
+        *first_stored = gone.first_stored;
         if let Some(flushed) = &mut self.write().flushed {
             flushed.stored = true;
         }

@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 use bytes::Bytes;
-use storage::{KvBatch, KvOptions, KvStore, RocksKv, SnapshotSource, StorageFault, Table};
+use storage::{KvOptions, KvStore, RocksKv, SnapshotSource, StorageFault, Table};
 
 fn open(path: &Path) -> Result<RocksKv, StorageFault> {
     RocksKv::open(path, b"cluster a, node 1", KvOptions::default())
@@ -14,9 +14,7 @@ fn open(path: &Path) -> Result<RocksKv, StorageFault> {
 /// A store with one row, synced.
 fn with_row(path: &Path, value: &'static str) -> RocksKv {
     let kv = open(path).unwrap();
-    let mut batch = KvBatch::new();
-    batch.put(Table::Live, "row", value);
-    kv.write(batch).unwrap();
+    kv.write(0, &|changes| changes.put(Table::Live, b"row", value.as_bytes())).unwrap();
     kv.sync().unwrap();
     kv
 }

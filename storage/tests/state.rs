@@ -30,7 +30,7 @@ use ledger::{
 use proptest::prelude::*;
 use storage::state::{AttestationRefusal, EntryResult};
 use storage::{
-    KvBatch, KvOptions, KvStore, LedgerState, Manifest, RocksKv, SnapshotSink, SnapshotSource, StateFault,
+    KvChanges, KvOptions, KvStore, LedgerState, Manifest, RocksKv, SnapshotSink, SnapshotSource, StateFault,
     StorageFault, Table,
 };
 
@@ -563,9 +563,7 @@ fn a_wrong_state_is_neither_opened_nor_restored_from_a_snapshot() {
     replica.state = None;
     let kv = Arc::new(RocksKv::open(replica.path.path(), b"test", KvOptions::default()).unwrap());
     let label = Bytes::from_static(b"any");
-    let mut loss = KvBatch::new();
-    loss.delete(Table::Live, lost.id.as_bytes().to_vec());
-    kv.write(loss).unwrap();
+    kv.write(0, &|changes| changes.delete(Table::Live, lost.id.as_bytes())).unwrap();
     // the files are sound; what they say is not
     let snapshot = kv.checkpoint(label, Box::new(|| ())).unwrap();
     let opened = LedgerState::open(kv, identity(), Limits::V1);
@@ -1042,8 +1040,8 @@ impl KvStore for Troubled {
         self.kv.scan(table, prefix, from, limit)
     }
 
-    fn write(&self, batch: KvBatch) -> Result<(), StorageFault> {
-        self.kv.write(batch)
+    fn write(&self, bytes_about: usize, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
+        self.kv.write(bytes_about, tell)
     }
 
     fn sync(&self) -> Result<(), StorageFault> {

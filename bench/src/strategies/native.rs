@@ -72,60 +72,60 @@ pub trait Onlooker: Sync {
     fn begins(&self, name: &str, number: usize, of: usize);
 }
 
-/// Runs the sweep and the strategies.
-///
-/// # Errors
-/// Where a scenario cannot begin.
-pub async fn run_all(
-    place: &Place,
-    options: &NativeOptions,
-    onlooker: &dyn Onlooker,
-    report: &mut StrategiesReport,
-) -> Result<(), floor::FloorFault> {
-    let swept = if options.sweep { 2 * SWEEP.len() } else { 0 };
-    let mut native = Native { place, options, onlooker, report, begun: 0, of: swept + options.strategies.len() + 2 };
-    let costs = if options.sweep { native.sweep().await? } else { None };
-    let document = Costs::from(CostModel::DOCUMENT);
-    let mut best: [Option<(StrategyConfig, Measured)>; 2] = [None, None];
-    for strategy in &options.strategies {
-        let measured = native.strategy(strategy, costs.as_ref(), &document).await?;
-        let kind = match strategy {
-            StrategyConfig::Bookkeeping { .. } => 1,
-            StrategyConfig::Batching { .. } | StrategyConfig::Shards { .. } | StrategyConfig::P99 { .. } => 0,
-            StrategyConfig::Naive
-            | StrategyConfig::Serial
-            | StrategyConfig::PerPosition { .. }
-            | StrategyConfig::Split { .. }
-            | StrategyConfig::Command => continue,
-        };
-        let slower =
-            |(_, other): &(StrategyConfig, Measured)| other.settlements_per_second < measured.settlements_per_second;
-        if best[kind].as_ref().is_none_or(slower) {
-            best[kind] = Some((strategy.clone(), measured));
-        }
-    }
-    for (constraint, best) in ["one position with constraints", "one position under a grant"].iter().zip(best) {
-        if let Some((strategy, peak)) = best {
-            native.latency(constraint, &strategy, &peak).await?;
-        }
-    }
-    Ok(())
+/// The strategy of each constraint that carried most so far.
+#[derive(Debug, Clone)]
+pub struct Best {
+    /// Which constraint.
+    pub constraint: &'static str,
+    /// How.
+    pub strategy: StrategyConfig,
+    /// What it carried.
+    pub peak: Measured,
 }
 
-struct Native<'a> {
-    place: &'a Place,
+const CONSTRAINTS: [&str; 2] = ["one position with constraints", "one position under a grant"];
+
+/// The runs of native mode. Each part is told the ledger that it runs on.
+pub struct Native<'a> {
     options: &'a NativeOptions,
     onlooker: &'a dyn Onlooker,
     report: &'a mut StrategiesReport,
+    costs: Option<Costs>,
+    best: [Option<Best>; CONSTRAINTS.len()],
     begun: usize,
     of: usize,
 }
 
-impl Native<'_> {
-    async fn measure(&mut self, scenario: &Scenario) -> Result<Measured, floor::FloorFault> {
+impl std::fmt::Debug for Native<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Native").field("begun", &self.begun).field("of", &self.of).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Native<'a> {
+    /// Nothing has run yet.
+    #[must_use]
+    pub fn new(options: &'a NativeOptions, onlooker: &'a dyn Onlooker, report: &'a mut StrategiesReport) -> Self {
+        let swept = if options.sweep { 2 * SWEEP.len() } else { 0 };
+        let of = swept + options.strategies.len() + CONSTRAINTS.len();
+        Self { options, onlooker, report, costs: None, best: [const { None }; CONSTRAINTS.len()], begun: 0, of }
+    }
+
+    /// The report as it is.
+    pub fn report(&mut self) -> &mut StrategiesReport {
+        self.report
+    }
+
+    /// The fastest strategies so far, of each constraint one.
+    #[must_use]
+    pub fn best(&self) -> Vec<Best> {
+        self.best.iter().flatten().cloned().collect()
+    }
+
+    async fn measure(&mut self, place: &Place, scenario: &Scenario) -> Result<Measured, floor::FloorFault> {
         self.begun += 1;
         self.onlooker.begins(&scenario.name, self.begun, self.of);
-        let measured = run(self.place, scenario).await?;
+        let measured = run(place, scenario).await?;
         self.report.add(measured.clone());
         Ok(measured)
     }
@@ -134,8 +134,12 @@ impl Native<'_> {
         Load::Closed { in_flight, warm_up: self.options.warm_up, length: self.options.length }
     }
 
-    /// Batches of every size, one after another on one position and on as many positions as keep the ledger busy.
-    async fn sweep(&mut self) -> Result<Option<Costs>, floor::FloorFault> {
+    /// Batches of every size, one after another on one position and on as many positions as keep the ledger busy. What
+    /// follows is predicted by what it costs.
+    ///
+    /// # Errors
+    /// Where a scenario cannot begin.
+    pub async fn sweep(&mut self, place: &Place) -> Result<(), floor::FloorFault> {
         let (mut alone, mut busy) = (Vec::new(), Vec::new());
         for batch in SWEEP {
             let strategy = StrategyConfig::PerPosition { batch, linger: Duration::from_millis(1) };
@@ -144,18 +148,19 @@ impl Native<'_> {
                 strategy.clone(),
                 self.closed(in_flight(&strategy, 1)),
             );
-            alone.push((batch, self.measure(&one).await?.settlements_per_second));
+            alone.push((batch, self.measure(place, &one).await?.settlements_per_second));
             let name = format!("sweep: {POSITIONS} positions, batches of {batch}");
             let load = self.closed(in_flight(&strategy, POSITIONS));
             let many = Scenario::new(name, strategy, load).with_parties(POSITIONS);
-            busy.push((batch, self.measure(&many).await?.settlements_per_second));
+            busy.push((batch, self.measure(place, &many).await?.settlements_per_second));
         }
         let costs = fit(&alone, &busy);
         self.report.fitted = costs;
         let Some(costs) = costs else {
             self.report.remarks.push("no line fits the sweep: nothing is predicted".to_owned());
-            return Ok(None);
+            return Ok(());
         };
+        self.costs = Some(costs);
         let label = "fitted costs";
         for (figure, unit, value) in [
             ("fixed_tx: latency of a transaction", "ms", costs.latency_fixed * 1e3),
@@ -167,7 +172,7 @@ impl Native<'_> {
         }
         self.curve("Batches one after another on one position", &alone, |batch| costs.one_after_another(batch));
         self.curve("Batches on many positions", &busy, |batch| costs.capacity(batch));
-        Ok(Some(costs))
+        Ok(())
     }
 
     fn curve(&mut self, title: &str, measured: &[(usize, f64)], model: impl Fn(usize) -> f64) {
@@ -185,12 +190,10 @@ impl Native<'_> {
     }
 
     /// One strategy as fast as it goes.
-    async fn strategy(
-        &mut self,
-        strategy: &StrategyConfig,
-        costs: Option<&Costs>,
-        document: &Costs,
-    ) -> Result<Measured, floor::FloorFault> {
+    ///
+    /// # Errors
+    /// Where the scenario cannot begin.
+    pub async fn strategy(&mut self, place: &Place, strategy: &StrategyConfig) -> Result<(), floor::FloorFault> {
         let parties = match strategy {
             StrategyConfig::PerPosition { batch: 1, .. } => POSITIONS_UNBATCHED,
             StrategyConfig::PerPosition { .. } => POSITIONS,
@@ -206,9 +209,9 @@ impl Native<'_> {
         let in_flight = in_flight(strategy, parties);
         let scenario =
             Scenario::new(strategy.to_string(), strategy.clone(), self.closed(in_flight)).with_parties(parties);
-        let measured = self.measure(&scenario).await?;
+        let measured = self.measure(place, &scenario).await?;
         let (label, rate) = (strategy.to_string(), measured.settlements_per_second);
-        match costs.and_then(|costs| costs.rate(strategy, parties)) {
+        match self.costs.as_ref().and_then(|costs| costs.rate(strategy, parties)) {
             Some(predicted) => {
                 self.report.rows.push(Row::new(
                     &label,
@@ -221,7 +224,7 @@ impl Native<'_> {
             }
             None => self.report.rows.push(Row::alone(&label, "throughput", "1/s", rate)),
         }
-        if let Some(model) = document.rate(strategy, parties) {
+        if let Some(model) = Costs::from(CostModel::DOCUMENT).rate(strategy, parties) {
             self.report.rows.push(Row::new(&label, "throughput, by the document", "1/s", Wanted::Beside, model, rate));
         }
         // in a closed loop the mean latency is what is in flight by the rate, whatever the strategy does
@@ -236,22 +239,37 @@ impl Native<'_> {
             0.01,
             measured.wasted_share,
         ));
-        Ok(measured)
+        let kind = match strategy {
+            StrategyConfig::Bookkeeping { .. } => Some(1),
+            StrategyConfig::Batching { .. } | StrategyConfig::Shards { .. } | StrategyConfig::P99 { .. } => Some(0),
+            StrategyConfig::Naive
+            | StrategyConfig::Serial
+            | StrategyConfig::PerPosition { .. }
+            | StrategyConfig::Split { .. }
+            | StrategyConfig::Command => None,
+        };
+        let best = kind.and_then(|kind| Some((CONSTRAINTS.get(kind)?, self.best.get_mut(kind)?)));
+        if let Some((constraint, best)) = best
+            && best.as_ref().is_none_or(|best| best.peak.settlements_per_second < rate)
+        {
+            *best = Some(Best { constraint, strategy: strategy.clone(), peak: measured });
+        }
+        Ok(())
     }
 
-    async fn latency(
-        &mut self,
-        what: &str,
-        strategy: &StrategyConfig,
-        peak: &Measured,
-    ) -> Result<(), floor::FloorFault> {
+    /// How long settlements take where less is offered than a strategy carried.
+    ///
+    /// # Errors
+    /// Where the scenario cannot begin.
+    pub async fn latency(&mut self, place: &Place, best: &Best) -> Result<(), floor::FloorFault> {
+        let Best { constraint, strategy, peak } = best;
         let rate = whole(peak.settlements_per_second * f64::from(LATENCY_AT_PERCENT) / 100.0);
         let rate = u32::try_from(rate).unwrap_or(u32::MAX).max(1);
         let (warm_up, length) = (self.options.warm_up, self.options.length);
         let name = format!("{strategy} at {LATENCY_AT_PERCENT} % of its peak");
-        let measured =
-            self.measure(&Scenario::new(name, strategy.clone(), Load::Open { rate, warm_up, length })).await?;
-        let label = format!("best on {what}: {strategy}");
+        let scenario = Scenario::new(name, strategy.clone(), Load::Open { rate, warm_up, length });
+        let measured = self.measure(place, &scenario).await?;
+        let label = format!("best on {constraint}: {strategy}");
         self.report.rows.push(Row::alone(&label, "peak throughput", "1/s", peak.settlements_per_second));
         let rate = measured.settlements_per_second;
         self.report.rows.push(Row::alone(&label, format!("throughput at {LATENCY_AT_PERCENT} %"), "1/s", rate));

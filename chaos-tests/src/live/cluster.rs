@@ -1,7 +1,7 @@
 //! The processes of a cluster, each behind its proxy and on its own disk.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use super::disk::Disk;
-use super::links::{Links, Place};
+use super::links::Links;
+use super::network::{Place, Site};
 use super::process::Process;
 
 /// How long the cluster may take to become ready.
@@ -60,7 +61,7 @@ impl Daemon {
     fn start(&mut self, links: &Links) -> io::Result<()> {
         self.process.start(&self.arguments)?;
         if let Some(pid) = self.process.pid() {
-            links.is_at(pid, self.place);
+            links.network().is_at(pid, self.place);
         }
         Ok(())
     }
@@ -85,12 +86,6 @@ pub(super) struct Plan<'a> {
     pub(super) validators: usize,
     pub(super) prover: bool,
     pub(super) disks_fail: bool,
-}
-
-fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
-    listeners.iter().map(TcpListener::local_addr).collect()
 }
 
 impl Cluster {
@@ -122,22 +117,27 @@ impl Cluster {
         let name = format!("node-{}", position + 1);
         let root = plan.directory.join(&name);
         let disk = if plan.disks_fail { Disk::with_file_system(&root)? } else { Disk::plain(&root)? };
-        let addresses = free_addresses(2).context("looking for free ports")?;
-        let [grpc, http] = addresses.as_slice() else { bail!("two addresses were asked for") };
-        let proxy = self.links.proxy(Place::Node(position), *grpc).await?;
-        let process = Process::new(plan.program, plan.directory.join(format!("{name}.log")));
+        let (place, log) = (Place::Node(position), plan.directory.join(format!("{name}.log")));
+        let (Site { grpc, http, .. }, proxy) = self.site(place).await?;
+        let process = Process::new(self.links.network().command(place, plan.program), log);
         let id = self.next_id;
         self.next_id += u64::from(founder);
-        Ok(Node { id, disk, process, grpc: *grpc, http: *http, proxy, founder, member: founder, clock_offset_ms: 0 })
+        Ok(Node { id, disk, process, grpc, http, proxy, founder, member: founder, clock_offset_ms: 0 })
+    }
+
+    /// A place on the network, and where others reach it: at its proxy.
+    async fn site(&self, place: Place) -> anyhow::Result<(Site, SocketAddr)> {
+        let site = self.links.network().site(place).with_context(|| format!("a place on the network for {place}"))?;
+        let proxy = self.links.proxy(place, &site).await.with_context(|| format!("a proxy for {place}"))?;
+        Ok((site, proxy))
     }
 
     async fn add_validator(&mut self, plan: &Plan<'_>, position: usize) -> anyhow::Result<Bytes> {
         let key_file = plan.directory.join(format!("validator-{}.key", position + 1));
         let key = Key::generate(&OsEntropy);
         key.save(&key_file)?;
-        let addresses = free_addresses(2).context("looking for free ports")?;
-        let [grpc, http] = addresses.as_slice() else { bail!("two addresses were asked for") };
-        let proxy = self.links.proxy(Place::Validator(position), *grpc).await?;
+        let place = Place::Validator(position);
+        let (Site { grpc, http, .. }, proxy) = self.site(place).await?;
         let nodes: Vec<String> = self.nodes.iter().map(|node| node.proxy.to_string()).collect();
         let arguments = command(
             "validator",
@@ -151,8 +151,8 @@ impl Cluster {
             ],
         );
         let log: PathBuf = plan.directory.join(format!("validator-{}.log", position + 1));
-        let process = Process::new(plan.program, log);
-        self.validators.push(Daemon { process, arguments, place: Place::Validator(position) });
+        let process = Process::new(self.links.network().command(place, plan.program), log);
+        self.validators.push(Daemon { process, arguments, place });
         self.start_validator(position)?;
         Ok(Bytes::copy_from_slice(key.party().as_bytes()))
     }
@@ -171,8 +171,10 @@ impl Cluster {
                 ("--nodes", self.endpoints().join(",")),
             ],
         );
-        let process = Process::new(plan.program, plan.directory.join("prover.log"));
-        self.prover = Some((Daemon { process, arguments, place: Place::Prover }, key.party()));
+        let (place, log) = (Place::Prover, plan.directory.join("prover.log"));
+        self.links.network().site(place).context("a place on the network for the prover")?;
+        let process = Process::new(self.links.network().command(place, plan.program), log);
+        self.prover = Some((Daemon { process, arguments, place }, key.party()));
         self.start_prover()?;
         let add = vec![Bytes::copy_from_slice(key.party().as_bytes())];
         let request = wire::ConfigureProversRequest { add, ..wire::ConfigureProversRequest::default() };
@@ -245,7 +247,7 @@ impl Cluster {
         }
         node.process.start(&arguments)?;
         if let Some(pid) = node.process.pid() {
-            self.links.is_at(pid, Place::Node(position));
+            self.links.network().is_at(pid, Place::Node(position));
         }
         Ok(())
     }
@@ -407,6 +409,7 @@ impl Cluster {
         self.kill_validators().await;
         self.kill_prover().await;
         for node in &mut self.nodes {
+            node.disk.release();
             node.process.kill().await;
             if let Err(error) = node.disk.detach() {
                 tracing::warn!(%error, "a file system stays mounted");

@@ -11,6 +11,8 @@ use crate::dice::Dice;
 
 /// Size of a node's file system; its image is sparse.
 const IMAGE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// The end of an image's name; before it is the runner's pid.
+const IMAGE: &str = "image";
 /// What is left when a disk is filled.
 const LEFT_BYTES: u64 = 256 * 1024;
 /// Ends a mounted file system as a power cut does: what is not on the disk yet never gets there (`EXT4_IOC_SHUTDOWN`,
@@ -32,6 +34,30 @@ fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+/// Takes down the file systems of runs whose runner is gone and had no time to. One that it had stalled holds even
+/// processes that were killed. Tells where they were.
+pub(super) fn reclaim() -> Vec<PathBuf> {
+    let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo());
+    let abandoned = |source: &str| {
+        let device = Path::new(source).file_name()?.to_str()?;
+        let image = fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")).ok()?;
+        let (_, pid) = image.trim_end().strip_suffix(IMAGE)?.strip_suffix('.')?.rsplit_once('.')?;
+        Some(pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+    };
+    let mut taken = Vec::new();
+    for mount in mounts.into_iter().flatten() {
+        if mount.mount_source.as_deref().and_then(abandoned) == Some(true) {
+            let disk = Disk { root: mount.mount_point, image: Some(PathBuf::new()) };
+            disk.release();
+            match disk.detach() {
+                Ok(()) => taken.push(disk.root),
+                Err(error) => tracing::warn!(%error, "a file system of a dead run stays mounted"),
+            }
+        }
+    }
+    taken
 }
 
 /// Why disks that can fail are not to be had; `None` where they are.
@@ -57,7 +83,7 @@ impl Disk {
     /// A file system of its own in an image beside the place where it is mounted.
     pub(super) fn with_file_system(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
-        let image = root.with_extension("image");
+        let image = root.with_extension(format!("{}.{IMAGE}", std::process::id()));
         File::create(&image)?.set_len(IMAGE_BYTES)?;
         run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image.as_os_str()])?;
         let disk = Self { root: root.to_owned(), image: Some(image) };
@@ -78,6 +104,15 @@ impl Disk {
             return Ok(());
         }
         run("umount", &[self.root.as_os_str()])
+    }
+
+    /// Lets go whoever waits for it, where it is stalled: until then not even a killed process ends.
+    pub(super) fn release(&self) {
+        if self.image.is_some()
+            && let Err(error) = self.thaw()
+        {
+            tracing::trace!(%error, "it was not stalled");
+        }
     }
 
     /// The node's data directory.

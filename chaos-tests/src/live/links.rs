@@ -1,21 +1,20 @@
 //! The network between processes: a proxy in front of each, and the state of every link.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use procfs::process::{FDTarget, Process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::dice::{Dice, lock};
+use super::network::{Network, Place, Site};
+use crate::dice::Dice;
 
 /// Bytes taken from a connection at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -23,30 +22,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const FLYING_MAX: usize = 64;
 /// How much later something comes that had to be sent again.
 const SENT_AGAIN: Duration = Duration::from_millis(200);
-
-/// Who is at an end of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
-    /// All clients.
-    Clients,
-    /// A node, by its position.
-    Node(usize),
-    /// A validator, by its position.
-    Validator(usize),
-    /// The prover.
-    Prover,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Clients => out.write_str("clients"),
-            Self::Node(position) => write!(out, "n{}", position + 1),
-            Self::Validator(position) => write!(out, "v{}", position + 1),
-            Self::Prover => out.write_str("prover"),
-        }
-    }
-}
+/// Time between two attempts to reach somebody who is cut off.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How links treat what passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,26 +49,32 @@ struct State {
 #[derive(Debug, Clone)]
 pub(super) struct Links {
     state: Arc<watch::Sender<State>>,
-    pids: Arc<Mutex<BTreeMap<u32, Place>>>,
+    network: Arc<Network>,
     dice: Dice,
 }
 
 impl Links {
-    pub(super) fn new(dice: &Dice) -> Self {
-        Self { state: Arc::new(watch::Sender::new(State::default())), pids: Arc::default(), dice: dice.branch() }
+    pub(super) fn new(network: Network, dice: &Dice) -> Self {
+        let state = Arc::new(watch::Sender::new(State::default()));
+        Self { state, network: Arc::new(network), dice: dice.branch() }
     }
 
-    /// From now on this process is at this place.
-    pub(super) fn is_at(&self, pid: u32, place: Place) {
-        let mut pids = lock(&self.pids);
-        pids.retain(|_, other| *other != place);
-        pids.insert(pid, place);
+    /// What is below the proxies.
+    pub(super) fn network(&self) -> &Network {
+        &self.network
     }
 
-    pub(super) fn cut(&self, from: Place, to: Place) {
-        self.state.send_modify(|state| {
-            state.cut.insert((from, to), ());
-        });
+    /// What is sent in these directions does not arrive: by the kernel where that is wanted and it can, else by the
+    /// proxies. TCP knows a cut of the kernel's from its missing acknowledgements, and of the proxies' nothing.
+    pub(super) fn cut(&self, directions: &[(Place, Place)], by_kernel: bool) -> io::Result<()> {
+        for (from, to) in directions {
+            if !(by_kernel && self.network.cut(*from, *to)?) {
+                self.state.send_modify(|state| {
+                    state.cut.insert((*from, *to), ());
+                });
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn set_weather(&self, weather: Weather) {
@@ -99,11 +82,12 @@ impl Links {
     }
 
     /// Everything passes again.
-    pub(super) fn heal(&self) {
+    pub(super) fn heal(&self) -> io::Result<()> {
         self.state.send_modify(|state| {
             state.cut.clear();
             state.weather = Weather::default();
         });
+        self.network.heal()
     }
 
     /// Breaks every connection there is.
@@ -112,8 +96,8 @@ impl Links {
     }
 
     /// Puts a proxy in front of a process; gives where others reach it. Ends with the runtime.
-    pub(super) async fn proxy(&self, place: Place, target: SocketAddr) -> io::Result<SocketAddr> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    pub(super) async fn proxy(&self, place: Place, site: &Site) -> io::Result<SocketAddr> {
+        let (listener, target) = (TcpListener::bind(site.face).await?, site.grpc);
         let address = listener.local_addr()?;
         let links = self.clone();
         drop(tokio::spawn(async move {
@@ -127,10 +111,10 @@ impl Links {
 
     async fn carry(self, near: TcpStream, peer: SocketAddr, here: SocketAddr, place: Place, target: SocketAddr) {
         let links = self.clone();
-        let found = tokio::task::spawn_blocking(move || links.who(peer, here)).await;
+        let found = tokio::task::spawn_blocking(move || links.network.owner(peer, here)).await;
         let from = found.unwrap_or(Place::Clients);
         // nobody listens: the connection ends, as a refused one does
-        let Ok(far) = TcpStream::connect(target).await else { return };
+        let Some(far) = self.connect(from, target).await else { return };
         if let Err(error) = near.set_nodelay(true).and(far.set_nodelay(true)) {
             tracing::debug!(%error, "small messages may wait");
         }
@@ -145,18 +129,28 @@ impl Links {
         }
     }
 
-    /// Whose connection it is: the kernel knows the socket, and which process holds it.
-    fn who(&self, peer: SocketAddr, here: SocketAddr) -> Place {
-        let sockets = procfs::net::tcp().unwrap_or_default();
-        let socket = sockets.iter().find(|socket| socket.local_address == peer && socket.remote_address == here);
-        let Some(inode) = socket.map(|socket| socket.inode) else { return Place::Clients };
-        let holds = |pid: u32| {
-            let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
-            let sockets = process.and_then(|process| process.fd().ok()).into_iter().flatten().flatten();
-            sockets.into_iter().any(|found| matches!(found.target, FDTarget::Socket(found) if found == inode))
-        };
-        let pids = lock(&self.pids).clone();
-        pids.into_iter().find(|(pid, _)| holds(*pid)).map_or(Place::Clients, |(_, place)| place)
+    /// Connects to a process as if from elsewhere; `None` where nobody listens. Where packets vanish nobody is told so:
+    /// it is tried until they do not.
+    async fn connect(&self, from: Place, target: SocketAddr) -> Option<TcpStream> {
+        loop {
+            let attempt = async {
+                let socket = TcpSocket::new_v4()?;
+                if let Some(source) = self.network.source(from) {
+                    socket.bind(SocketAddr::new(source, 0))?;
+                }
+                socket.connect(target).await
+            };
+            match attempt.await {
+                Ok(stream) => return Some(stream),
+                Err(error) if matches!(error.kind(), ErrorKind::HostUnreachable | ErrorKind::TimedOut) => {
+                    sleep(UNREACHABLE_PAUSE).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, %target, "a connection is not carried");
+                    return None;
+                }
+            }
+        }
     }
 
     /// One direction of a connection, until its end has been handed on.

@@ -13,7 +13,8 @@ use tonic::transport::Channel;
 
 use super::clients::Desk;
 use super::cluster::Cluster;
-use super::links::{Links, Place, Weather};
+use super::links::{Links, Weather};
+use super::network::Place;
 use crate::check::{Findings, Property};
 use crate::dice::{Dice, lock};
 use crate::report::FaultSpan;
@@ -24,6 +25,9 @@ const PART_MAX: Duration = Duration::from_secs(60);
 const PROGRESS_MAX: Duration = Duration::from_secs(30);
 /// How long a node whose disk failed may take to notice.
 const NOTICE_MAX: Duration = Duration::from_secs(20);
+
+/// How often the kernel cuts links, where it can, and not the proxies.
+const BY_KERNEL_PER_MILLE: u32 = 500;
 
 /// What can be done to a real cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,10 @@ pub enum Fault {
     DeafLeader,
     /// Whoever leads reaches nobody, clients neither.
     IsolateLeader,
+    /// The network cable of a node is pulled, of whoever leads every other time: below TCP nothing comes or goes.
+    PullCable,
+    /// A node's network address is taken away: it cannot send, and nobody finds it.
+    LoseAddress,
     /// Everything takes long, and overtakes what takes longer.
     SlowLinks,
     /// Some of what is sent is lost and comes late.
@@ -88,7 +96,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillAll,
@@ -103,6 +111,8 @@ impl Fault {
         Self::Bridge,
         Self::DeafLeader,
         Self::IsolateLeader,
+        Self::PullCable,
+        Self::LoseAddress,
         Self::SlowLinks,
         Self::LossyLinks,
         Self::ResetLinks,
@@ -137,6 +147,8 @@ impl Fault {
             Self::Bridge => "bridge",
             Self::DeafLeader => "deaf-leader",
             Self::IsolateLeader => "isolate-leader",
+            Self::PullCable => "pull-cable",
+            Self::LoseAddress => "lose-address",
             Self::SlowLinks => "slow-links",
             Self::LossyLinks => "lossy-links",
             Self::ResetLinks => "reset-links",
@@ -158,6 +170,12 @@ impl Fault {
     #[must_use]
     pub const fn needs_disk(self) -> bool {
         matches!(self, Self::PowerCut | Self::PowerCutAll | Self::FullDisk | Self::StallDisk | Self::FailDisk)
+    }
+
+    /// Whether it needs a network of our own.
+    #[must_use]
+    pub const fn needs_namespaces(self) -> bool {
+        matches!(self, Self::PullCable | Self::LoseAddress)
     }
 }
 
@@ -196,8 +214,8 @@ impl Nemesis<'_> {
             let kind = left.swap_remove(usize::try_from(drawn).unwrap_or_default());
             let number = self.open(kind);
             let caused = Box::pin(self.cause(kind)).await;
-            self.links.heal();
-            let detail = caused.unwrap_or_else(|error| {
+            let healed = self.links.heal().context("the network");
+            let detail = caused.and_then(|detail| healed.map(|()| detail)).unwrap_or_else(|error| {
                 let what = format!("{} could not be undone: {error:#}", kind.name());
                 self.findings.violation(Property::Recovery, what.clone());
                 what
@@ -308,6 +326,8 @@ impl Nemesis<'_> {
             Fault::Bridge => self.bridge().await,
             Fault::DeafLeader => self.isolate_leader(false).await,
             Fault::IsolateLeader => self.isolate_leader(true).await,
+            Fault::PullCable => self.pull_cable().await,
+            Fault::LoseAddress => self.lose_address().await,
             Fault::SlowLinks => self.weather(self.slow()).await,
             Fault::LossyLinks => self.weather(Weather { delay_ms: 0, jitter_ms: 2, loss_per_mille: 100 }).await,
             Fault::ResetLinks => self.reset_links().await,
@@ -397,6 +417,14 @@ impl Nemesis<'_> {
         nodes.chain(validators).chain([Place::Prover, Place::Clients]).collect()
     }
 
+    /// Cuts links, in these directions; tells by what means.
+    fn cut(&self, directions: &[(Place, Place)]) -> anyhow::Result<&'static str> {
+        // drawn wherever the run is, so that what else is drawn stays the same
+        let by_kernel = self.dice.chance(BY_KERNEL_PER_MILLE) && self.links.network().can_cut();
+        self.links.cut(directions, by_kernel).context("the network cannot be cut")?;
+        Ok(if by_kernel { "the kernel" } else { "the proxies" })
+    }
+
     async fn partition(&mut self, leader_in_minority: bool) -> anyhow::Result<String> {
         let leader = self.leader().await?;
         let mut others: Vec<usize> =
@@ -409,47 +437,62 @@ impl Nemesis<'_> {
         }
         let cut: Vec<Place> = minority.iter().copied().map(Place::Node).collect();
         // clients reach both sides: those behind the cut must not be told lies
+        let mut directions = Vec::new();
         for left in &cut {
-            for right in self.places().iter().filter(|place| !cut.contains(place) && **place != Place::Clients) {
-                self.links.cut(*left, *right);
-                self.links.cut(*right, *left);
+            for right in self.places().into_iter().filter(|place| !cut.contains(place) && *place != Place::Clients) {
+                directions.extend([(*left, right), (right, *left)]);
             }
         }
-        let hold = self.hold();
+        let (means, hold) = (self.cut(&directions)?, self.hold());
         sleep(hold).await;
-        Ok(format!("{} cut off for {hold:?}", names(&minority)))
+        Ok(format!("{} cut off by {means} for {hold:?}", names(&minority)))
     }
 
     async fn one_way(&mut self) -> anyhow::Result<String> {
         let (from, to) = (self.some_member()?, self.follower().await?);
         let to = if from == to { self.leader().await? } else { to };
-        self.links.cut(Place::Node(from), Place::Node(to));
-        let hold = self.hold();
+        let (means, hold) = (self.cut(&[(Place::Node(from), Place::Node(to))])?, self.hold());
         sleep(hold).await;
-        Ok(format!("n{} does not reach n{} for {hold:?}", from + 1, to + 1))
+        Ok(format!("n{} does not reach n{}, by {means}, for {hold:?}", from + 1, to + 1))
     }
 
     async fn bridge(&mut self) -> anyhow::Result<String> {
         let left = self.leader().await?;
         let right = self.follower().await?;
-        self.links.cut(Place::Node(left), Place::Node(right));
-        self.links.cut(Place::Node(right), Place::Node(left));
-        let hold = self.hold();
+        let ends = (Place::Node(left), Place::Node(right));
+        let (means, hold) = (self.cut(&[ends, (ends.1, ends.0)])?, self.hold());
         sleep(hold).await;
-        Ok(format!("n{} and n{} do not reach one another for {hold:?}", left + 1, right + 1))
+        Ok(format!("n{} and n{} do not reach one another, by {means}, for {hold:?}", left + 1, right + 1))
     }
 
     async fn isolate_leader(&mut self, wholly: bool) -> anyhow::Result<String> {
         let leader = self.leader().await?;
+        let mut directions = Vec::new();
         for place in self.places().into_iter().filter(|place| *place != Place::Node(leader)) {
-            self.links.cut(place, Place::Node(leader));
+            directions.push((place, Place::Node(leader)));
             if wholly {
-                self.links.cut(Place::Node(leader), place);
+                directions.push((Place::Node(leader), place));
             }
         }
+        let (means, hold) = (self.cut(&directions)?, self.hold());
+        sleep(hold).await;
+        Ok(format!("{} by {means} for {hold:?}", names(&[leader])))
+    }
+
+    async fn pull_cable(&mut self) -> anyhow::Result<String> {
+        let position = if self.dice.chance(500) { self.leader().await? } else { self.some_member()? };
+        self.links.network().unplug(Place::Node(position)).context("the cable cannot be pulled")?;
         let hold = self.hold();
         sleep(hold).await;
-        Ok(format!("{} for {hold:?}", names(&[leader])))
+        Ok(format!("{} for {hold:?}", names(&[position])))
+    }
+
+    async fn lose_address(&mut self) -> anyhow::Result<String> {
+        let position = self.some_member()?;
+        self.links.network().take_address(Place::Node(position)).context("the address cannot be taken away")?;
+        let hold = self.hold();
+        sleep(hold).await;
+        Ok(format!("{} for {hold:?}", names(&[position])))
     }
 
     fn slow(&self) -> Weather {

@@ -1,8 +1,9 @@
 //! One child process: started, stopped, frozen, killed, started again.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -16,21 +17,24 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 /// A process and how it is started.
 #[derive(Debug)]
 pub(super) struct Process {
-    program: PathBuf,
+    /// The program, and what comes before it.
+    command: Vec<OsString>,
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Process {
     /// A process that does not run yet; its output goes to the end of `log`.
-    pub(super) fn new(program: &Path, log: PathBuf) -> Self {
-        Self { program: program.to_owned(), log, child: None }
+    pub(super) fn new(command: Vec<OsString>, log: PathBuf) -> Self {
+        Self { command, log, child: None }
     }
 
     /// Starts it. It ends with this process: it watches for the end of its input.
     pub(super) fn start(&mut self, arguments: &[String]) -> io::Result<()> {
+        let (program, before) = self.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let output = || File::options().append(true).create(true).open(&self.log);
-        let child = Command::new(&self.program)
+        let child = Command::new(program)
+            .args(before)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(output()?)

@@ -2,18 +2,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use client::Client;
 use ledger::Limits;
 use seams::SystemClock;
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::clients::{self, Desk, Workload};
 use super::cluster::{Cluster, Plan};
 use super::links::Links;
 use super::nemesis::{Fault, Nemesis};
+use super::network::{Network, NetworkChoice};
 use super::{disk, read_back, watch};
 use crate::check::{Findings, Property, attestations, order, registers};
 use crate::dice::{Dice, lock};
@@ -42,6 +46,8 @@ pub struct LiveOptions {
     pub workloads: Vec<Workload>,
     /// What is done to the cluster.
     pub faults: Vec<Fault>,
+    /// What joins the processes.
+    pub network: NetworkChoice,
     /// Where data, logs, histories and the report go.
     pub directory: PathBuf,
     /// The command that runs the same again.
@@ -60,16 +66,38 @@ pub struct LiveFault(#[from] anyhow::Error);
 ///
 /// # Errors
 /// Where the cluster cannot be run at all. What is wrong with it is in the report.
-pub async fn run(options: &LiveOptions, progress: Progress<'_>) -> Result<LiveReport, LiveFault> {
-    Ok(Box::pin(attempt(options, progress)).await?)
+pub fn run(options: &LiveOptions, progress: Progress<'_>) -> Result<LiveReport, LiveFault> {
+    let ran = thread::scope(|scope| scope.spawn(|| on_network(options, progress)).join());
+    Ok(ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
 }
 
-async fn attempt(options: &LiveOptions, progress: Progress<'_>) -> anyhow::Result<LiveReport> {
+/// On a thread of its own, because that goes to another network, and all that it starts with it.
+fn on_network(options: &LiveOptions, progress: Progress<'_>) -> anyhow::Result<LiveReport> {
+    let (network, why_not) = Network::choose(options.network).context("making network namespaces")?;
+    network.enter().context("entering the network")?;
+    match &why_not {
+        Some(why) => progress(&format!("network: loopback, every process behind a proxy ({why})")),
+        None => progress("network: a namespace for every process, behind a proxy each"),
+    }
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(Box::pin(attempt(options, network, why_not.as_deref(), progress)))
+}
+
+async fn attempt(
+    options: &LiveOptions,
+    network: Network,
+    no_namespaces: Option<&str>,
+    progress: Progress<'_>,
+) -> anyhow::Result<LiveReport> {
     let dice = Dice::new(options.seed);
-    let links = Links::new(&dice);
+    let network_name = network.name().to_owned();
+    let links = Links::new(network, &dice);
+    for root in disk::reclaim() {
+        progress(&format!("unmounted what a dead run had left: {}", root.display()));
+    }
     let disks_missing = disk::missing();
     let mut skipped = Vec::new();
-    let faults = usable(&options.faults, disks_missing.as_deref(), options, &mut skipped);
+    let faults = usable(options, disks_missing.as_deref(), no_namespaces, &mut skipped);
     skipped.iter().for_each(|line| progress(&format!("skipped: {line}")));
     let plan = Plan {
         program: &options.program,
@@ -89,17 +117,46 @@ async fn attempt(options: &LiveOptions, progress: Progress<'_>) -> anyhow::Resul
         prover: options.prover,
         clients: options.clients,
         workloads: options.workloads.iter().map(|workload| workload.name().to_owned()).collect(),
+        network: network_name,
         skipped,
     };
-    let ended = Box::pin(under_faults(options, &faults, &dice, &links, &mut cluster, setting, progress)).await;
+    let ended = tokio::select! {
+        ended = Box::pin(under_faults(options, &faults, &dice, &links, &mut cluster, setting, progress)) => ended,
+        // the run has no result then; what it had mounted is given back
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
     cluster.end().await;
     ended
 }
 
+/// SIGINT or SIGTERM.
+async fn interrupted() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        // an error is that no signal can be received
+        Ok(()) = tokio::signal::ctrl_c() => {}
+    }
+}
+
 /// The faults that this machine permits.
-fn usable(faults: &[Fault], disks: Option<&str>, options: &LiveOptions, skipped: &mut Vec<String>) -> Vec<Fault> {
+fn usable(
+    options: &LiveOptions,
+    no_disks: Option<&str>,
+    no_namespaces: Option<&str>,
+    skipped: &mut Vec<String>,
+) -> Vec<Fault> {
     let permitted = |fault: &Fault| {
-        if let Some(why) = disks.filter(|_| fault.needs_disk()) {
+        if let Some(why) = no_namespaces.filter(|_| fault.needs_namespaces()) {
+            skipped.push(format!("{}: it needs network namespaces ({why})", fault.name()));
+            return false;
+        }
+        if let Some(why) = no_disks.filter(|_| fault.needs_disk()) {
             skipped.push(format!("{}: it needs file systems of its own ({why})", fault.name()));
             return false;
         }
@@ -113,7 +170,7 @@ fn usable(faults: &[Fault], disks: Option<&str>, options: &LiveOptions, skipped:
         }
         true
     };
-    faults.iter().copied().filter(permitted).collect()
+    options.faults.iter().copied().filter(permitted).collect()
 }
 
 async fn under_faults(
@@ -169,7 +226,7 @@ async fn under_faults(
     let mut findings = nemesis.findings;
 
     progress("faults are over: waiting until everything is known");
-    links.heal();
+    links.heal().context("healing the network")?;
     desk.stop();
     for task in tasks {
         task.await.context("a client panicked")?;

@@ -24,7 +24,7 @@ const FAMILIES: [(&str, &str, &[&str]); 4] = [
     (
         "network",
         "#2463b0",
-        &["partition", "one-way", "bridge", "deaf", "isolate", "slow", "lossy", "reset"],
+        &["partition", "one-way", "bridge", "deaf", "isolate", "pull", "lose", "slow", "lossy", "reset"],
     ),
     ("disks", "#b07400", &["power", "full", "stall", "fail", "flip", "wipe"]),
     ("clocks, members, snapshots, lead", "#6a4c93", &["clock", "change", "snapshot", "transfer"]),
@@ -57,7 +57,8 @@ pub fn page(report: &LiveReport) -> String {
     let setting = &report.setting;
     let title = format!("Chaos run, seed {}", setting.seed);
     let mut body = format!(
-        "<h1>{}</h1>\n<p>{} nodes, {} validators{}, {} clients ({}); {:.0} s; {} faults</p>\n",
+        "<h1>{}</h1>\n<p>{} nodes, {} validators{}, {} clients ({}); {:.0} s; {} faults</p>\n\
+         <p>Network: {}</p>\n",
         escape(&title),
         setting.nodes,
         setting.validators,
@@ -65,7 +66,12 @@ pub fn page(report: &LiveReport) -> String {
         setting.clients,
         escape(&setting.workloads.join(", ")),
         report.seconds,
-        report.faults.len()
+        report.faults.len(),
+        match setting.network.as_str() {
+            "namespaces" => "each process in a network namespace of its own, behind a proxy",
+            "loopback" => "loopback, each process behind a proxy",
+            other => other,
+        }
     );
     body.push_str(&verdict_line(report));
     body.push_str(&figures(report));

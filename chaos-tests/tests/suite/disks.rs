@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use chaos_tests::sim::disk::{Disk, Moment};
 use chaos_tests::sim::world::World;
-use storage::{KvBatch, KvStore, LogBatch, LogEngine, MetaKey, StorageFault, Table, conformance};
+use storage::{KvStore, LogBatch, LogEngine, MetaKey, StorageFault, Table, conformance};
 
 /// Disks by name: a name that was used before has its old content.
 fn disks() -> impl Fn(&str) -> Disk {
@@ -39,9 +39,7 @@ async fn a_power_cut_keeps_what_was_answered_and_a_beginning_of_the_rest() {
         let (log, kv) = disk.open();
         log.append(LogBatch::new().put(1, "one").put_meta(MetaKey::Vote, "me")).await.unwrap();
         let waiting: Vec<_> = (2..=5).map(|index| log.append(LogBatch::new().put(index, "more"))).collect();
-        let mut batch = KvBatch::new();
-        batch.put(Table::Live, "unsynced", "row");
-        kv.write(batch).unwrap();
+        kv.write(0, &|changes| changes.put(Table::Live, b"unsynced", b"row")).unwrap();
         assert!(disk.has_unsynced(Moment::AnyWrite));
         disk.cut_power();
         for answer in waiting {

@@ -1,11 +1,13 @@
 //! The network between roles, over loopback connections.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use node::connections::Connections;
+use node::grpc;
 use node::network::{GrpcTransport, InternalServer};
 use seams::{Address, BoxFuture, CallError, Duplex, Method, Service, Transport};
 use tokio::net::TcpListener;
@@ -112,4 +114,65 @@ async fn a_stream_keeps_order_and_ends_at_both_sides() {
     }
     sending.await.unwrap();
     assert!(incoming.recv().await.is_none());
+}
+
+/// As [`Echo`], but `Forward` holds up the thread that serves, until it is released.
+struct Held(Mutex<mpsc::Receiver<()>>);
+
+impl Service for Held {
+    fn handle(&self, method: Method, body: Bytes) -> BoxFuture<'static, Result<Bytes, CallError>> {
+        if method == Method::Forward {
+            self.0.lock().unwrap().recv().unwrap();
+        }
+        Echo.handle(Method::Status, body)
+    }
+
+    fn accept(&self, method: Method, duplex: Duplex) {
+        Echo.accept(method, duplex);
+    }
+}
+
+/// Serves as nodes do, on a thread of its own. Sending to what it returns releases a call that holds it up.
+fn serve_on_one_thread() -> (Address, mpsc::Sender<()>) {
+    let (release, released) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind(anywhere()).await.unwrap();
+            tell.send(Address::new(listener.local_addr().unwrap().to_string())).unwrap();
+            let connections = Connections::new(listener, 10, 1);
+            let routes = grpc::validator_routes(Arc::new(Held(Mutex::new(released))));
+            grpc::serve(connections, routes, std::future::pending()).await.unwrap();
+        });
+    });
+    (told.recv().unwrap(), release)
+}
+
+/// A leader's heartbeats give up soon. A follower that stood still finds many of them, all given up, and must not take the
+/// leader for an attacker: the connection also carries the snapshot that the follower needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stood_still_keeps_the_connection_whose_calls_were_given_up() {
+    let (address, release) = serve_on_one_thread();
+    let transport = GrpcTransport::default();
+    let Duplex { outgoing, mut incoming } = transport.open(&address, Method::RaftAppend).await.unwrap();
+    outgoing.send(Bytes::from_static(b"before")).await.unwrap();
+    assert_eq!(incoming.recv().await.unwrap().unwrap(), b"before".as_slice());
+
+    let holding = tokio::spawn({
+        let (transport, address) = (transport.clone(), address.clone());
+        async move { transport.call(&address, Method::Forward, Bytes::new(), PATIENCE).await }
+    });
+    for _ in 0..200 {
+        let patience = Duration::from_millis(5);
+        let answer = transport.call(&address, Method::Status, Bytes::new(), patience).await;
+        // until it is held up, it may answer
+        assert!(matches!(answer, Err(CallError::Timeout) | Ok(_)), "{answer:?}");
+    }
+    let held_up = transport.call(&address, Method::Status, Bytes::new(), Duration::from_millis(5)).await;
+    assert_eq!(held_up, Err(CallError::Timeout));
+    release.send(()).unwrap();
+    assert_eq!(holding.await.unwrap(), Ok(Bytes::new()));
+    outgoing.send(Bytes::from_static(b"after")).await.unwrap();
+    assert_eq!(incoming.recv().await.unwrap().unwrap(), b"after".as_slice());
 }

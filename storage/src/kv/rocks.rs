@@ -24,7 +24,7 @@ use rocksdb::{
 };
 
 use self::{restore::Restore, snapshots::Snapshots};
-use super::{KvBatch, KvOp, KvStore, Table};
+use super::{KvChanges, KvStore, Table};
 use crate::{
     StorageFault,
     directory::{self, Directory},
@@ -87,6 +87,13 @@ struct Shared {
     snapshots: Snapshots,
     /// The next unused generation number.
     generation: AtomicU64,
+}
+
+/// Changes as RocksDB takes them.
+struct Changes<'a> {
+    /// In the order of [`Table::ALL`], which is that of their numbers.
+    families: [&'a ColumnFamily; Table::ALL.len()],
+    batch: WriteBatch,
 }
 
 /// One generation of the ledger's tables.
@@ -161,19 +168,15 @@ impl KvStore for RocksKv {
         Ok(rows)
     }
 
-    fn write(&self, batch: KvBatch) -> Result<(), StorageFault> {
+    fn write(&self, bytes_about: usize, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
         self.shared.poison.check()?;
         let content = self.shared.content();
-        let mut write = WriteBatch::with_capacity_bytes(batch.bytes());
-        for op in batch.ops() {
-            match op {
-                KvOp::Put { table, key, value } => write.put_cf(content.family(*table), key, value),
-                KvOp::Delete { table, key } => write.delete_cf(content.family(*table), key),
-            }
-        }
+        let families = Table::ALL.map(|table| content.family(table));
+        let mut changes = Changes { families, batch: WriteBatch::with_capacity_bytes(bytes_about) };
+        tell(&mut changes);
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
-        let outcome = content.write_opt(write, &unlogged).map_err(content.failed("writing rows"));
+        let outcome = content.write_opt(changes.batch, &unlogged).map_err(content.failed("writing rows"));
         self.shared.poison.guard(outcome)
     }
 
@@ -209,6 +212,25 @@ impl KvStore for RocksKv {
 
     fn bytes_on_disk(&self) -> Result<u64, StorageFault> {
         directory::bytes_below(self.shared.directory.path())
+    }
+}
+
+impl<'a> Changes<'a> {
+    fn family(&self, table: Table) -> &'a ColumnFamily {
+        let position = Table::ALL.iter().position(|listed| *listed == table);
+        position.and_then(|position| self.families.get(position).copied()).expect("every table is listed")
+    }
+}
+
+impl KvChanges for Changes<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        let family = self.family(table);
+        self.batch.put_cf(family, key, value);
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) {
+        let family = self.family(table);
+        self.batch.delete_cf(family, key);
     }
 }
 

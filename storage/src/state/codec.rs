@@ -94,9 +94,9 @@ struct LiveRow {
     contract: Contract,
 }
 
-pub(super) fn live_value(output: &LiveOutput) -> Vec<u8> {
+pub(super) fn append_live(value: &mut Vec<u8>, output: &LiveOutput) {
     let row = LiveRow { origin: output.origin, sequence: output.place.sequence.get(), contract: output.contract };
-    ledger::identifier::canonical_bytes(&row)
+    ledger::identifier::append_canonical_bytes(value, &row);
 }
 
 pub(super) fn read_live(id: OutputId, value: &[u8]) -> Option<LiveOutput> {
@@ -141,7 +141,7 @@ impl SpentKey {
         creator.get().to_be_bytes()
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> [u8; 16] {
         pair(self.creator.get(), self.spender.get())
     }
 }
@@ -169,14 +169,12 @@ impl SpentRow {
         self.outputs.contains(&(index, name_of(id)))
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(32 + SPENT_OUTPUT_BYTES * self.outputs.len());
+    pub(super) fn append(&self, value: &mut Vec<u8>) {
         value.extend_from_slice(self.winner.as_bytes());
         for (index, name) in &self.outputs {
             value.extend_from_slice(&index.to_be_bytes());
             value.extend_from_slice(name);
         }
-        value
     }
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
@@ -196,7 +194,7 @@ fn name_of(id: &OutputId) -> [u8; 8] {
 }
 
 /// Value of `Transactions`: place and batch.
-pub(super) fn transaction_value(sequence: Sequence, batch: u64) -> Vec<u8> {
+pub(super) fn transaction_value(sequence: Sequence, batch: u64) -> [u8; 16] {
     pair(sequence.get(), batch)
 }
 
@@ -206,7 +204,7 @@ pub(super) fn read_transaction(value: &[u8]) -> Option<(Sequence, u64)> {
 }
 
 /// Key of `Heads`: log size after the batch, number of the batch.
-pub(super) fn head_key(size: Sequence, batch: u64) -> Vec<u8> {
+pub(super) fn head_key(size: Sequence, batch: u64) -> [u8; 16] {
     pair(size.get(), batch)
 }
 
@@ -214,8 +212,12 @@ pub(super) fn read_head_key(key: &[u8]) -> Option<(Sequence, u64)> {
     read_transaction(key)
 }
 
-fn pair(first: u64, second: u64) -> Vec<u8> {
-    [first.to_be_bytes(), second.to_be_bytes()].concat()
+fn pair(first: u64, second: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let (front, back) = bytes.split_at_mut(8);
+    front.copy_from_slice(&first.to_be_bytes());
+    back.copy_from_slice(&second.to_be_bytes());
+    bytes
 }
 
 fn read_pair(bytes: &[u8]) -> Option<(u64, u64)> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use foldhash::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use ledger::apply::BatchEffects;
 use ledger::merkle::TileId;
 use ledger::view::LiveOutput;
@@ -59,7 +59,10 @@ impl Overlay {
     pub(super) fn successor(&self) -> Self {
         let owners =
             if self.owners_asked.load(Ordering::Relaxed) { OnceLock::from(Owners::new()) } else { OnceLock::new() };
-        Self { owners, ..Self::default() }
+        // as much will come again, about: growing a table moves it, a few times over
+        let live = HashMap::with_capacity(self.live.len());
+        let transactions = HashMap::with_capacity(self.transactions.len());
+        Self { owners, live, transactions, ..Self::default() }
     }
 
     /// The changed rows of owners, to look for some of them.
@@ -86,6 +89,19 @@ impl Overlay {
     /// Bytes of batches.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of all rows and their keys, about.
+    pub(super) fn written_bytes_about(&self) -> usize {
+        const LIVE_BYTES: usize = 330; // with the row of the owner
+        const SPENT_BYTES: usize = 80;
+        const TRANSACTION_BYTES: usize = 160; // with its outcome among those of the batch
+        const BATCH_BYTES: usize = 1_024; // besides bundle and outcomes
+        self.live.len() * LIVE_BYTES
+            + self.spent.len() * SPENT_BYTES
+            + self.transactions.len() * TRANSACTION_BYTES
+            + self.batches.len() * BATCH_BYTES
+            + self.bytes
     }
 
     /// Adds a batch's changes of the unspent set. `older` is the overlay that is being written, if any.

@@ -7,7 +7,7 @@ use ledger::commitments::Commitments;
 use ledger::digest::UnspentDigest;
 use ledger::entry::Configuration;
 use ledger::history::{KeptHistory, Mark};
-use ledger::identifier::canonical_bytes;
+use ledger::identifier::append_canonical_bytes;
 use ledger::merkle::{TileId, TileSource};
 use ledger::view::{LedgerView, LiveOutput, Place, ViewFault};
 use ledger::{AssetType, Contract, Hash, Origin, Outcome, OutputId, Party, Sequence, TransactionId};
@@ -18,7 +18,7 @@ use super::attestations::Proofs;
 use super::codec::{self, OwnerKey, SpentKey, SpentRow};
 use super::overlay::{LiveChange, Overlay};
 use super::{BatchRecord, Core, Flushed, Memory, StateFault};
-use crate::{KvBatch, KvStore, StorageFault, Table};
+use crate::{KvChanges, KvStore, StorageFault, Table};
 
 /// Key of the only row of `Meta`.
 const CORE: &[u8] = b"core";
@@ -77,47 +77,50 @@ fn sorted<K: Ord, V, S>(rows: &HashMap<K, V, S>) -> Vec<(&K, &V)> {
     sorted
 }
 
-/// The batch, and everything that one flush writes of an overlay.
-pub(super) fn with_rows(mut batch: KvBatch, overlay: &Overlay, core: &Core) -> KvBatch {
+/// Tells everything that one flush writes of an overlay. Rows are encoded into one buffer, one after another.
+pub(super) fn tell(overlay: &Overlay, core: &Core, changes: &mut dyn KvChanges) {
+    let mut row = Vec::new();
+    let mut encode = |write: &dyn Fn(&mut Vec<u8>), changes: &mut dyn KvChanges, table: Table, key: &[u8]| {
+        row.clear();
+        write(&mut row);
+        changes.put(table, key, &row);
+    };
     for (id, change) in sorted(&overlay.live) {
         match change {
             LiveChange::Created(output) => {
-                batch.put(Table::Live, id.as_bytes().to_vec(), codec::live_value(output));
+                encode(&|row| codec::append_live(row, output), changes, Table::Live, id.as_bytes());
             }
-            LiveChange::Consumed(_) => {
-                batch.delete(Table::Live, id.as_bytes().to_vec());
-            }
+            LiveChange::Consumed(_) => changes.delete(Table::Live, id.as_bytes()),
         }
     }
     for (key, held) in overlay.owners_sorted() {
         if held {
-            batch.put(Table::Owners, key.as_bytes().to_vec(), Vec::new());
+            changes.put(Table::Owners, key.as_bytes(), &[]);
         } else {
-            batch.delete(Table::Owners, key.as_bytes().to_vec());
+            changes.delete(Table::Owners, key.as_bytes());
         }
     }
     let beginning = core.history.beginning();
     // nobody looks for spenders of what was forgotten
-    for (key, row) in overlay.spent.range(SpentKey::first_of(beginning.sequence)..) {
-        batch.put(Table::Spent, key.encode(), row.encode());
+    for (key, spent) in overlay.spent.range(SpentKey::first_of(beginning.sequence)..) {
+        encode(&|row| spent.append(row), changes, Table::Spent, &key.encode());
     }
     for (id, (sequence, number)) in sorted(&overlay.transactions) {
-        batch.put(Table::Transactions, id.as_bytes().to_vec(), codec::transaction_value(*sequence, *number));
+        changes.put(Table::Transactions, id.as_bytes(), &codec::transaction_value(*sequence, *number));
     }
     for (number, record) in &overlay.batches {
-        batch.put(Table::Batches, number.to_be_bytes().to_vec(), record.encode());
+        encode(&|row| append_canonical_bytes(row, &**record), changes, Table::Batches, &number.to_be_bytes());
     }
     for ((size, number), root) in &overlay.heads {
-        batch.put(Table::Heads, codec::head_key(*size, *number), root.to_vec());
+        changes.put(Table::Heads, &codec::head_key(*size, *number), root);
     }
     for (tile, hashes) in &overlay.tiles {
-        batch.put(Table::Tiles, tile.key().to_vec(), hashes.clone());
+        changes.put(Table::Tiles, &tile.key(), hashes);
     }
     for (key, row) in &overlay.attestations {
-        batch.put(Table::Attestations, key.clone(), row.clone());
+        changes.put(Table::Attestations, key, row);
     }
-    batch.put(Table::Meta, CORE, canonical_bytes(core));
-    batch
+    encode(&|row| append_canonical_bytes(row, core), changes, Table::Meta, CORE);
 }
 
 pub(super) fn read_batch(value: &[u8]) -> Result<BatchRecord, StateFault> {

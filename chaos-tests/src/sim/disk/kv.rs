@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use borsh::BorshDeserialize;
 use bytes::Bytes;
 use storage::kv::SNAPSHOTS_KEPT;
-use storage::{FileEntry, KvBatch, KvOp, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
+use storage::{FileEntry, KvChanges, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
 
 use super::{DiskTemper, survivors};
 use crate::dice::lock;
@@ -36,15 +36,29 @@ struct State {
     durable: Rows,
     /// `durable` after everything that was written since.
     written: Rows,
-    unsynced: Vec<KvBatch>,
+    unsynced: Vec<Batch>,
     snapshots: VecDeque<Arc<Snapshot>>,
 }
 
-fn write(rows: &mut Rows, batch: &KvBatch) {
-    for op in batch.ops() {
-        match op {
-            KvOp::Put { table, key, value } => drop(rows.insert((*table, key.clone()), value.clone())),
-            KvOp::Delete { table, key } => drop(rows.remove(&(*table, key.clone()))),
+/// Changes that are written together: a value, or nothing where the row is removed.
+#[derive(Debug, Default)]
+struct Batch(Vec<((Table, Bytes), Option<Bytes>)>);
+
+impl KvChanges for Batch {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.0.push(((table, Bytes::copy_from_slice(key)), Some(Bytes::copy_from_slice(value))));
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) {
+        self.0.push(((table, Bytes::copy_from_slice(key)), None));
+    }
+}
+
+fn write(rows: &mut Rows, Batch(changes): &Batch) {
+    for (place, value) in changes {
+        match value {
+            Some(value) => drop(rows.insert(place.clone(), value.clone())),
+            None => drop(rows.remove(place)),
         }
     }
 }
@@ -153,8 +167,12 @@ impl KvStore for Engine {
         Ok(rows.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
-    fn write(&self, batch: KvBatch) -> Result<(), StorageFault> {
-        let batch = if self.medium.has(PlantedBug::LoseLiveOutput) { without_a_live_output(batch) } else { batch };
+    fn write(&self, _bytes_about: usize, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
+        let mut batch = Batch::default();
+        tell(&mut batch);
+        if self.medium.has(PlantedBug::LoseLiveOutput) {
+            batch = without_a_live_output(batch);
+        }
         let mut state = self.writing()?;
         write(&mut state.written, &batch);
         state.unsynced.push(batch);
@@ -207,23 +225,14 @@ impl KvStore for Engine {
 
 /// The batch without one of the outputs that it puts, and without its row among its owner's, whose key ends with its
 /// name.
-fn without_a_live_output(batch: KvBatch) -> KvBatch {
-    let live = |op: &KvOp| match op {
-        KvOp::Put { table: Table::Live, key, .. } => Some(key.clone()),
-        KvOp::Put { .. } | KvOp::Delete { .. } => None,
-    };
+fn without_a_live_output(Batch(mut changes): Batch) -> Batch {
+    let put = changes.iter().filter(|((table, _), value)| *table == Table::Live && value.is_some());
     // the first by name: the order of the batch is that of a hash map
-    let lost = batch.ops().iter().filter_map(live).min();
-    let mut rest = KvBatch::new();
-    for op in batch.ops().iter().cloned() {
-        match op {
-            KvOp::Put { table: Table::Live | Table::Owners, key, .. }
-                if lost.as_ref().is_some_and(|lost| key.ends_with(lost)) => {}
-            KvOp::Put { table, key, value } => drop(rest.put(table, key, value)),
-            KvOp::Delete { table, key } => drop(rest.delete(table, key)),
-        }
+    if let Some(lost) = put.map(|((_, key), _)| key.clone()).min() {
+        let of_it = |table: Table, key: &Bytes| matches!(table, Table::Live | Table::Owners) && key.ends_with(&lost);
+        changes.retain(|((table, key), value)| value.is_none() || !of_it(*table, key));
     }
-    rest
+    Batch(changes)
 }
 
 /// A copy of all rows.

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use ::node::telemetry;
 use anyhow::Context as _;
-use chaos_tests::live::{self, Fault, LiveOptions, Workload};
+use chaos_tests::live::{self, Fault, LiveOptions, NetworkChoice, Workload};
 use chaos_tests::report::{LiveReport, page};
 
 /// Starts a real cluster on this machine, with a prover, drives it with clients that write down what they are told, causes faults one
 /// after another, then reads the order back from every node and checks it against the clients' histories.
 ///
-/// Each process stands behind a proxy, which cuts, slows and breaks links. Where this process may mount file systems
-/// (as root, with loop devices), each node has one of its own, whose power can be cut; where not, those faults are
-/// skipped, and the run says so.
+/// Each process stands behind a proxy, which cuts, slows and breaks links. Where this process may make network
+/// namespaces (as root, with the tools ip, unshare, nsenter and setpriv), each process has one of its own: the kernel
+/// cuts links too, and cables can be pulled. Where it may mount file systems (as root, with loop devices), each node has
+/// one of its own, whose power can be cut. Where not, those faults are skipped, and the run says so.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -47,6 +48,9 @@ pub(crate) struct RunArguments {
     /// What clients do; everything where nothing is named
     #[arg(long, value_delimiter = ',', value_name = "WORKLOAD,…")]
     workloads: Vec<Workload>,
+    /// What joins the processes: namespaces, loopback, or auto: namespaces where they can be made
+    #[arg(long, default_value_t = NetworkChoice::Auto)]
+    network: NetworkChoice,
     /// Where data, logs, histories and the report go [default: chaos/SEED]
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
@@ -79,10 +83,12 @@ pub(crate) async fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         command: again(&arguments, seed),
         workloads: or_all(arguments.workloads, &Workload::ALL),
         faults: or_all(arguments.faults, &Fault::ALL),
+        network: arguments.network,
         directory: directory.clone(),
     };
     eprintln!("seed {seed}; everything goes to {}", directory.display());
-    let report = live::run(&options, &|line| eprintln!("{line}")).await?;
+    let ran = tokio::task::spawn_blocking(move || live::run(&options, &|line| eprintln!("{line}")));
+    let report = ran.await.context("the run panicked")??;
     super::super::output::page(&directory.join("report.html"), &page(&report))?;
     if arguments.json {
         println!("{}", report.to_json());
@@ -103,6 +109,9 @@ fn again(arguments: &RunArguments, seed: u64) -> String {
     if arguments.no_prover {
         command.push_str(" --no-prover");
     }
+    if arguments.network != NetworkChoice::Auto {
+        command.push_str(&format!(" --network {}", arguments.network));
+    }
     let faults: Vec<&str> = arguments.faults.iter().map(|fault| fault.name()).collect();
     let workloads: Vec<&str> = arguments.workloads.iter().map(|workload| workload.name()).collect();
     for (flag, names) in [("--faults", faults), ("--workloads", workloads)] {
@@ -115,7 +124,7 @@ fn again(arguments: &RunArguments, seed: u64) -> String {
 
 fn print(report: &LiveReport) {
     let totals = &report.totals;
-    println!("\n{} faults in {:.0} s", report.faults.len(), report.seconds);
+    println!("\n{} faults in {:.0} s; network: {}", report.faults.len(), report.seconds, report.setting.network);
     println!(
         "  {} calls of clients: {} committed, {} rejected, {} refused, {} unknown, {} reads; {} batches",
         totals.operations,
