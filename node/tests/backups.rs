@@ -26,7 +26,7 @@ use proto::{Problem, ProblemKind, wire};
 use seams::Address;
 use sequencer::{NodeId, Role};
 use serde_json::{Value, json};
-use storage::{KvBatch, KvOptions, KvStore, RocksKv, Table};
+use storage::{KvChanges, KvOptions, KvStore, RocksKv, Table};
 
 use support::{CLUSTER, Cluster, commit, commit_something, eventually, in_time, issue, key, led};
 
@@ -275,27 +275,21 @@ async fn a_forger_who_makes_every_hash_right_has_to_explain_the_head() {
     Backup::open(&untouched).unwrap().verify(None, None, &quiet).unwrap();
 
     let mut forged = Vec::new();
-    let mut forgery = |name: &str, change: &dyn Fn(&RocksKv, &mut KvBatch)| {
+    let mut forgery = |name: &str, change: &dyn Fn(&RocksKv, &mut dyn KvChanges)| {
         let place = directory.path().join(name);
-        forge(&sound, &place, |kv| {
-            let mut batch = KvBatch::new();
-            change(kv, &mut batch);
-            kv.write(batch).unwrap();
-        });
+        forge(&sound, &place, |kv| kv.write(0, &|changes| change(kv, changes)).unwrap());
         forged.push(place);
     };
-    forgery("an output is missing", &|kv, batch| {
-        batch.delete(Table::Live, live(kv)[0].0.clone());
-    });
-    forgery("an output is there twice", &|kv, batch| {
+    forgery("an output is missing", &|kv, changes| changes.delete(Table::Live, &live(kv)[0].0));
+    forgery("an output is there twice", &|kv, changes| {
         let (key, value) = live(kv)[0].clone();
         let mut other = key.to_vec();
         other[0] ^= 1;
-        batch.put(Table::Live, other, value);
+        changes.put(Table::Live, &other, &value);
     });
-    forgery("the ledger is said to be empty", &|kv, batch| {
+    forgery("the ledger is said to be empty", &|kv, changes| {
         for (key, _) in kv.scan(Table::Meta, b"", b"", 100).unwrap() {
-            batch.delete(Table::Meta, key);
+            changes.delete(Table::Meta, &key);
         }
     });
     for (number, place) in forged.iter().enumerate() {
