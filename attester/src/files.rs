@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use checker::{CopyFault, Replay, ReplayCopy};
+use checker::{CopyFault, Frontier, Replay, ReplayCopy};
 use ledger::batch::BatchRecord;
 use ledger::identifier::tagged_hash;
 use ledger::{ClusterId, Hash};
@@ -42,8 +42,12 @@ impl Files {
     }
 
     fn keep_copy(&self, copy: &ReplayCopy) -> io::Result<()> {
-        let name = format!("{COPY}{:020}.{COPY_EXTENSION}", copy.batch());
-        write(&self.directory.join(name), &[&copy.to_bytes()])
+        write(&self.copy_path(copy.batch()), &[&copy.to_bytes()])
+    }
+
+    /// Where the copy is that stands behind this batch.
+    pub(crate) fn copy_path(&self, batch: u64) -> PathBuf {
+        self.directory.join(format!("{COPY}{batch:020}.{COPY_EXTENSION}"))
     }
 
     /// Takes over a copy from elsewhere, where the directory has none that can be used; whether it has taken it.
@@ -51,7 +55,7 @@ impl Files {
         if self.newest_replay(u64::MAX, 0)?.is_some() {
             return Ok(false);
         }
-        let copy = ReplayCopy::from_bytes(&fs::read(file)?).map_err(invalid)?;
+        let copy = read_copy(file)?;
         copy.replay(self.cluster, 0).map_err(invalid)?;
         self.keep_copy(&copy)?;
         Ok(true)
@@ -75,8 +79,16 @@ impl Files {
         Ok(None)
     }
 
+    /// Where the copies stand that are behind later batches than that.
+    pub(crate) fn later_frontiers(&self, batch: u64) -> io::Result<Vec<Frontier>> {
+        let later = self.copies()?.into_iter().filter(|(copied, _)| *copied > batch);
+        let read = later.map(|(_, path)| Ok(*read_copy(&path)?.frontier()));
+        // one that cannot be read is never used
+        Ok(read.filter_map(|read: io::Result<Frontier>| read.ok()).collect())
+    }
+
     fn read_replay(&self, path: &Path, seed: u64) -> io::Result<Replay> {
-        let copy = ReplayCopy::from_bytes(&fs::read(path)?).map_err(invalid)?;
+        let copy = read_copy(path)?;
         copy.replay(self.cluster, seed).map_err(invalid)
     }
 
@@ -120,6 +132,10 @@ impl Files {
         )?;
         Ok(path)
     }
+}
+
+fn read_copy(path: &Path) -> io::Result<ReplayCopy> {
+    ReplayCopy::from_bytes(&fs::read(path)?).map_err(invalid)
 }
 
 fn invalid(fault: CopyFault) -> io::Error {

@@ -45,7 +45,12 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) enum Told {
     /// It stands there.
-    Restored(Frontier),
+    Restored {
+        /// Where it goes on.
+        start: Frontier,
+        /// Where the copies stand that were found on disk: the one that it goes on from, and later ones.
+        found: Vec<Frontier>,
+    },
     /// It could not be restored.
     Failed(String),
     /// It went through all batches of a job, which had so many bytes, or up to the first that it cannot go behind.
@@ -213,21 +218,29 @@ impl Judge {
         let stands = |replay: &Replay| {
             replay.frontier().standing == Standing::BetweenBatches && replay.frontier().batch <= at_most
         };
+        let mut found = Vec::new();
         if !self.replay.as_ref().is_some_and(stands) {
-            let seed = next_u64(&*self.entropy);
-            let genesis = Replay::genesis(self.cluster, 0, seed);
-            match self.files.newest_replay(at_most, seed) {
-                Ok(copy) => {
-                    let replay = copy.unwrap_or(genesis);
-                    self.copied_batch = replay.frontier().batch;
-                    self.replay = Some(replay);
-                }
+            found = match self.read_copies(at_most) {
+                Ok(found) => found,
                 Err(fault) => return Told::Failed(format!("the prover's directory cannot be read: {fault}")),
-            }
+            };
         }
-        self.replay
-            .as_ref()
-            .map_or_else(|| Told::Failed("there is no replay".to_owned()), |it| Told::Restored(*it.frontier()))
+        self.replay.as_ref().map_or_else(
+            || Told::Failed("there is no replay".to_owned()),
+            |it| Told::Restored { start: *it.frontier(), found },
+        )
+    }
+
+    /// Goes on from the newest copy that is behind no later batch than that, and gives where that one and later ones stand.
+    fn read_copies(&mut self, at_most: u64) -> io::Result<Vec<Frontier>> {
+        let seed = next_u64(&*self.entropy);
+        let mut found = self.files.later_frontiers(at_most)?;
+        let copy = self.files.newest_replay(at_most, seed)?;
+        found.extend(copy.as_ref().map(|copy| *copy.frontier()));
+        let replay = copy.unwrap_or_else(|| Replay::genesis(self.cluster, 0, seed));
+        self.copied_batch = replay.frontier().batch;
+        self.replay = Some(replay);
+        Ok(found)
     }
 
     fn follow(&mut self, batches: Vec<BatchRecord>, attested: u64) -> Vec<Followed> {

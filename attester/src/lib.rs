@@ -11,9 +11,11 @@
 //! 1. Each attestation begins where the one before it in the ledger ended: no gap, no repetition.
 //! 2. One is under way at a time; the next one is about everything proved meanwhile.
 //! 3. Evidence that is refuted is kept in a file, and the other nodes are asked before the ledger is said to be wrong.
+//! 4. Nothing is judged behind a copy of the replay whose batch no node has as it was: a restored ledger is not a wrong one.
 //!
 //! Deliberately absent: the rules (crate `checker`), Z3 (crate `prover`), Raft, storage.
 
+mod continuity;
 mod figures;
 mod files;
 mod heads;

@@ -14,6 +14,7 @@ use seams::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::continuity::{self, Continuity};
 use crate::figures::Shared;
 use crate::files::Files;
 use crate::judge::{Followed, Job, Judged, Told};
@@ -80,6 +81,8 @@ struct Following {
     shared: Arc<Shared>,
     /// Behind which batch the first session began: there the next one begins, as long as the ledger has no attestation.
     began: Option<u64>,
+    /// Where copies of the replay stand that came from disk, as long as no node has shown those batches.
+    unconfirmed: Vec<Frontier>,
 }
 
 /// Follows until told to stop.
@@ -93,7 +96,8 @@ pub(crate) async fn follow(
     mut stopped: watch::Receiver<bool>,
 ) {
     let files = Files::new(options.data_dir.clone(), options.cluster);
-    let mut following = Following { options, all, nodes, current: 0, clock, jobs, files, shared, began: None };
+    let (began, unconfirmed) = (None, Vec::new());
+    let mut following = Following { options, all, nodes, current: 0, clock, jobs, files, shared, began, unconfirmed };
     let in_order = stopped.clone();
     let out_of_patience = async {
         told_to_stop(&mut stopped).await;
@@ -205,10 +209,14 @@ impl Following {
         let at_most = chain.last_batch.or(self.began).unwrap_or(u64::MAX);
         self.ask(Job::Restore { at_most, told: sender }).await?;
         let start = match told.recv().await {
-            Some(Told::Restored(frontier)) => frontier,
+            Some(Told::Restored { start, found }) => {
+                self.unconfirmed.extend(found);
+                start
+            }
             Some(Told::Failed(why)) => return Err(End::Stuck(why)),
             Some(Told::Followed { .. }) | None => return Err(gone()),
         };
+        self.confirm_copies().await?;
         // whatever was judged since then and is not in the ledger has to be attested yet
         let began = *self.began.get_or_insert(start.batch);
         let attested = chain.last_batch.unwrap_or(began);
@@ -230,6 +238,32 @@ impl Following {
             submission: None,
             due: Instant::now(),
         })
+    }
+
+    /// A ledger that was restored from a backup may lack what a copy was made of. Behind such a copy true evidence looks
+    /// false: nothing is judged before some node has the batches of all copies as they were.
+    async fn confirm_copies(&mut self) -> Result<(), End> {
+        let (mut unconfirmed, mut denied) = (Vec::new(), Vec::new());
+        for known in &self.unconfirmed {
+            match continuity::with_any(&self.nodes, known).await {
+                Continuity::Confirmed => {}
+                Continuity::Unknown => unconfirmed.push(*known),
+                Continuity::Denied => denied.push(self.files.copy_path(known.batch).display().to_string()),
+            }
+        }
+        if !denied.is_empty() {
+            return Err(End::Stuck(format!(
+                "the ledger is not the one that this prover followed: no node has the batches as they were when it kept {}. \
+                 If the ledger was restored from an older backup, remove these files and start again. Else acknowledged \
+                 history was lost or falsified, and they are the evidence",
+                denied.join(" and ")
+            )));
+        }
+        self.unconfirmed = unconfirmed;
+        match self.unconfirmed.first() {
+            Some(known) => Err(End::Again(format!("no node shows batch {}, behind which a copy stands", known.batch))),
+            None => Ok(()),
+        }
     }
 
     async fn attend(&mut self, mut session: Session, stopped: &mut watch::Receiver<bool>) -> End {

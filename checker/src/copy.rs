@@ -8,6 +8,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::ClusterId;
 use ledger::identifier::{canonical_bytes, tagged_hash};
 
+use crate::frontier::Frontier;
 use crate::replay::Replay;
 use crate::state::{Snapshot, SnapshotFault};
 
@@ -50,6 +51,12 @@ impl ReplayCopy {
     #[must_use]
     pub const fn batch(&self) -> u64 {
         self.snapshot.frontier.batch
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn frontier(&self) -> &Frontier {
+        &self.snapshot.frontier
     }
 
     /// The bytes: a hash, and what it is the hash of.

@@ -7,6 +7,7 @@
 //! outcome, never a problem.
 
 pub mod admin;
+pub mod backup;
 pub mod greeting;
 pub mod proofs;
 pub mod reads;
@@ -27,6 +28,7 @@ use ledger::check::LedgerIdentity;
 use proto::{Problem, ProblemKind};
 use seams::{Address, TaskGroup};
 use sequencer::NodeId;
+use tokio::sync::Semaphore;
 
 use crate::gateway::GatewayOptions;
 use crate::intake::Intake;
@@ -70,6 +72,8 @@ struct Inner {
     neighbours: Neighbours,
     intake: Intake,
     turns: Turns,
+    /// Whoever is sent a backup holds it: each keeps a snapshot on disk, so there is one at a time.
+    backups: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Api {
@@ -93,6 +97,7 @@ impl Api {
             neighbours: Neighbours::default(),
             intake: Intake::default(),
             turns: Turns::new(gateway),
+            backups: Arc::new(Semaphore::new(1)),
         }))
     }
 

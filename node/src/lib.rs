@@ -20,3 +20,4 @@ pub mod http;
 pub mod config;
 pub mod telemetry;
 pub mod roles;
+pub mod backup;

@@ -15,7 +15,7 @@ use seams::{
     Address, BoxFuture, CallError, Clock, Compute, Duplex, Entropy, Method, Service, TaskGroup, Transport, offload,
 };
 use sequencer::{Machine, NodeId, ReadFault, Sequencer, StartFault, World};
-use storage::{FlushSize, KvStore, LedgerState, LogEngine, StateFault};
+use storage::{FlushSize, KvStore, LedgerState, LogEngine, SnapshotSource, StateFault};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use validator::{PoolOptions, ServiceOptions, ValidatorPool, ValidatorService};
@@ -252,6 +252,15 @@ impl Replica {
     pub async fn disk_bytes(&self) -> Result<(u64, u64), StateFault> {
         let (log, state) = (Arc::clone(&self.0.log), Arc::clone(self.state()));
         offload(self.compute(), move || Ok((log.bytes_on_disk()?, state.bytes_on_disk()?))).await
+    }
+
+    /// A durable copy of the ledger as it is now, and its head. Costs the order what any snapshot does.
+    ///
+    /// # Errors
+    /// Outside: the reason why the node has stopped. Inside: why the copy cannot be made.
+    pub async fn snapshot(&self) -> Result<Result<(Arc<dyn SnapshotSource>, Head), StateFault>, String> {
+        let state = Arc::clone(self.state());
+        self.sequencer().undisturbed(move || state.snapshot_with_head()).await
     }
 
     /// The newest head, as it changes.

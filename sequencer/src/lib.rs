@@ -14,13 +14,14 @@
 //! Deliberately absent: any idea of what an entry means. No other crate sees openraft.
 //!
 //! Reading order: [`machine`] (what is driven), `config` (openraft with our types), `encoding`, `log_store`,
-//! `state_machine`, `network` and `snapshot_transfer` (the four adapters), `compaction`, [`sequencer`].
+//! `state_machine`, `network` and `snapshot_transfer` (the four adapters), `compaction`, [`sequencer`], [`succession`].
 
 pub mod fault;
 pub mod machine;
 pub mod options;
 pub mod sequencer;
 pub mod status;
+pub mod succession;
 
 mod compaction;
 mod config;
@@ -40,6 +41,7 @@ pub use machine::{Applied, Committed, EntryId, Kind, Machine};
 pub use options::Options;
 pub use sequencer::{Answer, Sequencer, World};
 pub use status::{Leader, Members, Role, Status};
+pub use succession::{SuccessionFault, begin_behind};
 
 /// Names a node for ever: a number is never given to another node, nor to the same one after it lost its disk.
 pub type NodeId = u64;

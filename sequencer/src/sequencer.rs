@@ -212,6 +212,15 @@ impl Sequencer {
         self.0.raft.trigger().snapshot().await.map_err(|_stopped| self.stop_reason())
     }
 
+    /// Runs `call` where the machine runs, while no snapshot is made or taken in: for who copies the machine's state.
+    /// Once begun it goes to its end, whether or not the caller still waits.
+    ///
+    /// # Errors
+    /// The reason why the node has stopped.
+    pub async fn undisturbed<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+        self.0.state_machine.undisturbed(call).await.map_err(|_ended| self.stop_reason())
+    }
+
     /// Largest message that this node sends to another, in bytes: what a transport must let pass.
     #[must_use]
     pub fn message_bytes_max(options: &Options) -> usize {

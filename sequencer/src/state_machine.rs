@@ -107,6 +107,23 @@ impl StateMachine {
         self.machine(call).await.map_err(|fault| self.fatal(&fault.to_string()))
     }
 
+    /// Calls something off the runtime while no snapshot is made or taken in. Once begun it goes to its end, whether or
+    /// not the caller still waits.
+    ///
+    /// # Errors
+    /// Where the node's tasks were ended meanwhile.
+    pub(crate) async fn undisturbed<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let shell = self.clone();
+        let called = seams::tasks::spawn(async move {
+            let _whole_state = shell.0.whole_state.lock().await;
+            seams::offload(&*shell.0.compute, call).await
+        });
+        called.await.map_err(|ended| ended.to_string())
+    }
+
     /// Stops the node.
     pub(crate) fn fatal(&self, why: &str) -> io::Error {
         self.0.fatal.raise(|| format!("machine: {why}"));

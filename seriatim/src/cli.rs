@@ -9,6 +9,8 @@ mod bench;
 mod replay;
 mod wallet;
 mod admin;
+mod backup;
+mod restore;
 mod health;
 mod key;
 mod explain;
@@ -61,11 +63,13 @@ enum Command {
     Wallet(Box<wallet::WalletArguments>),
     /// Look at a cluster and change it
     Admin(admin::AdminArguments),
+    /// Make a backup into the first node of a new cluster
+    Restore(restore::RestoreArguments),
     /// Ask the node, validator or prover on this machine how it is
     Health(health::HealthArguments),
     /// Print the public key of a key file; make the file where there is none
     Key(key::KeyArguments),
-    /// Check proofs without trusting any node
+    /// Check proofs and backups without trusting any node
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
     /// Look into the proof of a batch
@@ -106,6 +110,7 @@ impl Cli {
             Command::Bench(command) => bench::run(command).await,
             Command::Replay(arguments) => replay::run(arguments).await,
             Command::Admin(arguments) => admin::run(arguments).await,
+            Command::Restore(arguments) => restore::run(arguments).await,
             Command::Health(arguments) => health::run(arguments).await,
             Command::Key(arguments) => key::run(&arguments),
             Command::Verify(command) => verify::run(command).await,

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use crate::{
-    KvChanges, KvStore, LogBatch, LogEngine, Manifest, MetaKey, SnapshotSource, StorageFault, Table, snapshot::FileEntry,
+    KvChanges, KvStore, LogBatch, LogEngine, Manifest, MetaKey, SnapshotSource, StorageFault, Table,
+    snapshot::FileEntry,
 };
 
 /// Opens the log of a name.

@@ -158,8 +158,21 @@ pub struct LedgerState {
     memory: RwLock<Memory>,
     /// Held while a flush writes, so that there is one at a time: the first batch that is still on disk.
     flushing: Mutex<u64>,
-    durable: Mutex<Option<Bytes>>,
+    durable: Mutex<Durable>,
     flush_size: FlushSize,
+}
+
+/// What survives a power cut without the log.
+#[derive(Debug)]
+struct Durable {
+    position: Option<Bytes>,
+    head: Head,
+}
+
+impl Durable {
+    fn of(core: &Core) -> Self {
+        Self { position: core.position.clone().map(Bytes::from), head: *core.commitments.head() }
+    }
 }
 
 /// Everything small or recent.
@@ -210,7 +223,7 @@ impl LedgerState {
     pub fn open(kv: Arc<dyn KvStore>, identity: LedgerIdentity, limits: Limits) -> Result<Self, StateFault> {
         let core = tables::read_core(&*kv, &identity)?;
         tables::check_live(&*kv, &core)?;
-        let durable = core.position.clone().map(Bytes::from);
+        let durable = Durable::of(&core);
         let first_stored = prune::first_stored(&*kv)?;
         Ok(Self {
             kv,
@@ -268,7 +281,7 @@ impl LedgerState {
     /// The caller's marker of the last entry whose effects survive a power cut without the log.
     #[must_use]
     pub fn durable_position(&self) -> Option<Bytes> {
-        lock(&self.durable).clone()
+        lock(&self.durable).position.clone()
     }
 
     /// Bytes on disk, snapshots included.
@@ -443,7 +456,7 @@ impl LedgerState {
         if let Some(flushed) = &mut self.write().flushed {
             flushed.stored = true;
         }
-        *lock(&self.durable) = core.position.map(Bytes::from);
+        *lock(&self.durable) = Durable::of(&core);
         Ok(())
     }
 
@@ -452,11 +465,22 @@ impl LedgerState {
     /// # Errors
     /// Where the store fails.
     pub fn snapshot(&self) -> Result<Arc<dyn SnapshotSource>, StateFault> {
+        Ok(self.snapshot_with_head()?.0)
+    }
+
+    /// The same, with the head that the copy ends with.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`].
+    pub fn snapshot_with_head(&self) -> Result<(Arc<dyn SnapshotSource>, Head), StateFault> {
         self.flush()?;
         let no_flush = lock(&self.flushing);
-        let label = self.durable_position().unwrap_or_default();
+        let (label, head) = {
+            let durable = lock(&self.durable);
+            (durable.position.clone().unwrap_or_default(), durable.head)
+        };
         // whoever waits for the next flush holds up the order: the files are read and summed without it
-        Ok(self.kv.checkpoint(label, Box::new(move || drop(no_flush)))?)
+        Ok((self.kv.checkpoint(label, Box::new(move || drop(no_flush)))?, head))
     }
 
     /// The newest copy there is.
@@ -489,8 +513,8 @@ impl LedgerState {
         tables::check_live(&*self.kv, &core)?;
         let position = core.position.clone().map(Bytes::from);
         *first_stored = prune::first_stored(&*self.kv)?;
+        *lock(&self.durable) = Durable::of(&core);
         *memory = Memory { core, current: Overlay::default(), flushed: None };
-        *lock(&self.durable) = position.clone();
         Ok(position)
     }
 

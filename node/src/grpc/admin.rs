@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use proto::convert::{self, Member};
 use proto::wire;
 use proto::wire::admin_client::AdminClient;
@@ -12,6 +14,7 @@ use proto::{ConversionFault, Problem, ProblemKind};
 use seams::Address;
 use sequencer::Leader;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -89,6 +92,8 @@ fn member(wire: Option<&wire::Member>) -> Result<(u64, Address), Status> {
 
 #[tonic::async_trait]
 impl Admin for AdminService {
+    type BackupStream = BoxStream<'static, Result<wire::BackupPart, Status>>;
+
     async fn get_status(
         &self,
         _request: Request<wire::GetStatusRequest>,
@@ -162,5 +167,10 @@ impl Admin for AdminService {
 
     async fn keep_history(&self, request: Request<wire::KeepHistoryRequest>) -> Answer {
         said(self.api.keep_history(request.get_ref().keep_ms.map(Duration::from_millis)).await?)
+    }
+
+    async fn backup(&self, _request: Request<wire::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let parts = self.api.backup()?;
+        Ok(Response::new(ReceiverStream::new(parts).map_err(Status::from).boxed()))
     }
 }

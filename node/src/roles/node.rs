@@ -20,6 +20,7 @@ use super::joining::Belonging;
 use super::servers::{Listeners, Servers};
 use super::{Ready, advertised, own_key};
 use crate::api::{Api, Facts};
+use crate::backup::refuse_unfinished;
 use crate::config::NodeConfig;
 use crate::gateway::GatewayOptions;
 use crate::network::{Channels, GrpcTransport, MESSAGE_BYTES_MAX};
@@ -68,6 +69,7 @@ impl RunningNode {
     }
 
     async fn start_in(config: NodeConfig, tasks: TaskGroup) -> anyhow::Result<Self> {
+        refuse_unfinished(&config.data_dir)?;
         let fresh = !config.data_dir.join("log").exists();
         let key = own_key(&config.key_file)?;
         let listeners = Listeners::bind(config.listen, config.http_listen).await?;
@@ -170,9 +172,14 @@ fn ready(config: &NodeConfig, grpc: SocketAddr, http: SocketAddr, address: &Addr
 }
 
 async fn open_disks(compute: &dyn Compute, config: &NodeConfig) -> anyhow::Result<Disks> {
-    let identity = format!("{} node {}", config.cluster, config.id);
+    let identity = data_identity(&config.cluster, config.id);
     let data_dir = config.data_dir.clone();
-    offload(compute, move || open(&data_dir, identity.as_bytes())).await.context("the node's data cannot be opened")
+    offload(compute, move || open(&data_dir, &identity)).await.context("the node's data cannot be opened")
+}
+
+/// Whose data is in a directory: it opens under no other number and no other ledger's name.
+pub(crate) fn data_identity(cluster: &str, node: u64) -> Vec<u8> {
+    format!("{cluster} node {node}").into_bytes()
 }
 
 fn open(data_dir: &Path, identity: &[u8]) -> Result<Disks, storage::StorageFault> {

@@ -56,6 +56,12 @@ impl Toy {
         self.content.lock().unwrap().clone()
     }
 
+    /// Says from now on that it reflects this, durably.
+    pub fn adopt(&self, applied: Applied) {
+        self.content.lock().unwrap().applied = Some(applied);
+        self.snapshot().unwrap();
+    }
+
     pub fn break_disk(&self, broken: Broken) {
         *self.broken.lock().unwrap() = broken;
     }

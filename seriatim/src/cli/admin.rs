@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ::node::backup::BackupFault;
 use ::node::config::MemberList;
 use ::node::json;
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 
+use super::backup;
 use super::endpoints::{Endpoints, ask_one, failed};
 
 /// Look at a cluster and change it. Ask any node: what only the leader can do is forwarded to it.
@@ -27,6 +29,7 @@ Examples:
   seriatim admin status --endpoint a:7400
   seriatim admin join 4 d:7400                                           a fourth node that votes
   seriatim admin transfer-leader 2 && seriatim admin remove 1            before node 1 is taken away
+  seriatim admin backup /backups/monday --endpoint b:7400                a copy of the ledger, from node b
   seriatim admin add-validator 67dc93… && seriatim admin require-certificates 2
 
 Membership changes one node at a time. A node's number is never used again, also not after its disk was lost.")]
@@ -82,6 +85,8 @@ enum AdminCommand {
     TransferLeader(NodeNumber),
     /// Make a snapshot on the asked node
     Snapshot,
+    /// Take a backup of the ledger from a node of any role, while it runs
+    Backup(backup::BackupArguments),
     /// Let validators count
     AddValidator(PublicKeys),
     /// Let validators count no longer
@@ -160,7 +165,8 @@ pub(crate) async fn run(arguments: AdminArguments) -> anyhow::Result<ExitCode> {
     let AdminArguments { endpoints, json: as_json, command } = arguments;
     let said = match execute(&endpoints, command).await {
         Ok(said) => said,
-        Err(problem) => return Err(failed(&problem, as_json)),
+        Err(Failure::Problem(problem)) => return Err(failed(&problem, as_json)),
+        Err(Failure::Backup(fault)) => return Err(backup::failed(fault, as_json)),
     };
     if as_json {
         println!("{:#}", said.json);
@@ -171,15 +177,30 @@ pub(crate) async fn run(arguments: AdminArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// An answer for people and for programs.
-struct Said {
-    text: String,
-    json: Value,
+pub(super) struct Said {
+    pub(super) text: String,
+    pub(super) json: Value,
 }
 
-async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, Problem> {
+/// Why there is none.
+enum Failure {
+    Problem(Problem),
+    Backup(BackupFault),
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, Failure> {
     let done = match command {
-        AdminCommand::Status => return status(endpoints).await,
-        AdminCommand::Members => return members(endpoints).await,
+        AdminCommand::Status => return Ok(status(endpoints).await?),
+        AdminCommand::Members => return Ok(members(endpoints).await?),
+        AdminCommand::Backup(arguments) => {
+            return backup::take(endpoints, &arguments).await.map_err(Failure::Backup);
+        }
         AdminCommand::Init { members } => {
             let member = |(node, address): (u64, &seams::Address)| wire::Member {
                 node,
@@ -442,7 +463,7 @@ async fn members(endpoints: &Endpoints) -> Result<Said, Problem> {
 }
 
 /// Bytes in the unit that suits.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes;
     let mut unit = 0;

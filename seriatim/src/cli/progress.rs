@@ -23,6 +23,15 @@ pub(crate) fn proofs() -> impl Fn(u64, u64) + Sync {
     }
 }
 
+/// What is called with bytes of a backup done, of so many.
+pub(crate) fn backup(what: &'static str) -> impl Fn(u64, u64) + Send + Sync {
+    let bar = bar(what, "bytes");
+    move |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    }
+}
+
 /// What an audit calls with outcomes read, of so many.
 pub(crate) fn audit() -> impl Fn(u64, u64) + Sync {
     let bar = bar("Reading every node's history and proving the end state", "outcomes");

@@ -1,5 +1,6 @@
-//! `seriatim verify`: proofs, checked offline.
+//! `seriatim verify`: proofs and backups, checked offline.
 
+mod backup;
 mod proofs;
 
 use std::io::Read;
@@ -13,7 +14,7 @@ use clap::{Args, Subcommand};
 use ledger::{ClusterId, Outcome, Party, Receipt};
 use serde_json::{Value, json};
 
-/// Check proofs without trusting any node.
+/// Check proofs and backups without trusting any node.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VerifyCommand {
     /// Check that a transaction's outcome is a line of a ledger
@@ -22,6 +23,8 @@ pub(crate) enum VerifyCommand {
     Attestation(proofs::AttestationArguments),
     /// Fetch a ledger's evidence, replay all of it, and verify what provers attest
     Ledger(proofs::LedgerArguments),
+    /// Check a backup: every byte of it, and that the ledger in it adds up to its head
+    Backup(backup::BackupArguments),
 }
 
 /// Check that a transaction's outcome is a line of a ledger: that it is included in the log whose head the named
@@ -58,6 +61,7 @@ pub(crate) async fn run(command: VerifyCommand) -> anyhow::Result<ExitCode> {
         VerifyCommand::Receipt(arguments) => receipt(&arguments),
         VerifyCommand::Attestation(arguments) => proofs::attestation(&arguments),
         VerifyCommand::Ledger(arguments) => proofs::ledger(arguments).await,
+        VerifyCommand::Backup(arguments) => backup::run(arguments).await,
     }
 }
 

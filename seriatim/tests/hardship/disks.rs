@@ -28,11 +28,11 @@ async fn commit_many(client: &Client, count: i128) -> Vec<SignedTransaction> {
 }
 
 /// A small file system in memory, unmounted when dropped.
-struct SmallDisk(TempDir);
+pub(crate) struct SmallDisk(TempDir);
 
 impl SmallDisk {
     /// `None` where this process may not mount.
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=256m", "tmpfs"])
@@ -42,12 +42,12 @@ impl SmallDisk {
         mounted.then(|| Self(directory))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Leaves so many bytes free, and gives the file that takes the rest.
-    fn fill(&self, free_bytes: u64) -> PathBuf {
+    pub(crate) fn fill(&self, free_bytes: u64) -> PathBuf {
         let filler = self.path().join("filler");
         let mut file = File::create(&filler).unwrap();
         let block = vec![0; 64 * 1024];

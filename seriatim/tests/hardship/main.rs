@@ -5,5 +5,6 @@
 mod clients;
 mod process;
 
+mod backups;
 mod disks;
 mod hostile;

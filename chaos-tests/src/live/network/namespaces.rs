@@ -253,7 +253,8 @@ mod tests {
 
     /// Nodes on a network of their own; `None` where there is none to be had.
     fn nodes(count: usize) -> Option<Namespaces> {
-        let network = Namespaces::new().map_err(|error| println!("skipped: no network namespaces here: {error}")).ok()?;
+        let network =
+            Namespaces::new().map_err(|error| println!("skipped: no network namespaces here: {error}")).ok()?;
         for position in 0..count {
             network.site(Place::Node(position)).unwrap();
         }
@@ -276,9 +277,8 @@ mod tests {
 
     /// A connection between a node and the runner, with both its ends.
     fn connection(network: &Namespaces, node: usize) -> (TcpStream, TcpStream) {
-        let listener = at(network, Place::Node(node), || {
-            TcpListener::bind((address(Place::Node(node)), GRPC_PORT)).unwrap()
-        });
+        let listener =
+            at(network, Place::Node(node), || TcpListener::bind((address(Place::Node(node)), GRPC_PORT)).unwrap());
         let near = at(network, Place::Clients, || TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         let (far, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), HUB);
