@@ -38,7 +38,7 @@ pub use encoding::any_bytes;
 pub use fault::{InitializeFault, MachineFault, MemberFault, ProposeFault, ReadFault, StartFault};
 pub use machine::{Applied, Committed, EntryId, Kind, Machine};
 pub use options::Options;
-pub use sequencer::{Answer, Sequencer, World};
+pub use sequencer::{Answer, Measures, Sequencer, World};
 pub use status::{Leader, Members, Role, Status};
 
 /// Names a node for ever: a number is never given to another node, nor to the same one after it lost its disk.

@@ -18,6 +18,7 @@ mod prune;
 mod tables;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -32,6 +33,7 @@ use ledger::merkle::TileId;
 use ledger::parallel::Parallel;
 use ledger::view::ViewFault;
 use ledger::{BundleDigest, Head, Limits, LogTime};
+use meters::{Distribution, Durations};
 
 use attestations::Proofs;
 pub use attestations::{
@@ -41,7 +43,7 @@ pub use history::{ConsistencyProof, Holdings, HoldingsCursor};
 pub use ledger::batch::{BatchRecord, BatchUpdate};
 use overlay::Overlay;
 
-use crate::{KvBatch, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
+use crate::{KvBatch, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
 
 /// Changed rows that a flush should write: enough that short-lived outputs are gone before they are written, and about
 /// 100 MiB of memory.
@@ -149,6 +151,20 @@ pub struct LedgerState {
     /// Held while a flush writes, so that there is one at a time: the first batch that is still on disk.
     flushing: Mutex<u64>,
     durable: Mutex<Option<Bytes>>,
+    write_outs: Durations,
+}
+
+/// What has gathered in memory, and what writing it out took so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlayMeasures {
+    /// Changed rows since the last write-out began, roughly.
+    pub rows: usize,
+    /// Bytes of batches since then.
+    pub bytes: usize,
+    /// How much that is of what a write-out should take, in percent.
+    pub gathered_percent: usize,
+    /// How long each write-out took, with making it durable.
+    pub write_outs: Distribution,
 }
 
 /// Everything small or recent.
@@ -208,6 +224,7 @@ impl LedgerState {
             memory: RwLock::new(Memory { core, current: Overlay::default(), flushed: None }),
             flushing: Mutex::new(first_stored),
             durable: Mutex::new(durable),
+            write_outs: Durations::default(),
         })
     }
 
@@ -392,6 +409,23 @@ impl LedgerState {
         (rows / OVERLAY_ROWS).max(bytes / OVERLAY_BYTES)
     }
 
+    /// The overlay's size, and how long write-outs took.
+    #[must_use]
+    pub fn overlay(&self) -> OverlayMeasures {
+        let gathered_percent = self.gathered_percent();
+        let memory = self.read();
+        let (rows, bytes) = (memory.current.rows(), memory.current.bytes());
+        OverlayMeasures { rows, bytes, gathered_percent, write_outs: self.write_outs.distribution() }
+    }
+
+    /// Bytes that each table takes on disk.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn table_bytes(&self) -> Result<Vec<(Table, u64)>, StateFault> {
+        Ok(self.kv.table_bytes()?)
+    }
+
     /// Writes the overlay's net changes and the position that they reflect, atomically, and makes them durable.
     /// Applying and reading go on meanwhile.
     ///
@@ -399,6 +433,7 @@ impl LedgerState {
     /// Where the store fails.
     pub fn flush(&self) -> Result<(), StateFault> {
         let mut first_stored = lock(&self.flushing);
+        let began = Instant::now();
         // first what may fail and be tried again: what is taken from memory below has to be written
         let history = self.read().core.history.clone();
         let mut gone = KvBatch::new();
@@ -423,6 +458,7 @@ impl LedgerState {
             flushed.stored = true;
         }
         *lock(&self.durable) = core.position.map(Bytes::from);
+        self.write_outs.record(began.elapsed());
         Ok(())
     }
 
