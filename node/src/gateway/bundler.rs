@@ -22,11 +22,7 @@ const SHARES_MAX: usize = 4;
 
 /// Makes bundles of one lane. Closes a bundle as soon as one may be sent: an idle gateway does not wait for company, a busy
 /// one fills bundles while it waits for room.
-pub(super) async fn run(
-    gateway: Gateway,
-    mut arrivals: mpsc::UnboundedReceiver<Pending>,
-    in_flight: Arc<InFlight>,
-) {
+pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<Pending>, in_flight: Arc<InFlight>) {
     let mut left_over = None;
     loop {
         let first = match left_over.take() {

@@ -138,7 +138,8 @@ impl RunningMetrics {
     fn write_outcomes(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let measures = self.replica.gateway().measures();
         let ordered = &measures.ordered;
-        let outcomes = by("outcome", [("committed", &ordered.committed), ("rejected", &ordered.rejected)], Counter::get);
+        let outcomes =
+            by("outcome", [("committed", &ordered.committed), ("rejected", &ordered.rejected)], Counter::get);
         let help = "Transactions that this replica applied, whoever admitted them; rejected ones were ordered in vain";
         writer.counters("ordered_transactions", help, &outcomes)?;
         let help = "Bundles that were ordered and brought nothing: all known already, or certificates of an old epoch";
@@ -179,7 +180,11 @@ impl RunningMetrics {
         writer.gauge("raft_learners", "Members that only receive", count(status.members.learners.len()))?;
         let replicated = |(id, index): (&u64, &Option<u64>)| (vec![("to", id.to_string())], index.unwrap_or(0));
         let replicated: Vec<_> = status.replicated.iter().map(replicated).collect();
-        writer.gauges("raft_replicated_index", "On the leader: last entry that a node is known to hold", &replicated)?;
+        writer.gauges(
+            "raft_replicated_index",
+            "On the leader: last entry that a node is known to hold",
+            &replicated,
+        )?;
         let Measures { log_bytes, proposed_bytes, snapshots } = self.order;
         writer.bytes_gauge("raft_log", "Bytes of entries that are not purged", log_bytes)?;
         let help = "On the leader: bytes of entries that wait to be committed";
