@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use promql_parser::label::Labels;
-use promql_parser::parser::{self, Expr, LabelModifier};
+use promql_parser::parser::{self, Expr};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_json::Value;
 
@@ -65,21 +65,22 @@ impl ExprVisitor for Asked<'_> {
     type Error = std::convert::Infallible;
 
     fn pre_visit(&mut self, part: &Expr) -> Result<bool, Self::Error> {
-        match part {
-            Expr::VectorSelector(selector) => self.selector(selector),
-            Expr::MatrixSelector(selector) => self.selector(&selector.vs),
-            Expr::Aggregate(aggregate) => {
-                let grouped = aggregate.modifier.as_ref().map(LabelModifier::labels);
-                grouped.iter().for_each(|labels| self.grouping(&aggregate.expr, labels));
-            }
-            Expr::Binary(binary) => {
-                let matching = binary.modifier.as_ref().and_then(|modifier| modifier.matching.as_ref());
-                for labels in matching.iter().map(|matching| matching.labels()) {
-                    self.grouping(&binary.lhs, labels);
-                    self.grouping(&binary.rhs, labels);
-                }
-            }
-            _ => {}
+        if let Expr::VectorSelector(selector) = part {
+            self.selector(selector);
+        }
+        if let Expr::MatrixSelector(selector) = part {
+            self.selector(&selector.vs);
+        }
+        if let Expr::Aggregate(aggregate) = part
+            && let Some(grouped) = &aggregate.modifier
+        {
+            self.grouping(&aggregate.expr, grouped.labels());
+        }
+        if let Expr::Binary(binary) = part
+            && let Some(matching) = binary.modifier.as_ref().and_then(|modifier| modifier.matching.as_ref())
+        {
+            self.grouping(&binary.lhs, matching.labels());
+            self.grouping(&binary.rhs, matching.labels());
         }
         Ok(true)
     }
