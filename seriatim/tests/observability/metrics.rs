@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const STAGES: [&str; 6] = ["admission", "queueing", "validation", "ordering", "apply", "response"];
 
 fn scrape(addresses: &[String]) -> Vec<Scrape> {
-    addresses.iter().map(|address| Scrape::read(&get(address, "/metrics"))).collect()
+    addresses.iter().map(|address| Scrape::read(&get(address, "/metrics").unwrap_or_default())).collect()
 }
 
 struct Seen {
