@@ -39,7 +39,7 @@ flaws! {
     VoteBeforeSync;
     /// A failed sync of the log is taken for a successful one.
     SyncErrorSwallowed;
-    /// The log is purged as far as was applied, whatever the state could restart from.
+    /// A snapshot is said to be made before it is, and the log is purged behind it, whatever the state could restart from.
     PurgeBeforeFlush;
     /// A snapshot older than the state is installed over it.
     OldSnapshotInstalled;

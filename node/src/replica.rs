@@ -15,7 +15,7 @@ use seams::{
     Address, BoxFuture, CallError, Clock, Compute, Duplex, Entropy, Method, Service, TaskGroup, Transport, offload,
 };
 use sequencer::{Machine, NodeId, ReadFault, Sequencer, StartFault, World};
-use storage::{KvStore, LedgerState, LogEngine, LogStats, StateFault, Table};
+use storage::{FlushSize, KvStore, LedgerState, LogEngine, LogStats, StateFault, Table};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use validator::{PoolOptions, ServiceOptions, ValidatorPool, ValidatorService};
@@ -40,6 +40,8 @@ pub struct ReplicaOptions {
     pub pool: PoolOptions,
     /// What this node validates for others.
     pub validation: ServiceOptions,
+    /// How much gathers before it is written out.
+    pub flush_size: FlushSize,
 }
 
 /// Everything outside.
@@ -140,9 +142,9 @@ impl Replica {
     /// Where its disks do not allow it; the message says what to do.
     pub async fn start(options: ReplicaOptions, outside: Outside) -> Result<Self, ReplicaFault> {
         let Outside { transport, compute, clock, entropy, log, kv } = outside;
-        let ReplicaOptions { identity, key, sequencer, gateway, pool, validation } = options;
+        let ReplicaOptions { identity, key, sequencer, gateway, pool, validation, flush_size } = options;
         let state = offload(&*compute, move || LedgerState::open(kv, identity, Limits::V1)).await;
-        let state = Arc::new(state?);
+        let state = Arc::new(state?.with_flush_size(flush_size));
         let waiting = Arc::new(Waiting::default());
         let observer = Arc::clone(&waiting);
         let measures = Arc::new(Measures::default());

@@ -51,10 +51,8 @@ impl Compaction {
         let (log, keep) = (Arc::clone(&self.log), self.options.log_bytes_keep);
         let position = seams::offload(&*self.compute, move || log.purge_position(keep)).await;
         let Ok(Some(position)) = position else { return Some(()) };
-        if is_planted(Flaw::PurgeBeforeFlush) {
-            return self.raft.trigger().purge_log(position).await.ok();
-        }
-        if self.status.borrow().snapshot < Some(position) || self.machine.durable_index() < Some(position) {
+        let durable = || self.machine.durable_index().max(is_planted(Flaw::PurgeBeforeFlush).then_some(position));
+        if self.status.borrow().snapshot < Some(position) || durable() < Some(position) {
             // however long it takes: an attempt that began anew would want a newer snapshot than the one that is being made
             loop {
                 self.raft.trigger().snapshot().await.ok()?;
@@ -66,7 +64,7 @@ impl Compaction {
                 }
             }
         }
-        let Some(through) = self.machine.durable_index().map(|durable| durable.min(position)) else {
+        let Some(through) = durable().map(|durable| durable.min(position)) else {
             return Some(());
         };
         tracing::info!(through, "the log loses its beginning");

@@ -129,28 +129,44 @@ fn id(index: u64) -> LogId {
     applied(index).last.into()
 }
 
-/// The call is not answered while the disk stands still, and is once it goes on.
-async fn waits_for_the_disk<T>(engine: &HeldLog, call: impl Future<Output = std::io::Result<T>>) {
+/// Whether the call is answered only once the disk goes on, which stood still before.
+async fn waits_for_the_disk<T>(engine: &HeldLog, call: impl Future<Output = std::io::Result<T>>) -> bool {
     let mut call = std::pin::pin!(call);
     tokio::select! {
-        _ = &mut call => panic!("answered before it was durable"),
+        _ = &mut call => return false,
         () = sleep(Duration::from_secs(60)) => {}
     }
     assert_eq!(engine.batches.lock().unwrap().len(), 1, "it was given to the disk");
     engine.released.send_replace(true);
     assert!(call.await.is_ok());
+    true
+}
+
+async fn a_vote_waits() -> bool {
+    let (engine, mut store, _machine) = open(&Arc::default());
+    waits_for_the_disk(&engine, store.save_vote(&Vote::new(3, 1))).await
+}
+
+/// Whether a snapshot at this index replaces the state at ten.
+async fn replaces_the_state_at_ten(index: u64) -> bool {
+    let machine: Arc<TenApplied> = Arc::default();
+    let (_engine, _store, mut state) = open(&machine);
+    let snapshot = SnapshotData::Received(Box::new(Nowhere));
+    // what is restored here says that it is at 20, whatever was announced: that is refused, after the harm
+    let installed = state.install_snapshot(&meta(&applied(index)).unwrap(), snapshot).await;
+    assert!(installed.is_ok() || index < 20, "{installed:?}");
+    machine.restored.load(Ordering::Relaxed) > 0
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_vote_is_not_given_before_it_is_durable() {
-    let (engine, mut store, _machine) = open(&Arc::default());
-    waits_for_the_disk(&engine, store.save_vote(&Vote::new(3, 1))).await;
+    assert!(a_vote_waits().await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_new_leader_contradicts_is_durably_gone_before_anything_else_happens() {
     let (engine, mut store, _machine) = open(&Arc::default());
-    waits_for_the_disk(&engine, store.truncate_after(None)).await;
+    assert!(waits_for_the_disk(&engine, store.truncate_after(None)).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,15 +178,20 @@ async fn the_log_is_not_purged_beyond_what_the_machine_could_restart_from() {
 
 #[tokio::test(start_paused = true)]
 async fn an_old_snapshot_does_not_replace_a_newer_state() {
-    let machine: Arc<TenApplied> = Arc::default();
-    let (_engine, _store, mut state) = open(&machine);
-    let restored = || machine.restored.load(Ordering::Relaxed);
     for old in [5, 10] {
-        let snapshot = SnapshotData::Received(Box::new(Nowhere));
-        state.install_snapshot(&meta(&applied(old)).unwrap(), snapshot).await.unwrap();
-        assert_eq!(restored(), 0, "a snapshot at {old} replaced the state at 10");
+        assert!(!replaces_the_state_at_ten(old).await, "a snapshot at {old} replaced the state at 10");
     }
-    let snapshot = SnapshotData::Received(Box::new(Nowhere));
-    state.install_snapshot(&meta(&applied(20)).unwrap(), snapshot).await.unwrap();
-    assert_eq!(restored(), 1, "a newer one does replace it");
+    assert!(replaces_the_state_at_ten(20).await, "a newer one does replace it");
+}
+
+/// These tests find the bugs that they are meant to find.
+#[cfg(feature = "planted")]
+#[tokio::test(start_paused = true)]
+async fn planted_bugs_are_found_here() {
+    flaws::plant(Some(flaws::Flaw::VoteBeforeSync));
+    assert!(!a_vote_waits().await);
+    flaws::plant(Some(flaws::Flaw::OldSnapshotInstalled));
+    assert!(replaces_the_state_at_ten(5).await);
+    flaws::plant(None);
+    assert!(a_vote_waits().await && !replaces_the_state_at_ten(5).await);
 }

@@ -310,6 +310,13 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        if is_planted(Flaw::PurgeBeforeFlush)
+            && let Some(older) = self.newest()
+            && let Some(applied) = self.must(|machine| machine.applied()).await?
+            && let Some(meta) = meta(&applied)
+        {
+            return Ok(Snapshot { meta, snapshot: SnapshotData::Stored(older) });
+        }
         let made = self.make_snapshot().await?;
         self.describe(made)
     }

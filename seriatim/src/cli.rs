@@ -17,6 +17,7 @@ mod proof;
 mod chaos;
 mod completions;
 mod role;
+mod settings;
 mod endpoints;
 mod evidence;
 mod drawing;

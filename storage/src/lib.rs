@@ -23,4 +23,4 @@ pub use fault::StorageFault;
 pub use kv::{KvBatch, KvOp, KvOptions, KvStore, RocksKv, Table};
 pub use log::{LogBatch, LogEngine, LogOp, LogOptions, LogStats, MetaKey, SegmentLog};
 pub use snapshot::{FileEntry, Manifest, SnapshotSink, SnapshotSource};
-pub use state::{AppliedEntry, EntryResult, LedgerState, StateFault};
+pub use state::{AppliedEntry, EntryResult, FlushSize, LedgerState, StateFault};

@@ -45,11 +45,21 @@ use overlay::Overlay;
 
 use crate::{KvBatch, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
 
-/// Changed rows that a flush should write: enough that short-lived outputs are gone before they are written, and about
-/// 100 MiB of memory.
-const OVERLAY_ROWS: usize = 200_000;
-/// The same by the bytes of batches, which are kept for readers of recent history.
-const OVERLAY_BYTES: usize = 64 * 1024 * 1024;
+/// How much a flush should write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlushSize {
+    /// Changed rows.
+    pub rows: usize,
+    /// Bytes of batches, which are kept for readers of recent history.
+    pub bytes: usize,
+}
+
+impl Default for FlushSize {
+    /// Enough that short-lived outputs are gone before they are written, and about 100 MiB of memory.
+    fn default() -> Self {
+        Self { rows: 200_000, bytes: 64 * 1024 * 1024 }
+    }
+}
 
 /// Why the state cannot be read or written. The replica stops.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +161,7 @@ pub struct LedgerState {
     /// Held while a flush writes, so that there is one at a time: the first batch that is still on disk.
     flushing: Mutex<u64>,
     durable: Mutex<Option<Bytes>>,
+    flush_size: FlushSize,
     write_outs: Durations,
 }
 
@@ -224,8 +235,15 @@ impl LedgerState {
             memory: RwLock::new(Memory { core, current: Overlay::default(), flushed: None }),
             flushing: Mutex::new(first_stored),
             durable: Mutex::new(durable),
+            flush_size: FlushSize::default(),
             write_outs: Durations::default(),
         })
+    }
+
+    /// The same state, of which a flush should write so much.
+    #[must_use]
+    pub fn with_flush_size(self, flush_size: FlushSize) -> Self {
+        Self { flush_size, ..self }
     }
 
     /// The newest head.
@@ -406,7 +424,7 @@ impl LedgerState {
     pub fn gathered_percent(&self) -> usize {
         let memory = self.read();
         let (rows, bytes) = (memory.current.rows() * 100, memory.current.bytes() * 100);
-        (rows / OVERLAY_ROWS).max(bytes / OVERLAY_BYTES)
+        (rows / self.flush_size.rows.max(1)).max(bytes / self.flush_size.bytes.max(1))
     }
 
     /// The overlay's size, and how long write-outs took.

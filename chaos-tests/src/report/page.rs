@@ -35,7 +35,7 @@ const STATES: [(&str, &str); 8] = [
     ("leader", "#1a7f37"),
     ("follower", "#a9cbee"),
     ("learner", "#c9b6e4"),
-    ("candidate", "#f2a60c"),
+    ("candidate", "#8a5a00"),
     ("no leader", "#f2a60c"),
     ("lagging", "#ffd699"),
     ("starting", "#d0d7de"),

@@ -16,6 +16,7 @@ use node::network::Channels;
 use node::replica::{Outside, Replica, ReplicaOptions};
 use seams::{Address, Inline, TaskGroup};
 use sequencer::{MemberFault, NodeId, Role};
+use storage::FlushSize;
 use tokio::time::{Instant, sleep};
 use validator::{Announcer, PoolOptions, ServiceOptions, ValidatorService};
 
@@ -91,6 +92,8 @@ pub struct ClusterOptions {
     pub clock_skew: Duration,
     /// The log is compacted at so many bytes.
     pub log_bytes_max: u64,
+    /// How much a replica gathers before it writes it out.
+    pub flush_size: FlushSize,
     /// Between two heartbeats.
     pub heartbeat: Duration,
     /// Bundles of one gateway on their way at once: the fewer, the more transactions share one.
@@ -373,7 +376,7 @@ impl Cluster {
         };
         let key = self.machine(id).key;
         let (identity, validation) = (self.0.identity, ServiceOptions::default());
-        ReplicaOptions { identity, key, sequencer, gateway, pool, validation }
+        ReplicaOptions { identity, key, sequencer, gateway, pool, validation, flush_size: options.flush_size }
     }
 
     /// Starts a node on its disk, where it does not run; ends when it listens, or when it was crashed meanwhile.

@@ -11,6 +11,7 @@ use ledger::signature::SigningKey;
 use seams::Address;
 use sequencer::NodeId;
 use serde_json::json;
+use storage::FlushSize;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::time::{Instant, sleep};
 
@@ -237,7 +238,11 @@ fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
         nodes: if world.chance(700) { 3 } else { 5 },
         validators,
         clock_skew: Duration::from_millis(world.between(0..=2_000)),
-        log_bytes_max: world.between(16..=256) * 1024,
+        log_bytes_max: world.between(8..=128) * 1024,
+        flush_size: FlushSize {
+            rows: usize::try_from(world.between(100..=5_000)).unwrap_or(usize::MAX),
+            bytes: usize::MAX,
+        },
         heartbeat: Duration::from_millis(world.between(30..=80)),
         bundles_in_flight_max: if world.chance(500) { 1 } else { 4 },
         provers,

@@ -25,6 +25,7 @@ async fn a_leader_that_hears_nobody_does_not_hold_up_the_others() {
             validators: 0,
             clock_skew: Duration::ZERO,
             log_bytes_max: 1024 * 1024,
+            flush_size: storage::FlushSize::default(),
             heartbeat: Duration::from_millis(50),
             bundles_in_flight_max: 4,
             provers: Vec::new(),

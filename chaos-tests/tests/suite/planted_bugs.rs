@@ -32,7 +32,7 @@ fn a_replica_that_loses_an_output_is_stopped_by_the_comparison_of_heads() {
         report.stopped.get(&1).is_some_and(|reason| reason.contains("The majority prevails"))
             && report.stopped.len() == 1
     };
-    let found = (1..=400).find(|seed| stopped(&(quarry(PlantedBug::LoseLiveOutput).simulate)(*seed)));
+    let found = (1..=40).find(|seed| stopped(&(quarry(PlantedBug::LoseLiveOutput).simulate)(*seed)));
     assert!(found.is_some());
 }
 

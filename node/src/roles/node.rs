@@ -12,7 +12,7 @@ use ledger::signature::SigningKey;
 use seams::{
     Address, Clock, Compute, Entropy, OsEntropy, ShiftedClock, SystemClock, TaskGroup, ThreadPool, Transport, offload,
 };
-use storage::{KvOptions, KvStore, LogEngine, LogOptions, RocksKv, SegmentLog};
+use storage::{FlushSize, KvOptions, KvStore, LogEngine, LogOptions, RocksKv, SegmentLog};
 use tokio::time::{sleep, timeout};
 use validator::{PoolOptions, ServiceOptions};
 
@@ -196,6 +196,7 @@ async fn start_replica(
         gateway: gateway_options(config),
         pool: PoolOptions { addresses: config.validators.as_slice().to_vec(), ..PoolOptions::default() },
         validation: ServiceOptions::default(),
+        flush_size: FlushSize::default(),
     };
     let message_bytes_max = sequencer::Sequencer::message_bytes_max(&options.sequencer);
     assert!(message_bytes_max < MESSAGE_BYTES_MAX, "what the order sends passes the network");

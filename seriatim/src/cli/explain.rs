@@ -9,22 +9,28 @@ use clap::Args;
 use proto::problem::{CatalogueEntry, Effect, Family, Retry, catalogue};
 use serde_json::Value;
 
+use super::settings;
+
 /// Explain an error or a reason by its number or name.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   seriatim explain 206
   seriatim explain InputSpent
-  seriatim explain --all")]
+  seriatim explain --all
+  seriatim explain --settings        every setting of a node, a validator and a prover")]
 pub(crate) struct ExplainArguments {
     /// The number or the name
-    #[arg(value_name = "CODE", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "CODE", required_unless_present_any = ["all", "settings"], conflicts_with_all = ["all", "settings"])]
     code: Option<String>,
     /// The whole catalogue
     #[arg(long)]
     all: bool,
-    /// As a page in Markdown (docs/errors.md)
-    #[arg(long, requires = "all", conflicts_with = "json")]
+    /// Every setting, with its flag, its variable of the environment and its key in a file
+    #[arg(long, conflicts_with = "all")]
+    settings: bool,
+    /// As a page in Markdown (docs/errors.md, docs/configuration.md)
+    #[arg(long, conflicts_with_all = ["json", "code"])]
     markdown: bool,
     /// Print JSON
     #[arg(long)]
@@ -32,6 +38,14 @@ pub(crate) struct ExplainArguments {
 }
 
 pub(crate) fn run(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
+    if arguments.settings {
+        match (arguments.markdown, arguments.json) {
+            (true, _) => print!("{}", settings::markdown()),
+            (false, true) => println!("{:#}", settings::json()),
+            (false, false) => print!("{}", settings::text()),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let entries: Vec<CatalogueEntry> = match &arguments.code {
         None => catalogue().collect(),
         Some(asked) => {

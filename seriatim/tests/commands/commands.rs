@@ -27,11 +27,21 @@ pub(crate) async fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn the_page_of_everything_that_has_a_number_is_up_to_date() {
-    let made = text(&seriatim(&["explain", "--all", "--markdown"]).output().unwrap());
-    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors.md");
-    let kept = std::fs::read_to_string(page).unwrap();
-    assert_eq!(made, kept, "run: seriatim explain --all --markdown > docs/errors.md");
+fn pages_that_the_command_line_makes_are_up_to_date() {
+    for (what, page) in [("--all", "errors.md"), ("--settings", "configuration.md")] {
+        let made = text(&seriatim(&["explain", what, "--markdown"]).output().unwrap());
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(made, kept, "run: seriatim explain {what} --markdown > docs/{page}");
+    }
+}
+
+#[test]
+fn every_role_has_its_settings_listed() {
+    let listed = seriatim(&["explain", "--settings", "--json"]).output().unwrap();
+    let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    let keys = |role: &str| listed.iter().filter(|each| each["role"] == role).count();
+    assert!(keys("node") > 10 && keys("validator") > 5 && keys("prover") > 5, "{listed:?}");
 }
 
 #[test]

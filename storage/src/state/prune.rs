@@ -8,13 +8,13 @@ use ledger::merkle::{TILE_HEIGHT, TileId};
 use ledger::{OutcomeRecord, Sequence};
 
 use super::codec::{self, SpentKey};
-use super::{BatchRecord, OVERLAY_ROWS, StateFault, attestations, tables};
+use super::{BatchRecord, StateFault, attestations, tables};
 use crate::{KvBatch, KvStore, Table};
 
 /// Key of the row of `Meta` with the first batch that is still stored.
 const FIRST_STORED: &[u8] = b"first-stored-batch";
-/// Rows that one flush removes, about: twice what it adds, so that it catches up.
-const ROWS_MAX: usize = 2 * OVERLAY_ROWS;
+/// Rows that one flush removes, about: twice what it usually adds, so that it catches up.
+const ROWS_MAX: usize = 400_000;
 /// Leaves under one tile of leaf hashes.
 const TILE_LEAVES: u64 = 1 << TILE_HEIGHT;
 /// Rows that are read at once.
