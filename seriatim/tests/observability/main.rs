@@ -5,3 +5,4 @@ mod cluster;
 mod golden;
 mod metrics;
 mod queries;
+mod prometheus;

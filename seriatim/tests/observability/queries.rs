@@ -18,7 +18,7 @@ const FOREIGN: [&str; 1] = ["up"];
 type Promised = BTreeMap<String, BTreeSet<String>>;
 
 /// Where a query stands, and the query.
-type Query = (String, String);
+pub(crate) type Query = (String, String);
 
 /// What a part of a query asks for.
 struct Asked<'a> {
@@ -88,15 +88,42 @@ impl ExprVisitor for Asked<'_> {
 
 /// What is wrong with a query.
 fn faults(promised: &Promised, query: &str) -> Vec<String> {
-    // what Grafana puts in before it asks
-    let query = query.replace("$__rate_interval", "1m").replace("$__range", "1h").replace("$cluster", "c");
-    match parser::parse(&query) {
+    match parser::parse(&for_one_cluster(query, "c")) {
         Ok(parsed) => Asked::of(promised, &parsed).faults,
         Err(fault) => vec![format!("not PromQL: {fault}")],
     }
 }
 
-fn dashboards() -> Vec<(String, Value)> {
+/// A query with what Grafana puts in before it asks.
+pub(crate) fn for_one_cluster(query: &str, cluster: &str) -> String {
+    query.replace("$__rate_interval", "1m").replace("$__range", "1h").replace("$cluster", cluster)
+}
+
+/// The metrics that a query asks for, each with its labels.
+struct Selectors(Vec<String>);
+
+impl ExprVisitor for Selectors {
+    type Error = std::convert::Infallible;
+
+    fn pre_visit(&mut self, part: &Expr) -> Result<bool, Self::Error> {
+        if let Expr::VectorSelector(selector) = part {
+            self.0.push(selector.to_string());
+        }
+        if let Expr::MatrixSelector(selector) = part {
+            self.0.push(selector.vs.to_string());
+        }
+        Ok(true)
+    }
+}
+
+/// The metrics that a query asks for, each as a query by itself.
+pub(crate) fn selectors(query: &str) -> Vec<String> {
+    let mut selectors = Selectors(Vec::new());
+    walk_expr(&mut selectors, &parser::parse(query).unwrap()).unwrap();
+    selectors.0
+}
+
+pub(crate) fn dashboards() -> Vec<(String, Value)> {
     let mut dashboards = Vec::new();
     for file in fs::read_dir(root().join("deploy/observability/dashboards")).unwrap() {
         let path = file.unwrap().path();
@@ -108,7 +135,7 @@ fn dashboards() -> Vec<(String, Value)> {
 }
 
 /// The queries of a dashboard's panels, and where each stands.
-fn queries(name: &str, dashboard: &Value) -> Vec<Query> {
+pub(crate) fn queries(name: &str, dashboard: &Value) -> Vec<Query> {
     let mut queries = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         let title = panel["title"].as_str().unwrap();
@@ -120,7 +147,7 @@ fn queries(name: &str, dashboard: &Value) -> Vec<Query> {
 }
 
 /// The rules' queries: each stands in a line of its own.
-fn rules(path: &str) -> Vec<Query> {
+pub(crate) fn rules(path: &str) -> Vec<Query> {
     let text = fs::read_to_string(root().join(path)).unwrap();
     let value = |line: &str, key: &str| line.trim().strip_prefix(key).map(str::to_owned);
     let names: Vec<String> = text.lines().filter_map(|line| value(line, "- alert: ")).collect();
@@ -133,8 +160,10 @@ fn rules(path: &str) -> Vec<Query> {
 fn every_query_asks_for_what_there_is() {
     let promised = promised();
     let mut all = rules("deploy/observability/alerts.yml");
-    assert_eq!(all.len(), rules("deploy/kubernetes/base/monitoring.yaml").len());
-    all.extend(rules("deploy/kubernetes/base/monitoring.yaml"));
+    let of_kubernetes = rules("deploy/kubernetes/base/monitoring.yaml");
+    let only_queries = |rules: &[Query]| rules.iter().map(|(_, query)| query.clone()).collect::<Vec<_>>();
+    assert_eq!(only_queries(&all), only_queries(&of_kubernetes));
+    all.extend(of_kubernetes);
     for (name, dashboard) in dashboards() {
         let found = queries(&name, &dashboard);
         assert!(found.len() >= 5, "{name} has {} queries", found.len());
