@@ -121,7 +121,7 @@ impl<'a> Writer<'a> {
 
 fn distribution(mut metric: MetricEncoder<'_>, values: &Distribution) -> fmt::Result {
     // the last bucket, of what is longer than every bound, is the one without an end
-    let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+    let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(values.buckets().iter().copied()).collect();
     metric.encode_histogram::<NoLabelSet>(values.sum().as_secs_f64(), values.count(), &buckets, None)
 }
