@@ -146,6 +146,11 @@ impl Api {
         &self.0.intake
     }
 
+    /// Pieces of requests that wait for their turn, and submissions that found no room.
+    pub(crate) fn turns_measured(&self) -> (u64, u64) {
+        (self.turns().waiting_pieces(), self.turns().refused().get())
+    }
+
     /// The room at the gateway.
     fn turns(&self) -> &Turns {
         &self.0.turns

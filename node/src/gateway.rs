@@ -29,6 +29,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use validator::ValidatorPool;
 
+use crate::measures::Measures;
+use bundler::InFlight;
 use costs::Costs;
 
 pub use forward::{ConfigureFault, ForwardAnswer, ForwardRequest};
@@ -173,6 +175,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// The newest head, as it changes.
     pub heads: watch::Receiver<Head>,
+    /// What the node counts.
+    pub measures: Arc<Measures>,
 }
 
 /// One node's gateway. Clones are the same gateway.
@@ -189,6 +193,7 @@ struct Inner {
     queued_transactions: AtomicUsize,
     queued_bytes: AtomicUsize,
     counters: Counters,
+    in_flight: [Arc<InFlight>; 2],
     costs: Option<Costs>,
 }
 
@@ -197,6 +202,8 @@ struct Inner {
 struct Pending {
     stamp: Sequence,
     members: Vec<Bytes>,
+    /// When it was taken in.
+    arrived: Instant,
     deadline: Instant,
     reply: oneshot::Sender<Vec<Answer>>,
 }
@@ -214,6 +221,8 @@ impl Gateway {
         // the bound of both is kept by the counters below, which count bytes too
         let (light, light_arrivals) = mpsc::unbounded_channel();
         let (bulk, bulk_arrivals) = mpsc::unbounded_channel();
+        let in_flight = [Arc::<InFlight>::default(), Arc::<InFlight>::default()];
+        let of_lanes = in_flight.clone();
         let gateway = Self(Arc::new(Inner {
             costs: options.cost_model.map(Costs::new),
             options,
@@ -224,9 +233,10 @@ impl Gateway {
             queued_transactions: AtomicUsize::new(0),
             queued_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
+            in_flight,
         }));
-        for arrivals in [light_arrivals, bulk_arrivals] {
-            drop(seams::tasks::spawn(bundler::run(gateway.clone(), arrivals)));
+        for (arrivals, in_flight) in [light_arrivals, bulk_arrivals].into_iter().zip(of_lanes) {
+            drop(seams::tasks::spawn(bundler::run(gateway.clone(), arrivals, in_flight)));
         }
         gateway
     }
@@ -255,7 +265,7 @@ impl Gateway {
         }
         let (reply, answers) = oneshot::channel();
         let stamp = self.0.around.heads.borrow().size;
-        let pending = Pending { stamp, members, deadline, reply };
+        let pending = Pending { stamp, members, arrived: Instant::now(), deadline, reply };
         self.reserve(&pending)?;
         let lane = match lane {
             Lane::Light => &self.0.light,
@@ -274,6 +284,7 @@ impl Gateway {
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let reason = Rejection::TooLarge { bytes: count(bytes), bytes_max: count(bytes_max) };
         let (reply, answers) = oneshot::channel();
+        members.iter().for_each(|member| self.0.around.measures.rejected(&reason, member));
         self.0.counters.refused.fetch_add(count(members.len()), Ordering::Relaxed);
         drop(reply.send(members.iter().map(|_| Answer::Refused(reason.clone())).collect()));
         answers
@@ -303,6 +314,25 @@ impl Gateway {
     #[must_use]
     pub fn queued_transactions(&self) -> usize {
         self.0.queued_transactions.load(Ordering::Acquire)
+    }
+
+    /// Bytes of transactions admitted and not yet answered.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.0.queued_bytes.load(Ordering::Acquire)
+    }
+
+    /// Bundles on their way, by lane: light, bulk.
+    #[must_use]
+    pub fn bundles_in_flight(&self) -> [(&'static str, usize); 2] {
+        let [light, bulk] = &self.0.in_flight;
+        [("light", light.count()), ("bulk", bulk.count())]
+    }
+
+    /// What the node counts.
+    #[must_use]
+    pub fn measures(&self) -> &Measures {
+        &self.0.around.measures
     }
 
     /// The counters so far.

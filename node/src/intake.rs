@@ -49,6 +49,12 @@ impl Intake {
         self.meter(body, Some(Framing::default()))
     }
 
+    /// Bytes of incomplete messages, those that are free aside.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held.load(Ordering::Acquire)
+    }
+
     fn meter<B>(&self, body: B, framing: Option<Framing>) -> Metered<B> {
         Metered { body, framing, incomplete: 0, charged: 0, deadline: None, intake: self.clone() }
     }

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: the rules of the ledger (crate `ledger`) and the protocol of consensus (crate `sequencer`).
 
+pub mod measures;
 pub mod machine;
 pub mod gateway;
 pub mod heads;

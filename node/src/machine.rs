@@ -13,12 +13,15 @@ use seams::{Compute, Entropy};
 use sequencer::{Applied, Committed, Kind, Machine, MachineFault};
 use storage::{AppliedEntry, EntryResult, LedgerState, Manifest, SnapshotSink, SnapshotSource, StateFault};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use validator::check::Cores;
+
+use crate::measures::Measures;
 
 /// What is told of every applied entry. Called in order, on the applying thread: it must not block.
 pub trait Observer: Send + Sync + 'static {
-    /// An entry was applied at this index of the log.
-    fn applied(&self, index: u64, entry: &AppliedEntry);
+    /// An entry was applied at this index of the log, which began then.
+    fn applied(&self, index: u64, entry: &AppliedEntry, began: Instant);
 }
 
 /// The ledger's state behind the sequencer's interface.
@@ -31,6 +34,7 @@ pub struct LedgerMachine {
     attestations: watch::Sender<u64>,
     entropy: Arc<dyn Entropy>,
     flush: Arc<BackgroundFlush>,
+    measures: Arc<Measures>,
 }
 
 #[derive(Debug)]
@@ -74,12 +78,14 @@ impl LedgerMachine {
         compute: Arc<dyn Compute>,
         observer: Arc<dyn Observer>,
         entropy: Arc<dyn Entropy>,
+        measures: Arc<Measures>,
     ) -> Result<Self, MachineFault> {
         let membership = read_position(state.position())?.map(|applied| applied.membership).unwrap_or_default();
         let heads = watch::Sender::new(state.head());
         let attestations = watch::Sender::new(state.proof_status().attestations);
         let flush = Arc::new(BackgroundFlush::new(&*entropy));
-        Ok(Self { state, compute, observer, membership: Mutex::new(membership), heads, attestations, entropy, flush })
+        let membership = Mutex::new(membership);
+        Ok(Self { state, compute, observer, membership, heads, attestations, entropy, flush, measures })
     }
 
     /// The newest head, as it changes.
@@ -107,8 +113,10 @@ impl LedgerMachine {
         let membership = self.membership.lock().expect("no holder panics").clone();
         let position = Applied { last: id, membership }.encode();
         let cores = Cores(&*self.compute);
+        let began = Instant::now();
         let applied = self.state.apply(&cores, id.index, entry.as_deref(), position).map_err(machine_fault)?;
-        self.observer.applied(id.index, &applied);
+        self.measure(&applied, began);
+        self.observer.applied(id.index, &applied, began);
         if let EntryResult::Attested(Ok(Some(alarm))) = &applied.result {
             tracing::error!(batch = alarm.batch, words = alarm.words, "ALARM: raised by a prover's attestation");
         }
@@ -123,6 +131,17 @@ impl LedgerMachine {
             changed
         });
         Ok(answer(&applied))
+    }
+
+    fn measure(&self, applied: &AppliedEntry, began: Instant) {
+        match &applied.result {
+            EntryResult::Applied { batch, .. } => {
+                self.measures.stages.apply.record(began.elapsed());
+                self.measures.applied(batch.as_ref().map_or(&[], |batch| batch.records.as_slice()));
+            }
+            EntryResult::PassedOver(_) => self.measures.applied(&[]),
+            EntryResult::Configured { .. } | EntryResult::Attested(_) | EntryResult::Nothing => {}
+        }
     }
 
     fn tend_overlay(&self) -> Result<(), MachineFault> {

@@ -15,7 +15,7 @@ use seams::{
     Address, BoxFuture, CallError, Clock, Compute, Duplex, Entropy, Method, Service, TaskGroup, Transport, offload,
 };
 use sequencer::{Machine, NodeId, ReadFault, Sequencer, StartFault, World};
-use storage::{FlushSize, KvStore, LedgerState, LogEngine, SnapshotSource, StateFault};
+use storage::{FlushSize, KvStore, LedgerState, LogEngine, LogStats, SnapshotSource, StateFault, Table};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use validator::{PoolOptions, ServiceOptions, ValidatorPool, ValidatorService};
@@ -23,6 +23,7 @@ use validator::{PoolOptions, ServiceOptions, ValidatorPool, ValidatorService};
 use crate::gateway::{self, Gateway, GatewayOptions, Surroundings, Waiting};
 use crate::heads::Heads;
 use crate::machine::LedgerMachine;
+use crate::measures::Measures;
 
 /// What makes a replica itself.
 #[derive(Debug, Clone)]
@@ -101,6 +102,17 @@ pub enum FreshnessFault {
     Read(#[from] ReadFault),
 }
 
+/// Bytes on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Of the log.
+    pub log: u64,
+    /// Of the ledger, with its snapshots.
+    pub ledger: u64,
+    /// Of each of the ledger's tables, as far as the store knows.
+    pub tables: Vec<(Table, u64)>,
+}
+
 /// A running replica. Clones are the same replica; it ends with the task group it was started in.
 #[derive(Clone)]
 pub struct Replica(Arc<Inner>);
@@ -135,8 +147,15 @@ impl Replica {
         let state = Arc::new(state?.with_flush_size(flush_size));
         let waiting = Arc::new(Waiting::default());
         let observer = Arc::clone(&waiting);
-        let machine =
-            Arc::new(LedgerMachine::new(Arc::clone(&state), Arc::clone(&compute), observer, Arc::clone(&entropy))?);
+        let measures = Arc::new(Measures::default());
+        let machine = LedgerMachine::new(
+            Arc::clone(&state),
+            Arc::clone(&compute),
+            observer,
+            Arc::clone(&entropy),
+            Arc::clone(&measures),
+        );
+        let machine = Arc::new(machine?);
         let (heads, attestations) = (machine.heads(), machine.attestations());
         let world =
             World { transport: Arc::clone(&transport), compute: Arc::clone(&compute), entropy: Arc::clone(&entropy) };
@@ -151,6 +170,7 @@ impl Replica {
             transport: Arc::clone(&transport),
             clock,
             heads: heads.clone(),
+            measures,
         };
         let gateway = Gateway::start(gateway, around.clone(), waiting);
         let heads = Heads::start(key, sequencer, state, transport, heads);
@@ -245,13 +265,23 @@ impl Replica {
         &*self.0.compute
     }
 
-    /// Bytes on disk: of the log, and of the ledger with its snapshots.
+    /// What the replica has on disk.
     ///
     /// # Errors
     /// Where a directory cannot be read.
-    pub async fn disk_bytes(&self) -> Result<(u64, u64), StateFault> {
+    pub async fn disk_usage(&self) -> Result<DiskUsage, StateFault> {
         let (log, state) = (Arc::clone(&self.0.log), Arc::clone(self.state()));
-        offload(self.compute(), move || Ok((log.bytes_on_disk()?, state.bytes_on_disk()?))).await
+        let measure = move || {
+            let (log, ledger) = (log.bytes_on_disk()?, state.bytes_on_disk()?);
+            Ok(DiskUsage { log, ledger, tables: state.table_bytes()? })
+        };
+        offload(self.compute(), measure).await
+    }
+
+    /// What the log's engine counted since it was opened.
+    #[must_use]
+    pub fn log_stats(&self) -> LogStats {
+        self.0.log.stats()
     }
 
     /// A durable copy of the ledger as it is now, and its head. Costs the order what any snapshot does.

@@ -39,7 +39,7 @@ pub use encoding::any_bytes;
 pub use fault::{InitializeFault, MachineFault, MemberFault, ProposeFault, ReadFault, StartFault};
 pub use machine::{Applied, Committed, EntryId, Kind, Machine};
 pub use options::Options;
-pub use sequencer::{Answer, Sequencer, World};
+pub use sequencer::{Answer, Measures, Sequencer, World};
 pub use status::{Leader, Members, Role, Status};
 pub use succession::{SuccessionFault, begin_behind};
 

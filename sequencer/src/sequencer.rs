@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use meters::Distribution;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, RaftError};
 use openraft_rt::deterministic_rng::DeterministicRng;
@@ -49,6 +50,17 @@ pub struct Answer {
     pub response: Bytes,
 }
 
+/// What the order takes on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measures {
+    /// Bytes of entries in the log that were not purged.
+    pub log_bytes: u64,
+    /// Bytes of proposals that wait to be committed; only the leader has any.
+    pub proposed_bytes: u64,
+    /// How long each snapshot took to be made.
+    pub snapshots: Distribution,
+}
+
 /// A node of the order. Clones are the same node. It runs until [`Sequencer::shutdown`], until the task
 /// group it was started in ends, or until a fault stops it ([`Sequencer::fatal`]).
 #[derive(Clone)]
@@ -59,6 +71,7 @@ struct Node {
     transport: Arc<dyn Transport>,
     raft: Raft,
     state_machine: StateMachine,
+    log: Arc<log_store::Shared>,
     receiver: Receiver,
     status: watch::Receiver<Status>,
     fatal: FatalSwitch,
@@ -107,7 +120,7 @@ impl Sequencer {
         let status = watch_status(&raft, fatal.clone());
         let compaction = Compaction {
             raft: raft.clone(),
-            log,
+            log: Arc::clone(&log),
             machine,
             compute,
             status: status.clone(),
@@ -119,6 +132,7 @@ impl Sequencer {
             receiver: Receiver::new(raft.clone(), state_machine.clone()),
             raft,
             state_machine,
+            log,
             status,
             fatal,
             room: Semaphore::new(options.proposal_bytes_max),
@@ -177,6 +191,18 @@ impl Sequencer {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.0.options.id
+    }
+
+    /// What the order takes on this node now.
+    #[must_use]
+    pub fn measures(&self) -> Measures {
+        let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        let taken = self.0.options.proposal_bytes_max.saturating_sub(self.0.room.available_permits());
+        Measures {
+            log_bytes: *self.0.log.watch_live_bytes().borrow(),
+            proposed_bytes: count(taken),
+            snapshots: self.0.state_machine.snapshot_times().distribution(),
+        }
     }
 
     /// What the node knows now.

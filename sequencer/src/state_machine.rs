@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flaws::{Flaw, is_planted};
 use futures::{Stream, StreamExt};
+use meters::Durations;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, type_config::alias};
 use seams::Compute;
 use storage::{SnapshotSink, SnapshotSource};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::{Entry, LogId, Payload, Response, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::encoding;
@@ -48,6 +50,7 @@ struct Shell {
     /// Held while a snapshot is made or installed: never both at once.
     whole_state: tokio::sync::Mutex<()>,
     applied: watch::Sender<Option<u64>>,
+    snapshots: Durations,
 }
 
 impl StateMachine {
@@ -69,6 +72,7 @@ impl StateMachine {
             newest: Mutex::new(None),
             whole_state: tokio::sync::Mutex::new(()),
             applied: watch::Sender::new(None),
+            snapshots: Durations::default(),
         }))
     }
 
@@ -84,6 +88,11 @@ impl StateMachine {
     /// Index of the last entry applied, as it grows.
     pub(crate) fn watch_applied(&self) -> watch::Receiver<Option<u64>> {
         self.0.applied.subscribe()
+    }
+
+    /// How long each snapshot took to be made.
+    pub(crate) fn snapshot_times(&self) -> &Durations {
+        &self.0.snapshots
     }
 
     /// Calls the machine off the runtime.
@@ -155,8 +164,10 @@ impl StateMachine {
     async fn make_snapshot(&self) -> io::Result<Arc<dyn SnapshotSource>> {
         let _whole_state = self.0.whole_state.lock().await;
         let machine = Arc::clone(&self.0.machine);
+        let began = Instant::now();
         let made = seams::offload(&*self.0.compute, move || machine.snapshot()).await;
         let made = made.map_err(|fault| self.fatal(&fault.to_string()))?;
+        self.0.snapshots.record(began.elapsed());
         let position = self.position(&*made)?.last.index;
         let newest = self.newest();
         let newer = match &newest {

@@ -370,6 +370,12 @@ impl LocalCluster {
         self.validators.iter().map(|validator| validator.address.clone()).collect()
     }
 
+    /// Where the validators serve HTTP.
+    #[must_use]
+    pub(crate) fn validator_http_endpoints(&self) -> Vec<String> {
+        self.validators.iter().map(|validator| validator.http_address.clone()).collect()
+    }
+
     /// Where the provers serve HTTP.
     #[must_use]
     pub(crate) fn prover_endpoints(&self) -> Vec<String> {

@@ -80,6 +80,14 @@ pub trait KvStore: Send + Sync + Debug + 'static {
     /// # Errors
     /// The directory cannot be read.
     fn bytes_on_disk(&self) -> Result<u64, StorageFault>;
+
+    /// Bytes that each table takes on disk, snapshots aside; nothing where the store does not know.
+    ///
+    /// # Errors
+    /// Faults of the disk.
+    fn table_bytes(&self) -> Result<Vec<(Table, u64)>, StorageFault> {
+        Ok(Vec::new())
+    }
 }
 
 /// The tables; their names are part of the disk format.

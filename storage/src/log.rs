@@ -11,6 +11,7 @@ use std::{fmt::Debug, ops::Range};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use meters::Distribution;
 
 pub use self::extent::Extent;
 pub use self::segments::{LogOptions, SegmentLog};
@@ -189,6 +190,8 @@ pub struct LogStats {
     pub entries: u64,
     /// Payload bytes of entries and metadata.
     pub payload_bytes: u64,
+    /// How long each write took with the sync that made it durable, where the engine measures it.
+    pub write_times: Distribution,
 }
 
 impl LogStats {

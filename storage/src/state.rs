@@ -18,6 +18,7 @@ mod prune;
 mod tables;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -32,6 +33,7 @@ use ledger::merkle::TileId;
 use ledger::parallel::Parallel;
 use ledger::view::ViewFault;
 use ledger::{BundleDigest, Head, Limits, LogTime};
+use meters::{Distribution, Durations};
 
 use attestations::Proofs;
 pub use attestations::{
@@ -41,7 +43,7 @@ pub use history::{ConsistencyProof, Holdings, HoldingsCursor};
 pub use ledger::batch::{BatchRecord, BatchUpdate};
 use overlay::Overlay;
 
-use crate::{KvChanges, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault};
+use crate::{KvChanges, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
 
 /// How much a flush should write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +162,20 @@ pub struct LedgerState {
     flushing: Mutex<u64>,
     durable: Mutex<Durable>,
     flush_size: FlushSize,
+    write_outs: Durations,
+}
+
+/// What has gathered in memory, and what writing it out took so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlayMeasures {
+    /// Changed rows since the last write-out began, roughly.
+    pub rows: usize,
+    /// Bytes of batches since then.
+    pub bytes: usize,
+    /// How much that is of what a write-out should take, in percent.
+    pub gathered_percent: usize,
+    /// How long each write-out took, with making it durable.
+    pub write_outs: Distribution,
 }
 
 /// What survives a power cut without the log.
@@ -233,6 +249,7 @@ impl LedgerState {
             flushing: Mutex::new(first_stored),
             durable: Mutex::new(durable),
             flush_size: FlushSize::default(),
+            write_outs: Durations::default(),
         })
     }
 
@@ -423,6 +440,23 @@ impl LedgerState {
         (rows / self.flush_size.rows.max(1)).max(bytes / self.flush_size.bytes.max(1))
     }
 
+    /// The overlay's size, and how long write-outs took.
+    #[must_use]
+    pub fn overlay(&self) -> OverlayMeasures {
+        let gathered_percent = self.gathered_percent();
+        let memory = self.read();
+        let (rows, bytes) = (memory.current.rows(), memory.current.bytes());
+        OverlayMeasures { rows, bytes, gathered_percent, write_outs: self.write_outs.distribution() }
+    }
+
+    /// Bytes that each table takes on disk.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn table_bytes(&self) -> Result<Vec<(Table, u64)>, StateFault> {
+        Ok(self.kv.table_bytes()?)
+    }
+
     /// Writes the overlay's net changes and the position that they reflect, atomically, and makes them durable.
     /// Applying and reading go on meanwhile.
     ///
@@ -430,6 +464,7 @@ impl LedgerState {
     /// Where the store fails.
     pub fn flush(&self) -> Result<(), StateFault> {
         let mut first_stored = lock(&self.flushing);
+        let began = Instant::now();
         // first what may fail and be tried again: what is taken from memory below has to be written
         let history = self.read().core.history.clone();
         let gone = prune::Deletions::find(&*self.kv, &history, *first_stored)?;
@@ -457,6 +492,7 @@ impl LedgerState {
             flushed.stored = true;
         }
         *lock(&self.durable) = Durable::of(&core);
+        self.write_outs.record(began.elapsed());
         Ok(())
     }
 

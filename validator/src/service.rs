@@ -10,9 +10,10 @@ use ledger::Limits;
 use ledger::bundle::BundleLayout;
 use ledger::check::LedgerIdentity;
 use ledger::signature::SigningKey;
+use meters::{Distribution, Durations};
 use seams::{BoxFuture, CallError, Compute, Duplex, Method, Service, offload};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::check::{BundleVerdicts, validate_bundle};
 use crate::message::{REFUSED_MALFORMED, REFUSED_METHOD, REFUSED_OVERLOADED, ValidateReply, ValidateRequest};
@@ -69,6 +70,7 @@ struct Shared {
     /// Held by the answer that is kept back.
     waiting: tokio::sync::Mutex<()>,
     counters: Mutex<ServiceCounters>,
+    check_times: Durations,
 }
 
 impl Debug for ValidatorService {
@@ -89,7 +91,9 @@ impl ValidatorService {
     ) -> Self {
         let places = Arc::new(Semaphore::new(options.concurrent_max));
         let (waiting, counters) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { options, identity, limits, key, compute, places, waiting, counters }) }
+        let check_times = Durations::default();
+        let shared = Shared { options, identity, limits, key, compute, places, waiting, counters, check_times };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The counters so far.
@@ -97,6 +101,12 @@ impl ValidatorService {
     pub fn counters(&self) -> ServiceCounters {
         let places_taken = self.shared.options.concurrent_max.saturating_sub(self.shared.places.available_permits());
         ServiceCounters { busy: count(places_taken), ..*self.shared.counters() }
+    }
+
+    /// How long each bundle took to be checked.
+    #[must_use]
+    pub fn check_times(&self) -> Distribution {
+        self.shared.check_times.distribution()
     }
 
     /// Answers a [`ValidateRequest`] with a [`ValidateReply`].
@@ -137,7 +147,9 @@ impl Shared {
         let request = ValidateRequest::decode(body).map_err(|fault| self.malformed(&fault.to_string()))?;
         let layout = BundleLayout::read(&request.bundle, &self.limits)
             .map_err(|fault| self.malformed(&format!("the bundle cannot be read: {fault}")))?;
+        let began = Instant::now();
         let verdicts = validate_bundle(&request.bundle, &layout, &self.identity, &self.limits, &*self.compute);
+        self.check_times.record(began.elapsed());
         let reply = self.reply(&layout, &verdicts, request.epoch);
         let transactions = layout.members().len();
         let mut counters = self.counters();

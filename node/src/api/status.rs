@@ -121,7 +121,7 @@ impl Api {
         let replica = self.replica()?;
         let status = replica.sequencer().status();
         let state = replica.state();
-        let (log_bytes, ledger_bytes) = replica.disk_bytes().await.map_err(faults::state)?;
+        let disk = replica.disk_usage().await.map_err(faults::state)?;
         Ok(wire::NodeStatus {
             node: status.id,
             role: role_name(status.role).to_owned(),
@@ -135,8 +135,8 @@ impl Api {
             head: canonical_bytes(&state.head()).into(),
             members: self.members(&status),
             validators: Some(self.validators()?),
-            log_bytes,
-            ledger_bytes,
+            log_bytes: disk.log,
+            ledger_bytes: disk.ledger,
             live_outputs: state.live_outputs(),
             queued_transactions: u32::try_from(replica.gateway().queued_transactions()).unwrap_or(u32::MAX),
             health: self.health().to_string(),

@@ -120,8 +120,16 @@ impl Api {
     ) -> Vec<impl Future<Output = SubmissionResult> + use<>> {
         let (mut room, ready) = match room {
             Ok(room) => (Some(room), self.ready_to_submit()),
-            Err(problem) => (None, Err(problem)),
+            Err(problem) => {
+                self.turns().refused().add(u64::try_from(turn.submissions.len()).unwrap_or(u64::MAX));
+                (None, Err(problem))
+            }
         };
+        if room.is_some()
+            && let Ok(replica) = self.replica()
+        {
+            replica.gateway().measures().stages.admission.record(turn.arrived.elapsed());
+        }
         let lane = room.as_ref().map_or(Lane::Bulk, Room::lane);
         let admit = |submission: wire::Submission| {
             let part = room.as_mut().and_then(|room| room.part_for(&submission));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use meters::Counter;
 use proto::{Problem, wire};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -41,6 +42,8 @@ pub(super) struct Turns {
     light: Arc<Semaphore>,
     /// Places to wait in, for requests by themselves.
     waiting: Semaphore,
+    /// Submissions that found no room.
+    refused: Counter,
 }
 
 fn room_for(pieces: u32) -> Semaphore {
@@ -60,6 +63,8 @@ pub(super) enum Asker {
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) submissions: Vec<wire::Submission>,
+    /// When its request was there.
+    pub(super) arrived: Instant,
     /// When all of it has to be answered.
     pub(super) deadline: Instant,
 }
@@ -94,7 +99,19 @@ impl Turns {
             bulk: Arc::new(room_for(bulk)),
             light: Arc::new(room_for(LIGHT_PIECES_MAX)),
             waiting: room_for(WAITING_PIECES_MAX),
+            refused: Counter::default(),
         }
+    }
+
+    /// Pieces of requests by themselves that wait for their turn.
+    pub(super) fn waiting_pieces(&self) -> u64 {
+        let free = u64::try_from(self.waiting.available_permits()).unwrap_or(u64::MAX);
+        u64::from(WAITING_PIECES_MAX).saturating_sub(free)
+    }
+
+    /// Submissions that found no room.
+    pub(super) const fn refused(&self) -> &Counter {
+        &self.refused
     }
 
     /// Waits for room for this turn.
@@ -138,12 +155,13 @@ impl Turn {
 pub(super) fn turns_of(request: wire::SubmitRequest) -> VecDeque<Turn> {
     let asked = Duration::from_millis(u64::from(request.timeout_ms));
     let patience = if asked.is_zero() { TIMEOUT_DEFAULT } else { asked.min(TIMEOUT_MAX) };
-    let deadline = Instant::now() + patience;
+    let arrived = Instant::now();
+    let deadline = arrived + patience;
     let mut turns: VecDeque<Turn> = VecDeque::new();
     let mut taken = TURN_PIECES_MAX;
     for submission in request.submissions {
         if taken >= TURN_PIECES_MAX {
-            turns.push_back(Turn { submissions: Vec::new(), deadline });
+            turns.push_back(Turn { submissions: Vec::new(), arrived, deadline });
             taken = 0;
         }
         taken = taken.saturating_add(pieces(&submission));

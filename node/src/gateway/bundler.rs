@@ -8,7 +8,7 @@ use flaws::{Flaw, is_planted};
 use ledger::apply::MemberResult;
 use ledger::bundle::{BundleBuilder, BundleLayout};
 use ledger::entry::CertifiedBundle;
-use ledger::{Limits, Rejection};
+use ledger::{Limits, Outcome, Rejection};
 use storage::{AppliedEntry, EntryResult, LedgerState};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -22,8 +22,7 @@ const SHARES_MAX: usize = 4;
 
 /// Makes bundles of one lane. Closes a bundle as soon as one may be sent: an idle gateway does not wait for company, a busy
 /// one fills bundles while it waits for room.
-pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<Pending>) {
-    let in_flight = Arc::new(InFlight::default());
+pub(super) async fn run(gateway: Gateway, mut arrivals: mpsc::UnboundedReceiver<Pending>, in_flight: Arc<InFlight>) {
     let mut left_over = None;
     loop {
         let first = match left_over.take() {
@@ -57,12 +56,17 @@ fn share(waiting: usize, idle: usize, most: usize) -> usize {
 
 /// The bundles of a lane that are on their way.
 #[derive(Debug, Default)]
-struct InFlight {
+pub(super) struct InFlight {
     count: AtomicUsize,
     ended: Notify,
 }
 
 impl InFlight {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
     /// Waits until one more may be sent: its place, and what the validators had room for then. One waits at a time.
     async fn one_more(self: &Arc<Self>, options: &GatewayOptions, room: impl Fn() -> Room) -> (Room, Permit) {
         loop {
@@ -118,6 +122,8 @@ impl Draft {
 /// Carries one bundle to its end and answers its submissions. The permit is given back once the bundle is ordered or
 /// given up.
 async fn carry(gateway: Gateway, draft: Draft, permit: Permit) {
+    let queueing = &gateway.0.around.measures.stages.queueing;
+    draft.submissions.iter().for_each(|pending| queueing.record(pending.arrived.elapsed()));
     let bytes = Bytes::from(draft.builder.finish());
     let deadline = draft.submissions.iter().map(|pending| pending.deadline).max().unwrap_or_else(Instant::now);
     let mut answers = Answers::new(draft.submissions);
@@ -136,6 +142,7 @@ async fn order(gateway: &Gateway, bytes: &Bytes, layout: Arc<BundleLayout>, dead
     let (_registration, mut applied) = gateway.0.waiting.register(layout.digest());
     while Instant::now() < deadline {
         let configuration = around.state.configuration();
+        let began = Instant::now();
         let certify = around.pool.certify(bytes.clone(), Arc::clone(&layout), &configuration.validators);
         let certified = match timeout_at(deadline, certify).await {
             Ok(Ok(certified)) => certified,
@@ -146,17 +153,22 @@ async fn order(gateway: &Gateway, bytes: &Bytes, layout: Arc<BundleLayout>, dead
             }
             Err(_) => return,
         };
+        let certified_at = Instant::now();
+        around.measures.stages.validation.record(certified_at - began);
         answers.refuse(certified.rejections);
         if answers.all_known() {
             return;
         }
         let certified = CertifiedBundle { bundle: bytes.to_vec(), certificates: certified.certificates };
         // dropping the forwarding loses nothing: the order decides, and this replica sees it
-        let outcome = tokio::select! {
-            entry = applied.recv() => entry,
+        let decided = tokio::select! {
+            decided = applied.recv() => decided,
             () = forward::until_applied(gateway, certified, deadline) => None,
         };
-        match outcome.as_deref() {
+        if let Some(decided) = &decided {
+            around.measures.stages.ordering.record(decided.began.saturating_duration_since(certified_at));
+        }
+        match decided.as_deref().map(|decided| &decided.entry) {
             Some(AppliedEntry { result: EntryResult::Applied { results, batch }, .. }) => {
                 let batch = batch.as_ref().map(|batch| (batch.head.batch, batch.records.as_slice()));
                 for (member, result) in results.iter().enumerate() {
@@ -231,6 +243,7 @@ impl Answers {
 
     fn send(self, gateway: &Gateway) {
         let counters = &gateway.0.counters;
+        let measures = &gateway.0.around.measures;
         let mut answers = self.members.into_iter();
         for pending in self.submissions {
             gateway.release(pending.members.len(), pending.bytes());
@@ -243,17 +256,28 @@ impl Answers {
                     None => Answer::Unknown("not decided before the deadline"),
                 })
                 .collect();
-            for answer in &answers {
-                let counter = match answer {
-                    Answer::Sequenced { .. } => &counters.answered,
-                    Answer::Refused(_) => &counters.refused,
-                    Answer::Unknown(_) => &counters.unknown,
+            for (answer, transaction) in answers.iter().zip(&pending.members) {
+                let (counter, rejection) = match answer {
+                    Answer::Sequenced { record, .. } => (&counters.answered, rejection(&record.outcome)),
+                    Answer::Refused(reason) => (&counters.refused, Some(reason)),
+                    Answer::Unknown(_) => (&counters.unknown, None),
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
+                if let Some(rejection) = rejection {
+                    measures.rejected(rejection, transaction);
+                }
             }
+            measures.stages.response.record(pending.arrived.elapsed());
             // whoever asked may have left
             drop(pending.reply.send(answers));
         }
+    }
+}
+
+const fn rejection(outcome: &Outcome) -> Option<&Rejection> {
+    match outcome {
+        Outcome::Rejected(reason) => Some(reason),
+        Outcome::Committed { .. } => None,
     }
 }
 

@@ -6,25 +6,31 @@ use std::sync::{Arc, Mutex};
 use ledger::BundleDigest;
 use storage::AppliedEntry;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::machine::Observer;
 
 /// What a bundle's owner may still be told: it is passed over at most once per set of certificates, and applied once.
 const MESSAGES_MAX: usize = 8;
 
+/// What became of a bundle in the order.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) entry: AppliedEntry,
+    /// When this replica began to apply it.
+    pub(super) began: Instant,
+}
+
 /// Bundles of this gateway that are on their way. Equal submissions at the same time make equal bundles: what becomes of
 /// one is the answer to all of them.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    bundles: Mutex<HashMap<BundleDigest, Vec<mpsc::Sender<Arc<AppliedEntry>>>>>,
+    bundles: Mutex<HashMap<BundleDigest, Vec<mpsc::Sender<Arc<Decided>>>>>,
 }
 
 impl Waiting {
     /// Registers a bundle; what becomes of it arrives at the receiver.
-    pub(super) fn register(
-        self: &Arc<Self>,
-        bundle: BundleDigest,
-    ) -> (WaitingGuard, mpsc::Receiver<Arc<AppliedEntry>>) {
+    pub(super) fn register(self: &Arc<Self>, bundle: BundleDigest) -> (WaitingGuard, mpsc::Receiver<Arc<Decided>>) {
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         self.bundles.lock().expect("no holder panics").entry(bundle).or_default().push(sender.clone());
         (WaitingGuard { waiting: Arc::clone(self), bundle, sender }, receiver)
@@ -36,7 +42,7 @@ impl Waiting {
 pub(super) struct WaitingGuard {
     waiting: Arc<Waiting>,
     bundle: BundleDigest,
-    sender: mpsc::Sender<Arc<AppliedEntry>>,
+    sender: mpsc::Sender<Arc<Decided>>,
 }
 
 impl Drop for WaitingGuard {
@@ -52,14 +58,14 @@ impl Drop for WaitingGuard {
 }
 
 impl Observer for Waiting {
-    fn applied(&self, _index: u64, entry: &AppliedEntry) {
+    fn applied(&self, _index: u64, entry: &AppliedEntry, began: Instant) {
         let Some(bundle) = entry.bundle else { return };
         let bundles = self.bundles.lock().expect("no holder panics");
         let Some(senders) = bundles.get(&bundle) else { return };
-        let entry = Arc::new(entry.clone());
+        let decided = Arc::new(Decided { entry: entry.clone(), began });
         for sender in senders {
             // a full channel holds the answer already
-            drop(sender.try_send(Arc::clone(&entry)));
+            drop(sender.try_send(Arc::clone(&decided)));
         }
     }
 }

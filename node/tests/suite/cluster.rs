@@ -89,6 +89,14 @@ async fn the_same_bytes_have_one_outcome_and_a_lost_race_names_its_winner() {
         panic!("{lost:?}")
     };
     assert_eq!(winner, rivals[0].id());
+
+    // and it is counted: why it was rejected, what the race was about, and that it was ordered in vain
+    let measures = cluster.node(1).replica().gateway().measures();
+    let given: Vec<_> = measures.rejections.named().filter(|(_, _, count)| *count > 0).collect();
+    assert_eq!(given, [(206, "InputSpent", 1)]);
+    let lost = measures.lost_races.named().map(|(input, count)| (input, count.get()));
+    assert_eq!(lost, [("position", 1), ("allocation", 0), ("grant", 0), ("reference", 0)]);
+    assert_eq!((measures.ordered.committed.get(), measures.ordered.rejected.get()), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -199,16 +199,13 @@ async fn a_node_is_live_at_once_and_ready_when_it_can_serve() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metrics_keep_their_names() {
+async fn metrics_tell_what_happened() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client_of(cluster.leader().await);
     commit(&client, &issue(&client, &key(1), key(2).party(), 1).await).await;
     let (status, kind, text) = get_text(format!("{}/metrics", cluster.http(cluster.leader().await))).await;
     assert_eq!(status, StatusCode::OK);
     assert!(kind.starts_with("application/openmetrics-text"));
-    let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
-    let expected = include_str!("metrics.txt");
-    assert_eq!(families.join("\n") + "\n", expected);
     assert!(text.contains("seriatim_raft_role{role=\"leader\"} 1"), "{text}");
     assert!(text.contains("seriatim_gateway_answers_total{answer=\"outcome\"} 1"), "{text}");
     assert!(matches!(

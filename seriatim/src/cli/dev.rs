@@ -143,6 +143,7 @@ fn addresses(cluster: &LocalCluster, node_keys: &[Party]) -> serde_json::Value {
         "http_endpoints": cluster.http_endpoints(),
         "node_keys": node_keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "validators": cluster.validator_endpoints(),
+        "validator_http_endpoints": cluster.validator_http_endpoints(),
         "provers": cluster.prover_endpoints(),
         "prover_keys": cluster.prover_keys().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "directory": cluster.directory(),

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::node::config::{ProverConfig, ProverConfigSettings};
 use ::node::http::ProverSource;
@@ -89,9 +90,9 @@ fn metrics(figures: &Figures) -> ProverMetrics {
         patterns_kept: figures.patterns,
         solver_checks: [statistics.solver_checks, statistics.solver_unknown],
         solvers_replaced: figures.solvers_replaced,
-        proving_us: statistics.total_us,
+        proving: Duration::from_micros(statistics.total_us),
         replay: [figures.replayed_transactions, figures.live_outputs],
-        lag_ms: figures.lag_ms,
+        lag: figures.lag_ms.map(|lag_ms| Duration::from_secs_f64(lag_ms / 1_000.0)),
         faulty_nodes: u64::try_from(figures.faulty_nodes.len()).unwrap_or(u64::MAX),
         stuck: figures.stuck.is_some(),
     }

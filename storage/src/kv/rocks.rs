@@ -213,6 +213,15 @@ impl KvStore for RocksKv {
     fn bytes_on_disk(&self) -> Result<u64, StorageFault> {
         directory::bytes_below(self.shared.directory.path())
     }
+
+    fn table_bytes(&self) -> Result<Vec<(Table, u64)>, StorageFault> {
+        let content = self.shared.content();
+        let bytes = |table: Table| {
+            let found = content.property_int_value_cf(content.family(table), rocksdb::properties::LIVE_SST_FILES_SIZE);
+            Ok((table, found.map_err(content.failed("measuring a table"))?.unwrap_or(0)))
+        };
+        Table::ALL.into_iter().map(bytes).collect()
+    }
 }
 
 impl<'a> Changes<'a> {

@@ -28,6 +28,7 @@ use std::{
         mpsc::{self, Receiver, SyncSender},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -343,8 +344,10 @@ impl Writer {
             if !self.active.has_room(length) {
                 self.roll(length)?;
             }
+            let began = Instant::now();
             records = self.active.append(length, ops())?;
             stats.syncs += 1;
+            stats.write_times.record(began.elapsed());
         }
         let mut durable = self.shared.durable();
         durable.apply(self.active.number(), ops(), records);
