@@ -11,6 +11,7 @@ mod wallet;
 mod admin;
 mod health;
 mod key;
+mod cert;
 mod explain;
 mod verify;
 mod proof;
@@ -74,6 +75,9 @@ enum Command {
     /// Cause faults in simulated or real clusters, and judge what they make of them
     #[command(subcommand)]
     Chaos(chaos::ChaosCommand),
+    /// Make an authority for a cluster, and certificates for its roles
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     /// Explain an error or a reason by its number or name
     Explain(explain::ExplainArguments),
     /// Print completions for a shell
@@ -108,6 +112,7 @@ impl Cli {
             Command::Admin(arguments) => admin::run(arguments).await,
             Command::Health(arguments) => health::run(arguments).await,
             Command::Key(arguments) => key::run(&arguments),
+            Command::Cert(command) => cert::run(command),
             Command::Verify(command) => verify::run(command).await,
             Command::Proof(command) => proof::run(command).await,
             Command::Chaos(command) => chaos::run(command).await,
