@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::UnixTime;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::time::sleep;
 
@@ -15,6 +16,11 @@ use crate::role::Role;
 
 /// Between two looks at the files. What is replaced is in use a second later, and a look is three short reads.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A certificate that expires sooner is warned of: time enough for whoever is on holiday.
+const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+/// Once an hour.
+const LOOKS_PER_WARNING: u64 = 3_600;
 
 /// Where certificates and keys are, in PEM form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,11 +163,26 @@ impl Identity {
         Err(fault)
     }
 
-    /// Follows the files for ever.
+    /// Follows the files for ever, and warns while the certificate is about to expire.
     pub async fn keep_fresh(self) {
-        loop {
+        for look in 0_u64.. {
+            if look % LOOKS_PER_WARNING == 0 {
+                self.warn_of_expiry();
+            }
             sleep(LOOK_INTERVAL).await;
             self.refresh_elsewhere().await;
+        }
+    }
+
+    fn warn_of_expiry(&self) {
+        let Some(until) = self.material().expires else { return };
+        let left = Duration::from_secs(until.as_secs().saturating_sub(UnixTime::now().as_secs()));
+        if left < EXPIRY_WARNING {
+            let until = written(until);
+            tracing::warn!(
+                until,
+                "the certificate expires soon: issue a new one under the same name (`seriatim cert issue`)"
+            );
         }
     }
 
