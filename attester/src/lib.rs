@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, ClientBuilder, ConfigurationFault, LedgerApi};
+use client::{Access, Client, ClientBuilder, ConfigurationFault, LedgerApi};
 use ledger::ClusterId;
 use ledger::signature::SigningKey;
 use prover::ProverSettings;
@@ -83,13 +83,13 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Nodes at addresses `host:port`, and this machine. Must be called on a tokio runtime.
+    /// Nodes at their addresses, and this machine. Must be called on a tokio runtime.
     ///
     /// # Errors
     /// Where an address is none.
-    pub fn of_addresses(addresses: &[String]) -> Result<Self, ConfigurationFault> {
-        let node = |address: &String| Ok((address.clone(), client::node_at(address)?));
-        let nodes = addresses.iter().map(node).collect::<Result<_, ConfigurationFault>>()?;
+    pub fn of_nodes(access: &Access) -> Result<Self, ConfigurationFault> {
+        let node = |address: &String| Ok((address.clone(), client::node_at(address, access.tls.as_ref())?));
+        let nodes = access.addresses.iter().map(node).collect::<Result<_, ConfigurationFault>>()?;
         Ok(Self { nodes, clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy), judged_at_once: false })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use client::{Client, ConfigurationFault};
+use client::{Access, Client, ConfigurationFault};
 use ledger::{AssetType, Quantity, TransactionId};
 use tokio::time::{Instant, sleep_until};
 
@@ -75,19 +75,19 @@ pub trait Onlooker: Sync {
 }
 
 impl Load {
-    /// Runs it against the cluster at these endpoints, and fills in everything but what an audit finds.
+    /// Runs it against these nodes, and fills in everything but what an audit finds.
     ///
     /// # Errors
     /// Where it cannot begin.
     pub async fn run(
         self,
-        endpoints: &[String],
+        nodes: &Access,
         watched: &[Watched],
         meter: &Arc<Meter>,
         onlooker: &dyn Onlooker,
         report: &mut Report,
     ) -> Result<Done, LoadFault> {
-        let connect = || Client::builder().endpoints(endpoints.iter().cloned()).connect();
+        let connect = || nodes.client().connect();
         let connections: Vec<Client> = (0..self.connections.max(1)).map(|_| connect()).collect::<Result<_, _>>()?;
         let mut done = Done::default();
         if self.live_outputs > 0 {

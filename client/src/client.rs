@@ -14,6 +14,7 @@ use proto::convert::{Cluster, ConversionFault};
 use proto::problem::Retry;
 use proto::{Problem, ProblemKind, wire};
 use seams::{Clock, Entropy, OsEntropy, SystemClock, next_u64};
+use tls::Identity;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -63,6 +64,7 @@ struct Shared {
 pub struct ClientBuilder {
     addresses: Vec<String>,
     nodes: Vec<Arc<dyn LedgerApi>>,
+    tls: Option<Identity>,
     policy: RetryPolicy,
     deadline: Duration,
     validity: Duration,
@@ -77,6 +79,12 @@ pub enum ConfigurationFault {
     /// There is no endpoint.
     #[error("a client needs at least one endpoint")]
     NoEndpoints,
+    /// An endpoint is to be secured, and nobody said whom to believe.
+    #[error("endpoint {address}: https:// needs the cluster's authority (--tls-ca, or `ClientBuilder::tls`)")]
+    NoAuthority {
+        /// Which.
+        address: String,
+    },
     /// An endpoint is not an address.
     #[error("endpoint {address}: {source}")]
     Endpoint {
@@ -87,14 +95,13 @@ pub enum ConfigurationFault {
     },
 }
 
-/// The node at `host:port` or a URI. Connects when first used; must be called on a tokio runtime.
+/// The node at `host:port` or a URI, over a secured connection where there is an identity or the URI says so. Connects
+/// when first used; must be called on a tokio runtime.
 ///
 /// # Errors
-/// Where that is no address.
-pub fn node_at(address: &str) -> Result<Arc<dyn LedgerApi>, ConfigurationFault> {
-    let node = GrpcNode::new(address);
-    let node = node.map_err(|source| ConfigurationFault::Endpoint { address: address.to_owned(), source })?;
-    Ok(Arc::new(node))
+/// Where that is no address, or `https://` without an identity.
+pub fn node_at(address: &str, tls: Option<&Identity>) -> Result<Arc<dyn LedgerApi>, ConfigurationFault> {
+    Ok(Arc::new(GrpcNode::new(address, tls)?))
 }
 
 impl ClientBuilder {
@@ -109,6 +116,13 @@ impl ClientBuilder {
     #[must_use]
     pub fn endpoints<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
         self.addresses.extend(addresses.into_iter().map(Into::into));
+        self
+    }
+
+    /// Secures connections: whom to believe, and who to be. Endpoints without a scheme are then `https://`.
+    #[must_use]
+    pub fn tls(mut self, identity: Identity) -> Self {
+        self.tls = Some(identity);
         self
     }
 
@@ -165,11 +179,11 @@ impl ClientBuilder {
     /// endpoints have addresses.
     ///
     /// # Errors
-    /// Where there is no endpoint, or an address is none.
+    /// Where there is no endpoint, an address is none, or `https://` without [`Self::tls`].
     pub fn connect(self) -> Result<Client, ConfigurationFault> {
         let mut endpoints = self.nodes;
         for address in self.addresses {
-            endpoints.push(node_at(&address)?);
+            endpoints.push(node_at(&address, self.tls.as_ref())?);
         }
         if endpoints.is_empty() {
             return Err(ConfigurationFault::NoEndpoints);
@@ -199,6 +213,7 @@ impl Client {
         ClientBuilder {
             addresses: Vec::new(),
             nodes: Vec::new(),
+            tls: None,
             policy: RetryPolicy::default(),
             deadline: DEADLINE,
             validity: VALIDITY,

@@ -8,12 +8,15 @@ use futures::{FutureExt, StreamExt};
 use proto::wire::ledger_client::LedgerClient;
 use proto::wire::proofs_client::ProofsClient;
 use proto::{Problem, ProblemKind, wire};
+use tls::Identity;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{ConnectError, Response, Status};
 
+use crate::access::{Way, refusal};
 use crate::api::{AttestationStream, BatchStream, EvidenceStream, LedgerApi, UpdateStream};
+use crate::client::ConfigurationFault;
 
 /// Largest message taken. A bundle's worth of submissions (4 MiB) fits with room for larger limits later.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -36,9 +39,9 @@ pub(crate) struct GrpcNode {
 
 impl GrpcNode {
     /// A node at `address` (`host:port` or a URI). Connects when first used; must be called on a runtime.
-    pub(crate) fn new(address: &str) -> Result<Self, tonic::transport::Error> {
-        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(uri)?
+    pub(crate) fn new(address: &str, tls: Option<&Identity>) -> Result<Self, ConfigurationFault> {
+        let Way { endpoint, connector } = Way::to(address, tls)?;
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -46,7 +49,11 @@ impl GrpcNode {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        Ok(Self { channel: endpoint.connect_lazy() })
+        let channel = match connector {
+            Some(connector) => endpoint.connect_with_connector_lazy(connector),
+            None => endpoint.connect_lazy(),
+        };
+        Ok(Self { channel })
     }
 
     fn proofs(&self) -> ProofsClient<Channel> {
@@ -67,6 +74,9 @@ fn problem(status: &Status) -> Problem {
     let mut source = status.source();
     while let Some(error) = source {
         if error.is::<ConnectError>() {
+            if let Some(problem) = refusal(error) {
+                return problem;
+            }
             return Problem::new(ProblemKind::Unreachable, format!("{status}: {error}"));
         }
         source = error.source();

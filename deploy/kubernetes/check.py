@@ -111,6 +111,24 @@ def main(all_path, alerts_path, built_in_path):
     require(members.items() <= own.items(), "MEMBERS are not pods with their numbers")
     require(len(set(members.values())) == len(members), "two members at one address")
 
+    # secured, or not: never a part of it
+    serving = [("StatefulSet", "seriatim-node"), ("Deployment", "seriatim-validator"), ("Deployment", "seriatim-prover")]
+    secured = set()
+    for found in [named[it]["spec"]["template"]["spec"] for it in serving]:
+        container = found["containers"][0]
+        variables = {it["name"] for it in container["env"]}
+        secured.add(variables >= {f"SERIATIM_TLS_{it}" for it in ("CA", "CERTIFICATE", "KEY")})
+        probes = ("startupProbe", "livenessProbe", "readinessProbe")
+        secured.update(container[it]["httpGet"].get("scheme") == "HTTPS" for it in probes)
+    monitors = of_kind("PodMonitor") + of_kind("ServiceMonitor")
+    for monitor in monitors:
+        found = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
+        secured.update(it.get("scheme") == "https" and "ca" in it["tlsConfig"] for it in found)
+    job = named["Job", "seriatim-admission"]["spec"]["template"]["spec"]
+    for container in job["initContainers"] + job["containers"]:
+        secured.add("SERIATIM_TLS_CERTIFICATE" in {it["name"] for it in container["env"]})
+    require(len(secured) == 1, "some connections are secured, and others are not")
+
     for policy in of_kind("PodDisruptionBudget") + of_kind("Service"):
         selector = policy["spec"]["selector"]
         selector = selector if "matchLabels" in selector else {"matchLabels": selector}

@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use client::strategy::{CostModel, CostModelFault};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tls::{Files, OwnFiles};
 
 pub use lists::{AddressList, MemberList};
 
@@ -114,6 +115,16 @@ settings! {
         /// File with this node's private key, made on the first start [default: <DATA_DIR>/node.key]
         #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
         key_file: PathBuf,
+        /// File with the certificate of the cluster's authority, in PEM form: whom this process believes. With the
+        /// next two it secures every connection; without all three nothing is secured
+        #[arg(long, env = "SERIATIM_TLS_CA", value_name = "FILE")]
+        tls_ca: PathBuf,
+        /// File with this process's certificate, in PEM form; it names the role. Read again when it changes
+        #[arg(long, env = "SERIATIM_TLS_CERTIFICATE", value_name = "FILE")]
+        tls_certificate: PathBuf,
+        /// File with that certificate's private key, in PEM form
+        #[arg(long, env = "SERIATIM_TLS_KEY", value_name = "FILE")]
+        tls_key: PathBuf,
         /// A follower that hears nothing from a leader for this long, or up to 1.23 times as long, starts an election
         #[arg(long, env = "SERIATIM_ELECTION_TIMEOUT_MS", value_name = "MILLISECONDS")]
         election_timeout_ms: u64,
@@ -160,6 +171,16 @@ settings! {
         /// File with this validator's private key, made on the first start [default: data/validator.key]
         #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
         key_file: PathBuf,
+        /// File with the certificate of the cluster's authority, in PEM form: whom this process believes. With the
+        /// next two it secures every connection; without all three nothing is secured
+        #[arg(long, env = "SERIATIM_TLS_CA", value_name = "FILE")]
+        tls_ca: PathBuf,
+        /// File with this process's certificate, in PEM form; it names the role. Read again when it changes
+        #[arg(long, env = "SERIATIM_TLS_CERTIFICATE", value_name = "FILE")]
+        tls_certificate: PathBuf,
+        /// File with that certificate's private key, in PEM form
+        #[arg(long, env = "SERIATIM_TLS_KEY", value_name = "FILE")]
+        tls_key: PathBuf,
         /// Bundles in work at once; more are refused with the advice to come back
         #[arg(long, env = "SERIATIM_CONCURRENT_BUNDLES_MAX", value_name = "COUNT")]
         concurrent_bundles_max: usize,
@@ -194,6 +215,16 @@ settings! {
         /// File with this prover's private key, made on the first start [default: <DATA_DIR>/prover.key]
         #[arg(long, env = "SERIATIM_KEY_FILE", value_name = "FILE")]
         key_file: PathBuf,
+        /// File with the certificate of the cluster's authority, in PEM form: whom this process believes. With the
+        /// next two it secures every connection; without all three nothing is secured
+        #[arg(long, env = "SERIATIM_TLS_CA", value_name = "FILE")]
+        tls_ca: PathBuf,
+        /// File with this process's certificate, in PEM form; it names the role. Read again when it changes
+        #[arg(long, env = "SERIATIM_TLS_CERTIFICATE", value_name = "FILE")]
+        tls_certificate: PathBuf,
+        /// File with that certificate's private key, in PEM form
+        #[arg(long, env = "SERIATIM_TLS_KEY", value_name = "FILE")]
+        tls_key: PathBuf,
         /// A copy of another prover's replay, to begin with where there is none yet: history before it is not needed then
         #[arg(long, env = "SERIATIM_REPLAY_COPY", value_name = "FILE")]
         replay_copy: PathBuf,
@@ -241,6 +272,8 @@ pub struct NodeConfig {
     pub validators: AddressList,
     /// Its private key.
     pub key_file: PathBuf,
+    /// What secures its connections; none for connections that are not.
+    pub tls: Option<Files>,
     /// The shortest time without a leader after which it starts an election; the longest is 1.23 times that.
     pub election_timeout: Option<Duration>,
     /// When the log is compacted, in bytes.
@@ -272,6 +305,8 @@ pub struct ValidatorConfig {
     pub nodes: AddressList,
     /// Its private key.
     pub key_file: PathBuf,
+    /// What secures its connections; none for connections that are not.
+    pub tls: Option<Files>,
     /// Bundles in work at once.
     pub concurrent_bundles_max: Option<usize>,
     /// Threads for parallel work; 0 for one per core.
@@ -295,6 +330,8 @@ pub struct ProverConfig {
     pub data_dir: PathBuf,
     /// Its private key.
     pub key_file: PathBuf,
+    /// What secures its connections; none for connections that are not.
+    pub tls: Option<Files>,
     /// A copy of a replay to begin with.
     pub replay_copy: Option<PathBuf>,
     /// Between two attestations at least.
@@ -334,6 +371,7 @@ impl TryFrom<NodeSettings> for NodeConfig {
             id,
             cluster: cluster(settings.cluster)?,
             key_file: settings.key_file.unwrap_or_else(|| data_dir.join("node.key")),
+            tls: tls_files(settings.tls_ca, settings.tls_certificate, settings.tls_key)?,
             data_dir,
             listen,
             http_listen: settings.http_listen.unwrap_or_else(|| local(7480)),
@@ -366,6 +404,7 @@ impl TryFrom<ValidatorSettings> for ValidatorConfig {
             advertise: settings.advertise,
             nodes: settings.nodes.unwrap_or_default(),
             key_file: settings.key_file.unwrap_or_else(|| PathBuf::from("data/validator.key")),
+            tls: tls_files(settings.tls_ca, settings.tls_certificate, settings.tls_key)?,
             concurrent_bundles_max: settings.concurrent_bundles_max,
             compute_threads: settings.compute_threads.unwrap_or(0),
             wait_per_transaction: Duration::from_micros(settings.wait_per_transaction_us.unwrap_or(0)),
@@ -387,6 +426,7 @@ impl TryFrom<ProverConfigSettings> for ProverConfig {
             http_listen: settings.http_listen.unwrap_or_else(|| local(7680)),
             nodes: nodes.map_or_else(local_node, Ok)?,
             key_file: settings.key_file.unwrap_or_else(|| data_dir.join("prover.key")),
+            tls: tls_files(settings.tls_ca, settings.tls_certificate, settings.tls_key)?,
             data_dir,
             replay_copy: settings.replay_copy,
             attest_interval: Duration::from_millis(settings.attest_interval_ms.unwrap_or(250)),
@@ -408,6 +448,25 @@ fn cluster(given: Option<String>) -> Result<String, ConfigFault> {
         return Err(ConfigFault::Settings("--cluster is a name, not empty".to_owned()));
     }
     Ok(cluster)
+}
+
+/// A role that serves has a certificate to show and an authority to believe, or neither.
+fn tls_files(
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<Files>, ConfigFault> {
+    match (ca, certificate, key) {
+        (None, None, None) => Ok(None),
+        (Some(authority), Some(certificate), Some(key)) => {
+            Ok(Some(Files { authority, own: Some(OwnFiles { certificate, key }) }))
+        }
+        _ => {
+            let message = "--tls-ca, --tls-certificate and --tls-key go together: give all three, or none for \
+                           connections that are not secured";
+            Err(ConfigFault::Settings(message.to_owned()))
+        }
+    }
 }
 
 /// Nobody reaches a wildcard address.
@@ -456,6 +515,8 @@ mod tests {
             ("listen = \"0.0.0.0:7400\"", "--advertise"),
             ("cluster = \"\"", "not empty"),
             ("cost-model = \"fast\"", "\"document\""),
+            ("tls-ca = \"ca.crt\"", "go together"),
+            ("tls-certificate = \"a.crt\"\ntls-key = \"a.key\"", "go together"),
         ];
         for (text, advice) in table {
             let refused = NodeConfig::try_from(file(text)).unwrap_err().to_string();

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use futures::Stream;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tls::{Accepted, Identity, PeerSlot, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// Connections of one server at most. Thousands of clients are a busy day; tens of thousands are an attack.
 const CONNECTIONS_MAX: usize = 8_192;
@@ -53,6 +53,7 @@ pub struct Connections {
     listener: TcpListener,
     opening_bytes: usize,
     places: Arc<Places>,
+    secured: Option<(Identity, Protocol)>,
 }
 
 impl Connections {
@@ -64,7 +65,13 @@ impl Connections {
             address_max: connections_max.div_ceil(ADDRESS_SHARE),
             taken: Mutex::new(BTreeMap::new()),
         };
-        Self { listener, opening_bytes, places: Arc::new(places) }
+        Self { listener, opening_bytes, places: Arc::new(places), secured: None }
+    }
+
+    /// The same; where there is an identity, every connection has to begin with a handshake.
+    #[must_use]
+    pub fn secured(self, identity: Option<Identity>, protocol: Protocol) -> Self {
+        Self { secured: identity.map(|identity| (identity, protocol)), ..self }
     }
 
     /// The next connection.
@@ -88,6 +95,13 @@ impl Connections {
             }
             let opening = Opening { bytes_left: self.opening_bytes, deadline: Box::pin(sleep(OPENING_PATIENCE)) };
             let opening = Some(opening).filter(|opening| opening.bytes_left > 0);
+            let stream = match &self.secured {
+                None => Accepted::plain(stream),
+                Some((identity, protocol)) => match Accepted::secured(stream, identity, *protocol) {
+                    Some(stream) => stream,
+                    None => continue,
+                },
+            };
             return Connection { stream, opening, _place: place };
         }
     }
@@ -148,7 +162,7 @@ impl Drop for Place {
 /// A connection that was taken in.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Accepted,
     opening: Option<Opening>,
     _place: Place,
 }
@@ -206,10 +220,10 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = PeerSlot;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> PeerSlot {
+        self.stream.peer()
     }
 }
 
@@ -217,6 +231,7 @@ impl Connected for Connection {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 

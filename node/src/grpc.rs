@@ -16,10 +16,12 @@ use seams::Service;
 use tonic::codegen::http;
 use tonic::service::{LayerExt, Routes, RoutesBuilder};
 use tonic::transport::Server;
+use tonic::{Request, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 use tower::util::MapRequestLayer;
 
+use crate::access::{peer_of, permit_admin};
 use crate::api::Api;
 use crate::api::status::Health;
 use crate::connections::Connections;
@@ -67,11 +69,17 @@ pub fn node_routes(api: &Api) -> anyhow::Result<Routes> {
     routes
         .add_service(metered.named_layer(ledger))
         .add_service(metered.named_layer(proofs))
-        .add_service(AdminServer::new(admin::AdminService::new(api.clone())))
+        .add_service(AdminServer::with_interceptor(admin::AdminService::new(api.clone()), operators_only))
         .add_service(InternalServer::serving(Arc::new(api.clone())))
         .add_service(health)
         .add_service(reflection);
     Ok(routes.routes())
+}
+
+/// Lets through whoever may look at the cluster from inside and change it.
+fn operators_only(request: Request<()>) -> Result<Request<()>, Status> {
+    permit_admin(peer_of(request.extensions()))?;
+    Ok(request)
 }
 
 /// What clients are served, for who calls it in the process.

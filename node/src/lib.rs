@@ -10,6 +10,7 @@ pub mod machine;
 pub mod gateway;
 pub mod heads;
 pub mod replica;
+mod access;
 pub mod network;
 pub mod json;
 pub mod api;

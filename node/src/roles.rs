@@ -5,6 +5,7 @@ pub mod prover;
 pub mod validator;
 
 mod joining;
+mod secured;
 mod key_file;
 mod servers;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use key_file::own_key;
 pub use node::RunningNode;
 pub use prover::ProverFront;
+pub use secured::identity;
 pub use validator::RunningValidator;
 
 /// What a process says once it serves: where, and under which key.

@@ -63,18 +63,49 @@ fn the_paths_on_the_map_exist() {
 /// Pairs of a test and its file, as a page names them: `` `name` in `path` ``.
 fn tests_named_on(page: &str) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(root().join(page)).unwrap();
-    let quoted: Vec<&str> = text.split('`').collect();
-    let named = quoted.windows(3).filter(|window| window[1] == " in " && window[2].ends_with(".rs"));
-    named.map(|window| (window[0].to_owned(), window[2].to_owned())).collect()
+    let parts: Vec<&str> = text.split('`').collect();
+    let is_name = |text: &str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    let mut found = Vec::new();
+    // names before the last one of a list share its file: `` `one`, `other` in `path` ``
+    let mut together = Vec::new();
+    // code stands at odd places, and what follows it behind
+    for (place, name) in parts.iter().enumerate().skip(1).step_by(2).filter(|(_, name)| is_name(name)) {
+        together.push((*name).to_owned());
+        match (parts.get(place + 1), parts.get(place + 2)) {
+            (Some(&", "), Some(next)) if is_name(next) => {}
+            (Some(&" in "), Some(file)) if file.ends_with(".rs") => {
+                found.extend(together.drain(..).map(|test| (test, (*file).to_owned())));
+            }
+            _ => together.clear(),
+        }
+    }
+    found
+}
+
+fn missing(named: &[(String, String)]) -> Vec<&(String, String)> {
+    let is_missing = |(test, file): &&(String, String)| {
+        let source = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+        !source.contains(&format!("fn {test}("))
+    };
+    named.iter().filter(is_missing).collect()
 }
 
 #[test]
 fn the_tests_on_the_page_of_bad_input_exist() {
     let named = tests_named_on("docs/bad-input.md");
     assert!(named.len() > 20, "{named:?}");
-    let missing = named.iter().filter(|(test, file)| {
-        let source = std::fs::read_to_string(root().join(file)).unwrap_or_default();
-        !source.contains(&format!("fn {test}("))
-    });
-    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+    assert_eq!(missing(&named), Vec::<&(String, String)>::new());
+}
+
+/// What somebody cannot do is a promise, and each has the test that keeps it.
+#[test]
+fn the_tests_on_the_page_of_security_exist_and_every_row_names_one() {
+    let named = tests_named_on("docs/security.md");
+    assert!(named.len() > 50, "{named:?}");
+    assert_eq!(missing(&named), Vec::<&(String, String)>::new());
+    let page = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let (_, promises) = page.split_once("## What each can do, and cannot").unwrap();
+    let rows = promises.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| It cannot"));
+    let unproven: Vec<&str> = rows.filter(|row| !row.contains("` in `")).collect();
+    assert_eq!(unproven, Vec::<&str>::new());
 }

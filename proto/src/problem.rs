@@ -147,6 +147,8 @@ problems! {
     324 Starting (Elsewhere, None, Unavailable, 503) => "Use another node, or wait. If it lasts, the node's log says what it waits for.";
     /// The attestation is not kept: it does not continue the chain of a configured prover.
     325 AttestationRefused (Never, None, FailedPrecondition, 409) => "Read why. A prover begins again from what the ledger has of it; its key has to be configured (`seriatim admin add-prover`).";
+    /// One side of a connection does not accept the other's certificate: nothing was sent.
+    326 CertificateRefused (Elsewhere, None, Unavailable, 503) => "Read whose certificate it is and why. Both sides need certificates of the cluster's authority that have not expired, of the right role and, for whom a client calls, with its name (`seriatim cert issue`, docs/security.md).";
 }
 
 impl ProblemKind {

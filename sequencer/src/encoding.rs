@@ -14,7 +14,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::vote::RaftLeaderId;
-use seams::Address;
+use seams::{Address, Method};
 
 use crate::NodeId;
 use crate::config::{Entry, LeaderId, LogId, Member, Membership, Payload, StoredMembership, TypeConfig, Vote};
@@ -559,6 +559,31 @@ pub(crate) fn decode_transfer(mut bytes: Bytes) -> Result<TransferRequest, Malfo
         }
         TransferHeader::Finish { .. } => Err(malformed),
     }
+}
+
+/// The node that a message between nodes says it is from; none where it does not say so, or cannot be read.
+#[must_use]
+pub fn sender(method: Method, body: &[u8]) -> Option<NodeId> {
+    let (version, rest) = body.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    let mut rest = rest;
+    let vote = match method {
+        Method::RaftAppend | Method::RaftTransferLeader => VoteForm::deserialize(&mut rest).ok()?,
+        Method::RaftVote => <(bool, VoteForm)>::deserialize(&mut rest).ok()?.1,
+        Method::RaftSnapshotChunk => match TransferHeader::deserialize(&mut rest).ok()? {
+            TransferHeader::Begin { vote } | TransferHeader::Finish { vote, .. } => vote,
+            TransferHeader::Piece { .. } => return None,
+        },
+        Method::ReadIndex
+        | Method::Forward
+        | Method::ExchangeHead
+        | Method::Status
+        | Method::Validate
+        | Method::AnnounceValidator => return None,
+    };
+    Some(vote.node)
 }
 
 /// The receiver's answer to a step.

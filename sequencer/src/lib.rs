@@ -35,7 +35,7 @@ mod state_machine;
 #[cfg(test)]
 mod durability;
 
-pub use encoding::any_bytes;
+pub use encoding::{any_bytes, sender};
 pub use fault::{InitializeFault, MachineFault, MemberFault, ProposeFault, ReadFault, StartFault};
 pub use machine::{Applied, Committed, EntryId, Kind, Machine};
 pub use options::Options;

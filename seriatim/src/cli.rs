@@ -13,6 +13,7 @@ mod backup;
 mod restore;
 mod health;
 mod key;
+mod cert;
 mod explain;
 mod verify;
 mod proof;
@@ -78,6 +79,9 @@ enum Command {
     /// Cause faults in simulated or real clusters, and judge what they make of them
     #[command(subcommand)]
     Chaos(chaos::ChaosCommand),
+    /// Make an authority for a cluster, and certificates for its roles
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     /// Explain an error or a reason by its number or name
     Explain(explain::ExplainArguments),
     /// Print completions for a shell
@@ -113,6 +117,7 @@ impl Cli {
             Command::Restore(arguments) => restore::run(arguments).await,
             Command::Health(arguments) => health::run(arguments).await,
             Command::Key(arguments) => key::run(&arguments),
+            Command::Cert(command) => cert::run(command),
             Command::Verify(command) => verify::run(command).await,
             Command::Proof(command) => proof::run(command).await,
             Command::Chaos(command) => chaos::run(command).await,

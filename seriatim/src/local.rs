@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use bench::processes::{NODES, PROVERS, VALIDATORS, Watched};
 use bytes::Bytes;
-use client::{Client, Key};
+use client::{Access, Client, Key, TlsIdentity};
 use ledger::Party;
 use proto::wire;
 use proto::wire::admin_client::AdminClient;
 use seams::{OsEntropy, next_u64};
+use tls::{Authority, Files, Issued, Role};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
@@ -46,6 +47,8 @@ pub(crate) struct LocalOptions {
     pub(crate) provers: usize,
     /// The ledger's name.
     pub(crate) name: String,
+    /// Whether all connections are secured, by an authority of the cluster's own.
+    pub(crate) tls: bool,
     /// Where data and logs go; a temporary directory, removed at the end, where there is none.
     pub(crate) directory: Option<PathBuf>,
 }
@@ -91,6 +94,12 @@ pub(crate) enum LocalFault {
     /// A client cannot be made.
     #[error(transparent)]
     Client(#[from] client::ConfigurationFault),
+    /// Certificates cannot be made.
+    #[error(transparent)]
+    Authority(#[from] tls::AuthorityFault),
+    /// They cannot be used.
+    #[error(transparent)]
+    Tls(#[from] client::TlsFault),
 }
 
 /// One child process and how to start it again.
@@ -114,6 +123,52 @@ pub(crate) struct LocalCluster {
     validators: Vec<Process>,
     provers: Vec<Process>,
     prover_keys: Vec<Party>,
+    certificates: Option<Certificates>,
+}
+
+/// What secures a local cluster: its authority, and what whoever started it shows.
+#[derive(Debug)]
+struct Certificates {
+    authority: Authority,
+    operator: Issued,
+    identity: TlsIdentity,
+}
+
+/// How long certificates of a local cluster are valid: each start issues new ones.
+const CERTIFICATES_VALID: Duration = Duration::from_secs(365 * 86_400);
+/// Where they are, in the cluster's directory.
+const CERTIFICATES: &str = "tls";
+
+impl Certificates {
+    fn make(directory: &Path) -> Result<Self, LocalFault> {
+        let directory = directory.join(CERTIFICATES);
+        let authority = Authority::open_or_make(&directory)?;
+        let operator = authority.issue(Role::Operator, &[], CERTIFICATES_VALID, &directory, "operator")?;
+        // for programs that only submit and read
+        authority.issue(Role::Client, &[], CERTIFICATES_VALID, &directory, "client")?;
+        let identity = TlsIdentity::calling(operator.files.clone())?;
+        Ok(Self { authority, operator, identity })
+    }
+
+    /// What a process is started with.
+    fn arguments(&self, role: Role, name: &str) -> Result<Vec<String>, LocalFault> {
+        let directory = self.authority.certificate();
+        let directory = directory.parent().unwrap_or(Path::new("."));
+        let issued = self.authority.issue(role, &[], CERTIFICATES_VALID, directory, name)?;
+        Ok(flags(&issued.files))
+    }
+}
+
+/// Files of certificates as flags of the command line.
+pub(crate) fn flags(files: &Files) -> Vec<String> {
+    let own = files.own.as_ref();
+    let flags = [
+        ("--tls-ca", Some(&files.authority)),
+        ("--tls-certificate", own.map(|own| &own.certificate)),
+        ("--tls-key", own.map(|own| &own.key)),
+    ];
+    let given = flags.into_iter().filter_map(|(flag, path)| Some([flag.to_owned(), path?.display().to_string()]));
+    given.flatten().collect()
 }
 
 /// A node as its own status shows it.
@@ -147,6 +202,9 @@ impl LocalCluster {
         std::fs::create_dir_all(&directory).map_err(io("creating the cluster's directory"))?;
         let program = std::env::current_exe().map_err(io("finding this program"))?;
         let mut cluster = Self::of_nothing(directory, temporary, program);
+        if options.tls {
+            cluster.certificates = Some(Certificates::make(&cluster.directory)?);
+        }
         let keys = cluster.describe(options, more)?;
         for position in 0..cluster.nodes.len() {
             cluster.spawn_node(position)?;
@@ -173,6 +231,7 @@ impl LocalCluster {
             validators: Vec::new(),
             provers: Vec::new(),
             prover_keys: Vec::new(),
+            certificates: None,
         }
     }
 
@@ -183,13 +242,18 @@ impl LocalCluster {
         let ports = free_ports(2 * nodes + 2 * validators + provers)?;
         let (of_nodes, others) = ports.split_at(2 * nodes);
         let (of_validators, of_provers) = others.split_at(2 * validators);
-        self.describe_nodes(options, of_nodes, &more.nodes);
+        self.describe_nodes(options, of_nodes, &more.nodes)?;
         let keys = self.describe_validators(options, of_validators, &more.validators)?;
         self.describe_provers(options, of_provers)?;
         Ok(keys)
     }
 
-    fn describe_nodes(&mut self, options: &LocalOptions, ports: &[u16], more: &[String]) {
+    /// What a process needs to secure its connections.
+    fn secured(&self, role: Role, name: &str) -> Result<Vec<String>, LocalFault> {
+        self.certificates.as_ref().map_or(Ok(Vec::new()), |certificates| certificates.arguments(role, name))
+    }
+
+    fn describe_nodes(&mut self, options: &LocalOptions, ports: &[u16], more: &[String]) -> Result<(), LocalFault> {
         let address = |port: u16| format!("127.0.0.1:{port}");
         let members: Vec<String> =
             ports.chunks(2).enumerate().map(|(index, ports)| format!("{}={}", index + 1, address(ports[0]))).collect();
@@ -209,8 +273,11 @@ impl LocalCluster {
                 arguments.extend([flag.to_owned(), value]);
             }
             arguments.extend(more.iter().cloned());
-            self.nodes.push(self.process(format!("node-{number}"), arguments, grpc, http));
+            let name = format!("node-{number}");
+            arguments.extend(self.secured(Role::Node(u64::try_from(number).unwrap_or(u64::MAX)), &name)?);
+            self.nodes.push(self.process(name, arguments, grpc, http));
         }
+        Ok(())
     }
 
     fn describe_validators(
@@ -237,7 +304,9 @@ impl LocalCluster {
                 arguments.extend([flag.to_owned(), value]);
             }
             arguments.extend(more.iter().cloned());
-            self.validators.push(self.process(format!("validator-{number}"), arguments, grpc, http));
+            let name = format!("validator-{number}");
+            arguments.extend(self.secured(Role::Validator, &name)?);
+            self.validators.push(self.process(name, arguments, grpc, http));
         }
         Ok(keys)
     }
@@ -261,6 +330,7 @@ impl LocalCluster {
             ] {
                 arguments.extend([flag.to_owned(), value]);
             }
+            arguments.extend(self.secured(Role::Prover, &name)?);
             self.provers.push(self.process(name, arguments, http.clone(), http));
         }
         Ok(())
@@ -272,7 +342,7 @@ impl LocalCluster {
         loop {
             let request = wire::ConfigureProversRequest { add: add.clone(), ..Default::default() };
             if let Some(node) = self.nodes.first()
-                && let Some(mut admin) = admin(&node.address).await
+                && let Some(mut admin) = admin(&self.access(), &node.address).await
                 && admin.configure_provers(request).await.is_ok()
             {
                 return Ok(());
@@ -329,7 +399,7 @@ impl LocalCluster {
         let add = validators.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect();
         let request = wire::ConfigureValidatorsRequest { add, remove: Vec::new(), required: 0 };
         match self.nodes.first() {
-            Some(node) => match admin(&node.address).await {
+            Some(node) => match admin(&self.access(), &node.address).await {
                 Some(mut admin) => admin.configure_validators(request).await.is_ok(),
                 None => false,
             },
@@ -350,6 +420,21 @@ impl LocalCluster {
             }
         }
         Ok(())
+    }
+
+    /// The nodes, and what connections to them need.
+    #[must_use]
+    pub(crate) fn access(&self) -> Access {
+        let tls = self.certificates.as_ref().map(|certificates| certificates.identity.clone());
+        Access { addresses: self.endpoints(), tls }
+    }
+
+    /// What an operator's commands need besides endpoints, and what a client's do.
+    #[must_use]
+    pub(crate) fn tls_flags(&self) -> Option<(String, String)> {
+        let certificates = self.certificates.as_ref()?;
+        let believing = Files { own: None, ..certificates.operator.files.clone() };
+        Some((flags(&certificates.operator.files).join(" "), flags(&believing).join(" ")))
     }
 
     /// Where the nodes serve gRPC, by number.
@@ -412,12 +497,12 @@ impl LocalCluster {
     /// # Errors
     /// Never for the addresses of a local cluster.
     pub(crate) fn client(&self) -> Result<Client, LocalFault> {
-        Ok(Client::builder().endpoints(self.endpoints()).connect()?)
+        Ok(self.access().client().connect()?)
     }
 
     /// Every node's status.
     pub(crate) async fn status(&self) -> Vec<NodeView> {
-        status_of(&self.endpoints()).await
+        status_of(&self.access()).await
     }
 
     /// The leader's position among the nodes, if they know one.
@@ -474,19 +559,19 @@ async fn stop_all(processes: impl IntoIterator<Item = &mut Process>) {
     futures::future::join_all(stopping).await;
 }
 
-/// The status of the nodes at these addresses, numbered from 1.
-pub(crate) async fn status_of(endpoints: &[String]) -> Vec<NodeView> {
-    let asked = endpoints.iter().zip(1_u64..).map(|(address, node)| async move {
-        let ask = async { admin(address).await?.get_status(wire::GetStatusRequest {}).await.ok() };
+/// The status of these nodes, numbered from 1.
+pub(crate) async fn status_of(nodes: &Access) -> Vec<NodeView> {
+    let asked = nodes.addresses.iter().zip(1_u64..).map(|(address, node)| async move {
+        let ask = async { admin(nodes, address).await?.get_status(wire::GetStatusRequest {}).await.ok() };
         let answer = timeout(Duration::from_secs(2), ask).await.ok().flatten();
         NodeView { node, status: answer.map(tonic::Response::into_inner) }
     });
     futures::future::join_all(asked).await
 }
 
-/// How many validators the nodes at these addresses find healthy.
-pub(crate) async fn healthy_validators(endpoints: &[String]) -> u64 {
-    let views = status_of(endpoints).await;
+/// How many validators these nodes find healthy.
+pub(crate) async fn healthy_validators(nodes: &Access) -> u64 {
+    let views = status_of(nodes).await;
     let sets = views.iter().filter_map(|view| view.status.as_ref()?.validators.as_ref());
     let healthy = sets.map(|set| set.known.iter().filter(|validator| validator.state == HEALTHY).count());
     healthy.max().and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
@@ -504,10 +589,9 @@ fn key_of(file: &Path) -> Result<Party, LocalFault> {
     Ok(key.party())
 }
 
-async fn admin(address: &str) -> Option<AdminClient<Channel>> {
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).ok()?;
-    let channel = endpoint.connect_timeout(Duration::from_secs(1)).connect().await.ok()?;
-    Some(AdminClient::new(channel))
+async fn admin(nodes: &Access, address: &str) -> Option<AdminClient<Channel>> {
+    let channel = nodes.channel(address, Duration::from_secs(1), |endpoint| endpoint).await;
+    channel.ok().map(AdminClient::new)
 }
 
 fn spawn(program: &Path, process: &mut Process) -> Result<(), LocalFault> {
@@ -566,7 +650,14 @@ mod tests {
     #[test]
     fn no_two_processes_are_given_one_port() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = LocalOptions { nodes: 5, validators: 16, provers: 4, name: "ports".to_owned(), directory: None };
+        let options = LocalOptions {
+            nodes: 5,
+            validators: 16,
+            provers: 4,
+            name: "ports".to_owned(),
+            directory: None,
+            tls: false,
+        };
         // so often that two of several drawings would meet
         for _ in 0..150 {
             let mut cluster = LocalCluster::of_nothing(directory.path().to_owned(), false, PathBuf::new());

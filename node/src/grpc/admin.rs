@@ -19,6 +19,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::access::Wanted;
 use crate::api::Api;
 use crate::api::admin::{Done, MemberChange};
 
@@ -67,7 +68,7 @@ impl AdminService {
 
     async fn leader(&self, leader: &Leader) -> Result<AdminClient<Channel>, Problem> {
         let unreachable = |why| Problem::new(ProblemKind::Unreachable, format!("leader {}: {why}", leader.id));
-        let connection = self.api.channels().get(&leader.address).await.map_err(unreachable)?;
+        let connection = self.api.channels().get(&leader.address, Wanted::Node).await.map_err(unreachable)?;
         Ok(AdminClient::new(connection.channel))
     }
 }

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use proto::Problem;
 use proto::wire::InternalMessage;
 use proto::wire::internal_server::{Internal, InternalServer as Generated};
 use seams::{CallError, Method, Service, Wire, duplex};
+use tls::Peer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::transport::STREAM_MESSAGES;
 use super::{MESSAGE_BYTES_MAX, refusal};
+use crate::access::{peer_of, permit};
 
 /// Serves a [`Service`] to other roles.
 #[derive(Clone)]
@@ -38,6 +41,11 @@ impl InternalServer {
     }
 }
 
+fn refused(problem: Problem) -> Status {
+    let Problem { kind, message, retry_after, .. } = problem;
+    refusal::to_status(CallError::Refused { code: kind.code(), message, retry_after })
+}
+
 fn method(message: &InternalMessage) -> Result<Method, Status> {
     let known = u8::try_from(message.method).ok().and_then(Method::from_number);
     known.ok_or_else(|| {
@@ -54,8 +62,10 @@ impl Internal for InternalServer {
     type StreamStream = BoxStream<'static, Result<InternalMessage, Status>>;
 
     async fn call(&self, request: Request<InternalMessage>) -> Result<Response<InternalMessage>, Status> {
+        let peer = peer_of(request.extensions());
         let message = request.into_inner();
         let method = method(&message)?;
+        permit(peer, method, &message.body).map_err(refused)?;
         let body = self.service.handle(method, message.body).await.map_err(refusal::to_status)?;
         Ok(Response::new(InternalMessage { method: message.method, body }))
     }
@@ -67,7 +77,8 @@ impl Internal for InternalServer {
     ) -> Result<Response<Self::StreamStream>, Status> {
         let (answers, results) = mpsc::channel(STREAM_MESSAGES);
         let service = Arc::clone(&self.service);
-        drop(tokio::spawn(serve_stream(service, request.into_inner(), answers)));
+        let peer = peer_of(request.extensions());
+        drop(tokio::spawn(serve_stream(service, peer, request.into_inner(), answers)));
         Ok(Response::new(ReceiverStream::new(results).boxed()))
     }
 }
@@ -75,12 +86,15 @@ impl Internal for InternalServer {
 /// Pumps a stream between the connection and the service, until either side ends it.
 async fn serve_stream(
     service: Arc<dyn Service>,
+    peer: Peer,
     mut requests: Streaming<InternalMessage>,
     answers: mpsc::Sender<Result<InternalMessage, Status>>,
 ) {
     let Ok(Some(first)) = requests.message().await else { return };
     let number = first.method;
-    let method = match method(&first) {
+    let permitted =
+        method(&first).and_then(|method| permit(peer, method, &first.body).map_err(refused).map(|()| method));
+    let method = match permitted {
         Ok(method) => method,
         Err(status) => return drop(answers.send(Err(status)).await),
     };
@@ -98,12 +112,14 @@ async fn serve_stream(
     // the request. A caller that has sent everything still waits for answers.
     tokio::select! {
         () = &mut outward => {}
-        () = take_in(first, requests, incoming) => outward.await,
+        () = take_in(peer, method, first, requests, incoming) => outward.await,
     }
 }
 
 /// Hands on what the other side sends, until it or the service ends that.
 async fn take_in(
+    peer: Peer,
+    method: Method,
     first: InternalMessage,
     mut requests: Streaming<InternalMessage>,
     incoming: mpsc::Sender<Result<Bytes, CallError>>,
@@ -111,7 +127,11 @@ async fn take_in(
     let mut next = Ok(Some(first));
     loop {
         let item = match next {
-            Ok(Some(message)) => Ok(message.body),
+            // each message says anew whom it is from
+            Ok(Some(message)) => match permit(peer, method, &message.body) {
+                Ok(()) => Ok(message.body),
+                Err(problem) => Err(refusal::from_status(&refused(problem))),
+            },
             Ok(None) => return,
             Err(status) => Err(refusal::from_status(&status)),
         };

@@ -14,6 +14,7 @@ use tonic::{Status, Streaming};
 
 use super::channels::{Channels, Connection};
 use super::{MESSAGE_BYTES_MAX, refusal};
+use crate::access::Wanted;
 
 /// Messages of one stream on their way through a channel in each direction; HTTP/2 windows bound the rest.
 pub(super) const STREAM_MESSAGES: usize = 16;
@@ -33,14 +34,14 @@ impl GrpcTransport {
         Self { channels }
     }
 
-    async fn send(self, to: Address, message: InternalMessage, patience: Duration) -> Result<Bytes, CallError> {
+    async fn send(self, to: Address, method: Method, body: Bytes, patience: Duration) -> Result<Bytes, CallError> {
         let deadline = Instant::now() + patience;
-        let connection = match timeout_at(deadline, self.channels.get(&to)).await {
-            Ok(connected) => connected.map_err(CallError::Unreachable)?,
+        let connection = match timeout_at(deadline, self.channels.get(&to, Wanted::serving(method))).await {
+            Ok(connected) => connected?,
             Err(_) => return Err(CallError::Unreachable(format!("{to}: no connection within {patience:?}"))),
         };
         let mut client = client(&connection);
-        match timeout_at(deadline, client.call(message)).await {
+        match timeout_at(deadline, client.call(message(method, body))).await {
             Ok(Ok(answer)) => Ok(answer.into_inner().body),
             Ok(Err(status)) => Err(self.failed(&connection, &status)),
             Err(_) => Err(CallError::Timeout),
@@ -48,7 +49,7 @@ impl GrpcTransport {
     }
 
     async fn stream(self, to: Address, method: Method) -> Result<Duplex, CallError> {
-        let connection = self.channels.get(&to).await.map_err(CallError::Unreachable)?;
+        let connection = self.channels.get(&to, Wanted::serving(method)).await?;
         let (user, wire) = duplex(STREAM_MESSAGES);
         drop(seams::tasks::spawn(self.carry(connection, method, wire)));
         Ok(user)
@@ -115,7 +116,7 @@ impl Transport for GrpcTransport {
         body: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, CallError>> {
-        self.clone().send(to.clone(), message(method, body), timeout).boxed()
+        self.clone().send(to.clone(), method, body, timeout).boxed()
     }
 
     fn open(&self, to: &Address, method: Method) -> BoxFuture<'static, Result<Duplex, CallError>> {

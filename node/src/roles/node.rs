@@ -12,11 +12,15 @@ use ledger::signature::SigningKey;
 use seams::{
     Address, Clock, Compute, Entropy, OsEntropy, ShiftedClock, SystemClock, TaskGroup, ThreadPool, Transport, offload,
 };
+use sequencer::Status;
 use storage::{FlushSize, KvOptions, KvStore, LogEngine, LogOptions, RocksKv, SegmentLog};
+use tls::Role;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use validator::{PoolOptions, ServiceOptions};
 
 use super::joining::Belonging;
+use super::secured::identity;
 use super::servers::{Listeners, Servers};
 use super::{Ready, advertised, own_key};
 use crate::api::{Api, Facts};
@@ -72,6 +76,7 @@ impl RunningNode {
         refuse_unfinished(&config.data_dir)?;
         let fresh = !config.data_dir.join("log").exists();
         let key = own_key(&config.key_file)?;
+        let identity = identity(config.tls.as_ref(), Role::Node(config.id), config.listen)?;
         let listeners = Listeners::bind(config.listen, config.http_listen).await?;
         let (grpc_address, http_address) = listeners.addresses()?;
         let cluster = ClusterId::of_name(&config.cluster);
@@ -84,10 +89,10 @@ impl RunningNode {
             http_address: Some(advertised(config.http_advertise.as_deref(), http_address)?.as_str().to_owned()),
             fresh,
         };
-        let channels = Channels::default();
+        let channels = Channels::secured(identity.clone());
         let transport = GrpcTransport::new(channels.clone());
-        let api = Api::new(facts.clone(), channels, &gateway_options(&config));
-        let servers = Servers::start(listeners, grpc::node_routes(&api)?, http::node_router(&api));
+        let api = Api::new(facts.clone(), channels.clone(), &gateway_options(&config));
+        let servers = Servers::start(listeners, grpc::node_routes(&api)?, http::node_router(&api), identity.as_ref());
 
         let belonging = Belonging { node: config.id, cluster, members: config.members.clone() };
         if fresh {
@@ -98,6 +103,9 @@ impl RunningNode {
         let (log, kv) = (Arc::downgrade(&disks.log), Arc::downgrade(&disks.kv));
         let replica = start_replica(&config, facts.identity, key, &transport, compute, disks).await?;
         api.started(replica.clone());
+        if identity.is_some() {
+            drop(seams::tasks::spawn(expect_members(channels, replica.sequencer().watch())));
+        }
         drop(seams::tasks::spawn(api.clone().meet_neighbours(transport.clone())));
         if config.initialize {
             form_in_background(belonging, transport, replica.clone(), &address);
@@ -211,6 +219,17 @@ async fn start_replica(
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let outside = Outside { transport, compute, clock: clock(config), entropy, log: disks.log, kv: disks.kv };
     Replica::start(options, outside).await.context("the replica does not start")
+}
+
+/// Follows who is a member, and where: at its address only its own certificate is believed.
+async fn expect_members(channels: Channels, mut status: watch::Receiver<Status>) {
+    loop {
+        let members = status.borrow_and_update().members.clone();
+        channels.expect(members.voters.iter().chain(&members.learners));
+        if status.wait_for(|status| status.members != members).await.is_err() {
+            return;
+        }
+    }
 }
 
 fn clock(config: &NodeConfig) -> Arc<dyn Clock> {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tls::Identity;
+
 use super::servers::{Servers, bind};
 use crate::http::{ProverSource, prover_router};
 
@@ -13,14 +15,14 @@ pub struct ProverFront {
 }
 
 impl ProverFront {
-    /// Serves at this address.
+    /// Serves at this address, secured where there is an identity.
     ///
     /// # Errors
     /// Where it cannot be listened on; the message says what to do.
-    pub async fn start(listen: SocketAddr, source: ProverSource) -> anyhow::Result<Self> {
+    pub async fn start(listen: SocketAddr, source: ProverSource, identity: Option<&Identity>) -> anyhow::Result<Self> {
         let listener = bind(listen, "--http-listen").await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, servers: Servers::http_only(listener, prover_router(source)) })
+        Ok(Self { address, servers: Servers::http_only(listener, prover_router(source), identity) })
     }
 
     /// Where it serves.

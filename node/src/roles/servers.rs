@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use tls::{Identity, Protocol};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -45,13 +46,18 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) fn start(listeners: Listeners, routes: tonic::service::Routes, router: axum::Router) -> Self {
+    pub(super) fn start(
+        listeners: Listeners,
+        routes: tonic::service::Routes,
+        router: axum::Router,
+        identity: Option<&Identity>,
+    ) -> Self {
         let stop = watch::Sender::new(false);
         let (grpc_stop, http_stop) = (stopped(&stop), stopped(&stop));
         let max = connections_max(raise_open_files());
-        let grpc = Connections::new(listeners.grpc, max, PREFACE_BYTES);
+        let grpc = Connections::new(listeners.grpc, max, PREFACE_BYTES).secured(identity.cloned(), Protocol::Grpc);
         // of HTTP/1 the server itself knows what has to come in time
-        let http = Connections::new(listeners.http, max, 0);
+        let http = Connections::new(listeners.http, max, 0).secured(identity.cloned(), Protocol::Http);
         // outside the task group: they end by being asked, so that calls under way can end
         let grpc = tokio::spawn(async move {
             if let Err(error) = crate::grpc::serve(grpc, routes, grpc_stop).await {
@@ -63,9 +69,10 @@ impl Servers {
     }
 
     /// HTTP alone, for roles that nobody calls.
-    pub(super) fn http_only(listener: TcpListener, router: axum::Router) -> Self {
+    pub(super) fn http_only(listener: TcpListener, router: axum::Router, identity: Option<&Identity>) -> Self {
         let stop = watch::Sender::new(false);
         let connections = Connections::new(listener, connections_max(raise_open_files()), 0);
+        let connections = connections.secured(identity.cloned(), Protocol::Http);
         let http = tokio::spawn(crate::http::serve(connections, router, stopped(&stop)));
         Self { stop, tasks: vec![http] }
     }

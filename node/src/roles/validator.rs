@@ -5,12 +5,14 @@ use std::sync::Arc;
 use ledger::check::LedgerIdentity;
 use ledger::{ClusterId, Limits};
 use seams::{SystemClock, TaskGroup, ThreadPool};
+use tls::Role;
 use validator::{Announcer, ServiceOptions, ValidatorService};
 
+use super::secured::identity;
 use super::servers::{Listeners, Servers};
 use super::{Ready, advertised, own_key};
 use crate::config::ValidatorConfig;
-use crate::network::GrpcTransport;
+use crate::network::{Channels, GrpcTransport};
 use crate::{grpc, http};
 
 /// A validator that runs. Stop it with [`RunningValidator::stop`].
@@ -29,6 +31,8 @@ impl RunningValidator {
     /// Where the configuration does not allow it; the message says what to do.
     pub async fn start(config: ValidatorConfig) -> anyhow::Result<Self> {
         let key = own_key(&config.key_file)?;
+        let tasks = TaskGroup::new();
+        let tls = tasks.scope(async { identity(config.tls.as_ref(), Role::Validator, config.listen) }).await?;
         let listeners = Listeners::bind(config.listen, config.http_listen).await?;
         let (grpc_address, http_address) = listeners.addresses()?;
         let address = advertised(config.advertise.as_deref(), grpc_address)?;
@@ -41,16 +45,15 @@ impl RunningValidator {
         let compute = Arc::new(ThreadPool::new(config.compute_threads)?);
         let service = ValidatorService::new(options, identity, Limits::V1, key, compute);
         let routes = grpc::validator_routes(Arc::new(service.clone()));
-        let servers = Servers::start(listeners, routes, http::validator_router(&service));
+        let servers = Servers::start(listeners, routes, http::validator_router(&service), tls.as_ref());
         let announcer = Announcer {
             identity,
             key,
             address: address.clone(),
             nodes: config.nodes.as_slice().to_vec(),
-            transport: Arc::new(GrpcTransport::default()),
+            transport: Arc::new(GrpcTransport::new(Channels::secured(tls))),
             clock: Arc::new(SystemClock),
         };
-        let tasks = TaskGroup::new();
         drop(tasks.spawn(announcer.run()));
         let ready = Ready {
             role: "validator".to_owned(),

@@ -251,7 +251,7 @@ async fn a_provers_copy_is_handed_out_whole_and_one_that_cannot_be_read_is_its_f
     std::fs::write(path, &whole).unwrap();
     for (copies, expected) in copies {
         let source = ProverSource { figures: Arc::new(ProverMetrics::default), copies };
-        let front = ProverFront::start("127.0.0.1:0".parse().unwrap(), source).await.unwrap();
+        let front = ProverFront::start("127.0.0.1:0".parse().unwrap(), source, None).await.unwrap();
         let url = format!("http://{}/v1/replay-copy", front.address());
         let response = send(Request::get(url).body(Full::default()).unwrap()).await;
         assert_eq!(response.status(), expected);

@@ -19,3 +19,4 @@ mod pruning;
 mod proofs;
 mod proving;
 mod joining;
+mod roles;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use client::Client;
+use client::{Access, Client, TlsFiles, TlsIdentity};
 use ledger::Party;
 use node::config::{NodeConfig, NodeSettings};
 use node::roles::RunningNode;
@@ -12,6 +13,7 @@ use proto::wire::ledger_client::LedgerClient;
 use seams::Address;
 use sequencer::NodeId;
 use tempfile::TempDir;
+use tls::{Authority, Issued, Role};
 use tonic::transport::Channel;
 
 pub(crate) use crate::clients::{asset, commit, commit_something, eventually, in_time, issue, key};
@@ -23,13 +25,28 @@ pub(crate) struct Cluster {
     nodes: BTreeMap<NodeId, RunningNode>,
     /// Where each node was, also while it is stopped.
     places: BTreeMap<NodeId, (SocketAddr, SocketAddr)>,
+    /// Secures every connection.
+    authority: Option<Authority>,
 }
+
+/// Longer than a test takes.
+pub(crate) const VALID: Duration = Duration::from_secs(86_400);
 
 impl Cluster {
     /// Starts nodes 1 to `count`, forms the cluster, and waits until everybody's key is known everywhere.
     pub(crate) async fn start(count: u64) -> Self {
-        let mut cluster =
-            Self { directory: tempfile::tempdir().unwrap(), nodes: BTreeMap::new(), places: BTreeMap::new() };
+        Self::start_with(count, |_| None).await
+    }
+
+    /// The same with secured connections.
+    pub(crate) async fn start_secured(count: u64) -> Self {
+        Self::start_with(count, |directory| Some(Authority::make(directory).unwrap())).await
+    }
+
+    async fn start_with(count: u64, authority: impl FnOnce(&std::path::Path) -> Option<Authority>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = authority(&directory.path().join("authority"));
+        let mut cluster = Self { directory, nodes: BTreeMap::new(), places: BTreeMap::new(), authority };
         for node in 1..=count {
             cluster.start_node(node).await;
         }
@@ -61,7 +78,12 @@ impl Cluster {
     pub(crate) fn config(&self, node: NodeId) -> NodeConfig {
         let anywhere = (SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([127, 0, 0, 1], 0)));
         let (listen, http_listen) = self.places.get(&node).copied().unwrap_or(anywhere);
+        let issued = self.authority.as_ref().map(|_| self.issue(Role::Node(node), &format!("node-{node}")));
+        let own = issued.as_ref().and_then(|issued| issued.files.own.clone());
         let settings = NodeSettings {
+            tls_ca: issued.map(|issued| issued.files.authority),
+            tls_certificate: own.as_ref().map(|own| own.certificate.clone()),
+            tls_key: own.map(|own| own.key),
             id: Some(node),
             cluster: Some(CLUSTER.to_owned()),
             data_dir: Some(self.directory.path().join(node.to_string())),
@@ -71,6 +93,27 @@ impl Cluster {
             ..NodeSettings::default()
         };
         settings.try_into().unwrap()
+    }
+
+    /// A certificate of the cluster's authority.
+    pub(crate) fn issue(&self, role: Role, file_name: &str) -> Issued {
+        let authority = self.authority.as_ref().unwrap();
+        authority.issue(role, &[], VALID, &self.directory.path().join("certificates"), file_name).unwrap()
+    }
+
+    /// Who has such a certificate, or believes the authority and shows none.
+    pub(crate) fn identity(&self, role: Option<Role>) -> TlsIdentity {
+        let files = match role {
+            Some(role) => self.issue(role, &role.uri().replace(['/', ':'], "-")).files,
+            None => TlsFiles { authority: self.authority.as_ref().unwrap().certificate(), own: None },
+        };
+        TlsIdentity::calling(files).unwrap()
+    }
+
+    /// The nodes, and what connections of this role to them need.
+    pub(crate) fn access(&self, role: Option<Role>) -> Access {
+        let addresses = self.places.values().map(|(grpc, _)| grpc.to_string()).collect();
+        Access { addresses, tls: self.authority.as_ref().map(|_| self.identity(role)) }
     }
 
     /// Stops a node in order.
@@ -108,12 +151,12 @@ impl Cluster {
 
     /// A client of every node.
     pub(crate) fn client(&self) -> Client {
-        Client::builder().endpoints(self.places.values().map(|(grpc, _)| grpc.to_string())).connect().unwrap()
+        self.access(None).client().connect().unwrap()
     }
 
     /// A client of one node.
     pub(crate) fn client_of(&self, node: NodeId) -> Client {
-        Client::builder().endpoint(self.address(node).as_str()).connect().unwrap()
+        self.access(None).only(self.address(node).as_str()).client().connect().unwrap()
     }
 
     pub(crate) async fn ledger_stub(&self, node: NodeId) -> LedgerClient<Channel> {

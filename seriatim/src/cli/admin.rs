@@ -323,11 +323,14 @@ async fn own_status(mut admin: Client) -> Result<tonic::Response<wire::NodeStatu
 async fn status(endpoints: &Endpoints) -> Result<Said, Problem> {
     let first = endpoints.ask(own_status).await?;
     let asked = &first;
+    let access =
+        endpoints.access().map_err(|fault| Problem::new(ProblemKind::CertificateRefused, fault.to_string()))?;
+    let access = &access;
     let others = first.members.iter().map(|member| async move {
         if member.node == asked.node {
             return (member.clone(), Ok(asked.clone()));
         }
-        (member.clone(), ask_one(&member.address, own_status).await)
+        (member.clone(), ask_one(access, &member.address, own_status).await)
     });
     let found = join_all(others).await;
     // a node outside any cluster knows no members

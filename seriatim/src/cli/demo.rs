@@ -12,7 +12,7 @@ use ::bench::meter::Meter;
 use ::bench::proofs::{Arrivals, audit_proofs};
 use ::bench::report::Report;
 use ::bench::trade::{Market, TradeOptions, Traded};
-use client::Client;
+use client::{Access, Client};
 use tokio::time::sleep;
 
 use super::{fresh_run, output, progress, view};
@@ -65,6 +65,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         provers: usize::from(arguments.provers),
         name: "demo".to_owned(),
         directory: None,
+        tls: false,
     };
     let mut cluster = LocalCluster::start(&options).await?;
     let meter = Arc::new(Meter::default());
@@ -80,12 +81,12 @@ pub(crate) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     eprintln!("Issuing cash and bonds to {} parties", 2 * arguments.pairs);
     let market = Market::open(&client, trade).await?;
     let length = Duration::from_secs(arguments.seconds);
-    let drawing = tokio::spawn(view::draw(cluster.endpoints(), Arc::clone(&meter), Some(length)));
+    let drawing = tokio::spawn(view::draw(cluster.access(), Arc::clone(&meter), Some(length)));
     let (traded, faults) = under_fault(&mut cluster, market, Arc::clone(&meter), length).await?;
     drawing.abort();
 
     let mut report = Report { workload: "demo".to_owned(), faults, ..Report::default() };
-    report.validators = healthy_validators(&cluster.endpoints()).await;
+    report.validators = healthy_validators(&cluster.access()).await;
     meter.fill(&mut report, traded.elapsed.as_secs_f64());
     judge(&cluster, &traded, &mut report).await?;
     if !cluster.prover_keys().is_empty() {
@@ -139,14 +140,13 @@ pub(crate) async fn judge(cluster: &LocalCluster, traded: &Traded, report: &mut 
     if report.faults.len() < 2 && report.workload == "demo" {
         report.problems.push("no leader was found to kill".to_owned());
     }
-    let nodes = single_clients(&cluster.endpoints())?;
+    let nodes = single_clients(&cluster.access())?;
     let expected = Expected { acknowledged: &traded.acknowledged, supply: &traded.supply };
     audit(&nodes, &expected, &progress::audit(), report).await;
     Ok(())
 }
 
 /// One client per endpoint, each of which talks to that node only.
-pub(crate) fn single_clients(endpoints: &[String]) -> anyhow::Result<Vec<Client>> {
-    let single = |endpoint: &String| Client::builder().endpoint(endpoint.clone()).connect();
-    Ok(endpoints.iter().map(single).collect::<Result<_, _>>()?)
+pub(crate) fn single_clients(nodes: &Access) -> anyhow::Result<Vec<Client>> {
+    Ok(nodes.each().map(|node| node.client().connect()).collect::<Result<_, _>>()?)
 }

@@ -18,7 +18,7 @@ use super::{fresh_run, progress, view};
 /// Starts a real cluster on this machine as child processes, on free ports, and shows it live. Ctrl-C stops it.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  seriatim dev\n  seriatim dev --nodes 5 --data-dir ./ledger      keep the data between runs\n  seriatim dev --pairs 32                         with settlements running all the time"
+    after_help = "Examples:\n  seriatim dev\n  seriatim dev --nodes 5 --data-dir ./ledger      keep the data between runs\n  seriatim dev --tls                              with certificates for every role\n  seriatim dev --pairs 32                         with settlements running all the time"
 )]
 pub(crate) struct DevArguments {
     /// Voting nodes
@@ -39,6 +39,9 @@ pub(crate) struct DevArguments {
     /// Pairs of parties that settle with each other all the time
     #[arg(long, default_value_t = 0)]
     pairs: usize,
+    /// Secure all connections, by an authority of the cluster's own, and show what commands need for that
+    #[arg(long)]
+    tls: bool,
     /// Print the addresses as JSON
     #[arg(long)]
     json: bool,
@@ -51,6 +54,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         provers: usize::from(arguments.provers),
         name: arguments.cluster,
         directory: arguments.data_dir,
+        tls: arguments.tls,
     };
     let cluster = LocalCluster::start(&options).await?;
     let node_keys = node_keys(&cluster).await?;
@@ -72,7 +76,7 @@ pub(crate) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    let drawing = tokio::spawn(view::draw(cluster.endpoints(), meter, None));
+    let drawing = tokio::spawn(view::draw(cluster.access(), meter, None));
     tokio::signal::ctrl_c().await?;
     drawing.abort();
     eprintln!("Stopping");
@@ -116,25 +120,32 @@ fn print_verification(cluster: &LocalCluster, name: &str, node_keys: &[Party]) {
     let provers = cluster.prover_keys().iter().map(|key| format!(" --prover-key {key}"));
     let endpoint = cluster.endpoints().into_iter().next().unwrap_or_default();
     println!(
-        "try: seriatim verify ledger --cluster {name} --endpoint {endpoint} {}{}",
+        "try: seriatim verify ledger --cluster {name} --endpoint {endpoint} {}{}{}",
         trusted.join(" "),
-        provers.collect::<String>()
+        provers.collect::<String>(),
+        cluster.tls_flags().map(|(_, believing)| format!(" {believing}")).unwrap_or_default()
     );
 }
 
 /// Where everything is.
 pub(crate) fn print_addresses(cluster: &LocalCluster) {
+    let tls = cluster.tls_flags();
+    let scheme = if tls.is_some() { "https" } else { "http" };
     for ((grpc, http), node) in cluster.endpoints().iter().zip(cluster.http_endpoints()).zip(1..) {
-        println!("node {node}       gRPC {grpc}   HTTP http://{http}");
+        println!("node {node}       gRPC {grpc}   HTTP {scheme}://{http}");
     }
     for (address, validator) in cluster.validator_endpoints().iter().zip(1..) {
         println!("validator {validator}  gRPC {address}");
     }
     for ((address, key), prover) in cluster.prover_endpoints().iter().zip(cluster.prover_keys()).zip(1..) {
-        println!("prover {prover}     HTTP http://{address}   key {key}");
+        println!("prover {prover}     HTTP {scheme}://{address}   key {key}");
     }
     println!("data and logs in {}", cluster.directory().display());
-    println!("try: seriatim admin status --endpoint {}", cluster.endpoints().join(" --endpoint "));
+    let more = tls.as_ref().map(|(operator, _)| format!(" {operator}")).unwrap_or_default();
+    println!("try: seriatim admin status --endpoint {}{more}", cluster.endpoints().join(" --endpoint "));
+    if let Some((_, believing)) = tls {
+        println!("connections are secured; clients need {believing}, and may show client.crt of the same directory");
+    }
 }
 
 fn addresses(cluster: &LocalCluster, node_keys: &[Party]) -> serde_json::Value {
@@ -147,5 +158,6 @@ fn addresses(cluster: &LocalCluster, node_keys: &[Party]) -> serde_json::Value {
         "provers": cluster.prover_endpoints(),
         "prover_keys": cluster.prover_keys().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "directory": cluster.directory(),
+        "tls_flags": cluster.tls_flags().map(|(operator, _)| operator),
     })
 }

@@ -1,15 +1,17 @@
 //! The nodes that a tool talks to: one after another until one answers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::node::json;
 use ::node::network::MESSAGE_BYTES_MAX;
 use anyhow::anyhow;
+use client::{Access, TlsFault, TlsFiles, TlsIdentity, TlsOwnFiles};
 use proto::problem::Retry;
 use proto::wire::admin_client::AdminClient;
 use proto::{Problem, ProblemKind};
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,7 +25,7 @@ const WINDOW_BYTES: u32 = 256 * 1024;
 /// Which nodes to talk to.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Endpoints {
-    /// A node; repeat for several, of which the first that answers is used
+    /// A node, `host:port` or `https://host:port`; repeat for several, of which the first that answers is used
     #[arg(
         long = "endpoint",
         env = "SERIATIM_ENDPOINTS",
@@ -33,17 +35,75 @@ pub(crate) struct Endpoints {
         global = true
     )]
     pub(crate) addresses: Vec<String>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+}
+
+/// What secures connections to nodes.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct TlsArgs {
+    /// File with the certificate of the cluster's authority, in PEM form: secures the connections
+    #[arg(long, env = "SERIATIM_TLS_CA", value_name = "FILE", global = true)]
+    tls_ca: Option<PathBuf>,
+    /// File with a certificate to show, in PEM form: an operator's, where the cluster is to be administered
+    #[arg(long, env = "SERIATIM_TLS_CERTIFICATE", value_name = "FILE", global = true)]
+    tls_certificate: Option<PathBuf>,
+    /// File with that certificate's private key, in PEM form
+    #[arg(long, env = "SERIATIM_TLS_KEY", value_name = "FILE", global = true)]
+    tls_key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// Whom to believe, and who to be.
+    ///
+    /// # Errors
+    /// Where a file is no good, or one of two that go together is missing; the message says what to do.
+    pub(crate) fn identity(&self) -> anyhow::Result<Option<TlsIdentity>> {
+        let own = match (&self.tls_certificate, &self.tls_key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some(TlsOwnFiles { certificate: certificate.clone(), key: key.clone() }),
+            _ => anyhow::bail!("--tls-certificate and --tls-key go together"),
+        };
+        match &self.tls_ca {
+            Some(authority) => Ok(Some(TlsIdentity::calling(TlsFiles { authority: authority.clone(), own })?)),
+            None if own.is_some() => anyhow::bail!("--tls-certificate needs --tls-ca, which says whom to believe"),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether connections are to be secured.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.tls_ca.is_some()
+    }
+
+    /// Whom to believe, without being anybody.
+    ///
+    /// # Errors
+    /// Where the file is no good.
+    pub(crate) fn believing(&self) -> Result<Option<TlsIdentity>, TlsFault> {
+        let files = self.tls_ca.clone().map(|authority| TlsFiles { authority, own: None });
+        files.map(TlsIdentity::calling).transpose()
+    }
 }
 
 impl Endpoints {
+    /// The nodes, and what connections to them need.
+    ///
+    /// # Errors
+    /// Where a file is no good; the message says what to do.
+    pub(crate) fn access(&self) -> anyhow::Result<Access> {
+        Ok(Access { addresses: self.addresses.clone(), tls: self.tls.identity()? })
+    }
+
     /// Asks the first node that can be reached; the next one where that one's problem is its own.
     pub(crate) async fn ask<T, F>(&self, ask: impl Fn(AdminClient<Channel>) -> F) -> Result<T, Problem>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let access = self.access().map_err(|fault| Problem::new(ProblemKind::CertificateRefused, fault.to_string()))?;
         let mut last = Problem::new(ProblemKind::Unreachable, "no endpoint is given");
         for address in &self.addresses {
-            match ask_one(address, &ask).await {
+            match ask_one(&access, address, &ask).await {
                 Ok(answer) => return Ok(answer),
                 Err(problem) if problem.retry() == Retry::Elsewhere => last = problem,
                 Err(problem) => return Err(problem),
@@ -54,30 +114,25 @@ impl Endpoints {
 }
 
 /// Asks one node.
-pub(crate) async fn ask_one<T, F>(address: &str, ask: impl Fn(AdminClient<Channel>) -> F) -> Result<T, Problem>
+pub(crate) async fn ask_one<T, F>(
+    access: &Access,
+    address: &str,
+    ask: impl Fn(AdminClient<Channel>) -> F,
+) -> Result<T, Problem>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    let client = AdminClient::new(connect(address).await?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let channel = access.channel(address, CONNECT_TIMEOUT, |endpoint| {
+        endpoint
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(2 * WINDOW_BYTES)
+    });
+    let client = AdminClient::new(channel.await?).max_decoding_message_size(MESSAGE_BYTES_MAX);
     match timeout(ANSWER_TIMEOUT, ask(client)).await {
         Ok(answer) => Ok(answer.map_err(|status| Problem::from(&status))?.into_inner()),
         Err(_elapsed) => Err(Problem::new(ProblemKind::Timeout, format!("{address} did not answer"))),
-    }
-}
-
-async fn connect(address: &str) -> Result<Channel, Problem> {
-    let unreachable = |why: String| Problem::new(ProblemKind::Unreachable, format!("{address}: {why}"));
-    let endpoint =
-        Endpoint::from_shared(format!("http://{address}")).map_err(|fault| unreachable(fault.to_string()))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(2 * WINDOW_BYTES);
-    match timeout(CONNECT_TIMEOUT * 2, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(|_fault| unreachable("no node listens there".to_owned())),
-        Err(_elapsed) => Err(unreachable("no connection in time".to_owned())),
     }
 }
 

@@ -8,9 +8,14 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::endpoints::TlsArgs;
 
 /// Longer than a process on the same machine takes to answer, shorter than health checks wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,6 +35,8 @@ pub(crate) struct HealthArguments {
     /// Where it serves HTTP; a wildcard address means this machine
     #[arg(long, env = "SERIATIM_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
     http: SocketAddr,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -49,17 +56,41 @@ pub(crate) async fn run(arguments: HealthArguments) -> anyhow::Result<ExitCode> 
         Probe::Ready => "ready",
     };
     let address = reachable(arguments.http);
-    let url = format!("http://{address}/health/{probe}").parse()?;
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let believing = arguments.tls.believing()?;
     let asked = async {
-        let response = client.get(url).await.with_context(|| format!("nothing serves HTTP at {address}"))?;
-        let well = response.status().is_success();
-        let said = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
-        anyhow::Ok((well, said))
+        match believing {
+            // a process on this machine, whatever name its certificate is for
+            Some(identity) => {
+                let connected = identity.connect_http(&address.ip().to_string(), address.port(), false).await;
+                ask(connected.with_context(|| format!("nothing that is to be believed at {address}"))?, address, probe)
+                    .await
+            }
+            None => {
+                let connected = TcpStream::connect(address).await;
+                ask(connected.with_context(|| format!("nothing serves HTTP at {address}"))?, address, probe).await
+            }
+        }
     };
     let (well, said) = timeout(ANSWER_TIMEOUT, asked).await.with_context(|| format!("{address} does not answer"))??;
     println!("{}", String::from_utf8_lossy(&said));
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether it is well, and what it says.
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    probe: &str,
+) -> anyhow::Result<(bool, Bytes)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // it ends with the answer, and what breaks it breaks the answer
+    drop(tokio::spawn(connection));
+    let request = Request::get(format!("/health/{probe}")).header("host", address.to_string());
+    let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await;
+    let response = response.with_context(|| format!("nothing serves HTTP at {address}"))?;
+    let well = response.status().is_success();
+    let said = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
+    Ok((well, said))
 }
 
 /// Where to reach what listens at this address, from this machine.

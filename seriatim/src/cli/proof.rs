@@ -91,7 +91,7 @@ struct Shown {
 
 async fn show(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
     let cluster = ClusterId::of_name(&arguments.cluster);
-    let client = Client::builder().endpoints(arguments.endpoints.addresses.clone()).ledger(cluster).connect()?;
+    let client = arguments.endpoints.access()?.client().ledger(cluster).connect()?;
     let start = match &arguments.replay_copy {
         Some(file) => replay_copy(file, cluster)?,
         None => Replay::genesis(cluster, 0, client.nonce()),

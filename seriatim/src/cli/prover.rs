@@ -8,11 +8,13 @@ use std::time::Duration;
 use ::node::config::{ProverConfig, ProverConfigSettings};
 use ::node::http::ProverSource;
 use ::node::metrics::ProverMetrics;
-use ::node::roles::{ProverFront, own_key};
+use ::node::roles::{ProverFront, identity, own_key};
 use attester::{Attester, Figures, Options, Outside};
 use clap::Args;
+use client::Access;
 use ledger::ClusterId;
 use serde_json::json;
+use tls::Role;
 
 use super::role::RoleArgs;
 
@@ -43,17 +45,19 @@ impl ProverArgs {
             return Ok(ExitCode::SUCCESS);
         };
         let key = own_key(&config.key_file)?;
-        let nodes: Vec<String> = config.nodes.as_slice().iter().map(|node| node.as_str().to_owned()).collect();
+        let tls = identity(config.tls.as_ref(), Role::Prover, config.http_listen)?;
+        let addresses = config.nodes.as_slice().iter().map(|node| node.as_str().to_owned()).collect();
+        let nodes = Access { addresses, tls: tls.clone() };
         let mut options = Options::new(ClusterId::of_name(&config.cluster), key, config.data_dir);
         options.interval = config.attest_interval;
         options.copy = config.replay_copy;
-        let prover = Arc::new(Attester::start(options, Outside::of_addresses(&nodes)?)?);
+        let prover = Arc::new(Attester::start(options, Outside::of_nodes(&nodes)?)?);
         let (figures, copies) = (Arc::clone(&prover), Arc::clone(&prover));
         let source = ProverSource {
             figures: Arc::new(move || metrics(&figures.figures())),
             copies: Arc::new(move || copies.newest_copy()),
         };
-        let front = ProverFront::start(config.http_listen, source).await?;
+        let front = ProverFront::start(config.http_listen, source, tls.as_ref()).await?;
         let (http, key) = (front.address(), key.party().to_string());
         tracing::info!(%http, %key, solver = prover::solver_version(), "proving");
         if self.role.ready_json {

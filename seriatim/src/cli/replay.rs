@@ -12,9 +12,10 @@ use ::bench::meter::Meter;
 use ::bench::replay::{Order, Replayed, replay};
 use ::bench::report::Report;
 use anyhow::Context as _;
-use client::{Client, Context};
+use client::{Access, Client, Context};
 
 use super::demo::single_clients;
+use super::endpoints::TlsArgs;
 use super::{fresh_run, output, progress, view};
 
 /// How long the replayed transactions stay valid: longer than any replay takes.
@@ -40,6 +41,8 @@ pub(crate) struct ReplayArguments {
     /// Nodes of a running cluster, separated by commas
     #[arg(long, value_delimiter = ',')]
     endpoints: Vec<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Write the report of both replays as JSON to this file
     #[arg(long)]
     report: Option<PathBuf>,
@@ -54,12 +57,22 @@ pub(crate) async fn run(arguments: ReplayArguments) -> anyhow::Result<ExitCode> 
     let block = block::parse(&bytes)?;
     let cluster = if arguments.endpoints.is_empty() {
         eprintln!("Starting 3 nodes and 2 validators");
-        let options = LocalOptions { nodes: 3, validators: 2, provers: 0, name: "replay".to_owned(), directory: None };
+        let options = LocalOptions {
+            nodes: 3,
+            validators: 2,
+            provers: 0,
+            name: "replay".to_owned(),
+            directory: None,
+            tls: false,
+        };
         Some(LocalCluster::start(&options).await?)
     } else {
         None
     };
-    let endpoints = cluster.as_ref().map_or(arguments.endpoints.clone(), LocalCluster::endpoints);
+    let access = match &cluster {
+        Some(cluster) => cluster.access(),
+        None => Access { addresses: arguments.endpoints.clone(), tls: arguments.tls.identity()? },
+    };
     let orders = [
         ("replay in block order", Order::Block),
         ("replay shuffled", Order::Shuffled { clients: arguments.clients, seed: arguments.seed }),
@@ -67,7 +80,7 @@ pub(crate) async fn run(arguments: ReplayArguments) -> anyhow::Result<ExitCode> 
     let whole = Arc::new(Meter::default());
     let mut runs = Vec::new();
     for (name, order) in orders {
-        let report = once(&block, name, order, &endpoints, &whole).await?;
+        let report = once(&block, name, order, &access, &whole).await?;
         output::show(&report, arguments.json);
         runs.push(report);
     }
@@ -83,14 +96,14 @@ async fn once(
     block: &bitcoin::Block,
     name: &str,
     order: Order,
-    endpoints: &[String],
+    nodes: &Access,
     whole: &Arc<Meter>,
 ) -> anyhow::Result<Report> {
     let clients = match order {
         Order::Block => 1,
         Order::Shuffled { clients, .. } => clients.max(1),
     };
-    let connect = || Client::builder().endpoints(endpoints.iter().cloned()).validity(VALIDITY).connect();
+    let connect = || nodes.client().validity(VALIDITY).connect();
     let connections: Vec<Client> = (0..clients).map(|_| connect()).collect::<Result<_, _>>()?;
     let template = connections[0].context().await?;
     let run = fresh_run();
@@ -101,12 +114,12 @@ async fn once(
         Context { nonce, ..template }
     })?;
     let meter = Arc::new(Meter::part_of(whole));
-    let drawing = tokio::spawn(view::draw(endpoints.to_vec(), Arc::clone(&meter), None));
+    let drawing = tokio::spawn(view::draw(nodes.clone(), Arc::clone(&meter), None));
     let replayed: Replayed = replay(&connections, &plan, order, &meter).await;
     drawing.abort();
     let mut report = Report { workload: name.to_owned(), ..Report::default() };
     meter.fill(&mut report, replayed.elapsed.as_secs_f64());
-    report.validators = healthy_validators(endpoints).await;
+    report.validators = healthy_validators(nodes).await;
     let figures: GraphFigures = plan.figures.clone();
     let expected_count = figures.ledger_transactions + figures.funding_transactions;
     if replayed.acknowledged.len() != expected_count {
@@ -117,6 +130,6 @@ async fn once(
     report.graph = Some(figures);
     let supply = [(plan.asset, plan.supply)];
     let expected = Expected { acknowledged: &replayed.acknowledged, supply: &supply };
-    audit(&single_clients(endpoints)?, &expected, &progress::audit(), &mut report).await;
+    audit(&single_clients(nodes)?, &expected, &progress::audit(), &mut report).await;
     Ok(report)
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::local::{NodeView, status_of};
 use ::bench::meter::Meter;
 use borsh::BorshDeserialize;
+use client::Access;
 use ledger::Head;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 
@@ -15,7 +16,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 const FRAME: Duration = Duration::from_secs(1);
 
 /// Draws until dropped or aborted. Where standard error is no terminal it draws nothing.
-pub(crate) async fn draw(endpoints: Vec<String>, meter: Arc<Meter>, length: Option<Duration>) {
+pub(crate) async fn draw(nodes: Access, meter: Arc<Meter>, length: Option<Duration>) {
     if !std::io::stderr().is_terminal() {
         return;
     }
@@ -26,7 +27,7 @@ pub(crate) async fn draw(endpoints: Vec<String>, meter: Arc<Meter>, length: Opti
     let mut drawn = 0;
     loop {
         ticks.tick().await;
-        let views = status_of(&endpoints).await;
+        let views = status_of(&nodes).await;
         let size = views.iter().filter_map(head_of).map(|head| head.size.get()).max().unwrap_or_default();
         let settled = meter.settlements.load(Ordering::Relaxed);
         let seconds = before.0.elapsed().as_secs_f64().max(0.001);

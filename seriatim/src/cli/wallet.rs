@@ -146,7 +146,7 @@ pub(crate) async fn run(arguments: WalletArguments) -> anyhow::Result<ExitCode> 
 }
 
 fn connect(endpoints: &Endpoints) -> anyhow::Result<Client> {
-    Ok(Client::builder().endpoints(endpoints.addresses.iter().cloned()).connect()?)
+    Ok(endpoints.access()?.client().connect()?)
 }
 
 fn keygen(path: &Path, as_json: bool) -> anyhow::Result<ExitCode> {

@@ -10,9 +10,11 @@ use ::bench::schedule::Schedule;
 use ::bench::trade::TradeOptions;
 use anyhow::Context as _;
 use clap::value_parser;
+use client::Access;
 
 use super::ReportArguments;
 use super::run::{self, Manner, Place};
+use crate::cli::endpoints::TlsArgs;
 use crate::cli::{fresh_run, output};
 
 /// Pairs of an open loop: one second of arrivals within these bounds. Fewer would limit the rate where latency is
@@ -71,6 +73,11 @@ pub(crate) struct LoadArguments {
     /// Nodes of a running cluster, separated by commas
     #[arg(long, value_delimiter = ',', conflicts_with_all = ["nodes", "validators", "provers"])]
     endpoints: Vec<String>,
+    #[command(flatten)]
+    tls_files: TlsArgs,
+    /// Secure all connections of the temporary cluster, and to it
+    #[arg(long, conflicts_with = "endpoints")]
+    tls: bool,
     /// Voting nodes of the temporary cluster
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u8).range(1..=5))]
     nodes: u8,
@@ -88,7 +95,7 @@ pub(crate) struct LoadArguments {
 }
 
 pub(super) async fn run(arguments: LoadArguments) -> anyhow::Result<ExitCode> {
-    let place = arguments.place();
+    let place = arguments.place()?;
     if let Place::Temporary { nodes, validators, .. } = &place {
         eprintln!("Starting {nodes} nodes and {validators} validators");
     }
@@ -102,12 +109,12 @@ pub(super) async fn run(arguments: LoadArguments) -> anyhow::Result<ExitCode> {
 }
 
 impl LoadArguments {
-    fn place(&self) -> Place {
+    fn place(&self) -> anyhow::Result<Place> {
+        let Self { nodes, validators, provers, tls, .. } = *self;
         if self.endpoints.is_empty() {
-            Place::Temporary { nodes: self.nodes, validators: self.validators, provers: self.provers }
-        } else {
-            Place::Running(self.endpoints.clone())
+            return Ok(Place::Temporary { nodes, validators, provers, tls });
         }
+        Ok(Place::Running(Access { addresses: self.endpoints.clone(), tls: self.tls_files.identity()? }))
     }
 
     fn load(&self) -> anyhow::Result<Load> {
@@ -146,6 +153,7 @@ impl LoadArguments {
             ("settlements-per-tx", self.settlements_per_tx.to_string()),
             ("connections", self.connections.to_string()),
             ("hot", self.hot.to_string()),
+            ("tls", (self.tls || self.tls_files.is_given()).to_string()),
             ("live-outputs", self.live_outputs.to_string()),
             ("warm-up", self.warm_up.to_string()),
         ];

@@ -10,6 +10,7 @@ use ::bench::meter::Meter;
 use ::bench::processes::Watched;
 use ::bench::proofs::{Arrivals, audit_proofs};
 use ::bench::report::Report;
+use client::Access;
 use tokio::task::JoinHandle;
 
 use crate::cli::demo::single_clients;
@@ -26,9 +27,11 @@ pub(super) enum Place {
         validators: u8,
         /// Prover processes.
         provers: u8,
+        /// Whether connections are secured.
+        tls: bool,
     },
     /// These nodes, which run already.
-    Running(Vec<String>),
+    Running(Access),
 }
 
 /// How a run is made and shown.
@@ -43,14 +46,15 @@ pub(super) struct Manner {
 /// Runs the load and says what came of it.
 pub(super) async fn run(place: &Place, load: Load, manner: Manner) -> anyhow::Result<Report> {
     match place {
-        Place::Running(endpoints) => against(endpoints, &[Watched::load_generator()], load, manner).await,
-        Place::Temporary { nodes, validators, provers } => {
+        Place::Running(nodes) => against(nodes, &[Watched::load_generator()], load, manner).await,
+        Place::Temporary { nodes, validators, provers, tls } => {
             let options = LocalOptions {
                 nodes: usize::from(*nodes),
                 validators: usize::from(*validators),
                 provers: usize::from(*provers),
                 name: "bench".to_owned(),
                 directory: None,
+                tls: *tls,
             };
             let cluster = LocalCluster::start(&options).await?;
             let mut watched = cluster.watched();
@@ -58,7 +62,7 @@ pub(super) async fn run(place: &Place, load: Load, manner: Manner) -> anyhow::Re
             let arrivals = Arrivals::default();
             let client = cluster.client()?;
             let timing = tokio::spawn(arrivals.clone().watch(client.clone()));
-            let mut report = against(&cluster.endpoints(), &watched, load, manner).await;
+            let mut report = against(&cluster.access(), &watched, load, manner).await;
             if let (Ok(report), false) = (&mut report, cluster.prover_keys().is_empty()) {
                 audit_proofs(&client, cluster.prover_keys(), &arrivals, progress::proofs(), report).await;
             }
@@ -69,18 +73,18 @@ pub(super) async fn run(place: &Place, load: Load, manner: Manner) -> anyhow::Re
     }
 }
 
-async fn against(endpoints: &[String], watched: &[Watched], load: Load, manner: Manner) -> anyhow::Result<Report> {
+async fn against(nodes: &Access, watched: &[Watched], load: Load, manner: Manner) -> anyhow::Result<Report> {
     let meter = Arc::new(Meter::default());
     let mut report = Report { audit_skipped: !manner.audited, ..Report::default() };
-    report.nodes = u64::try_from(endpoints.len())?;
-    report.validators = healthy_validators(endpoints).await;
-    let screen = Screen::new(endpoints, &meter, load.warm_up + load.duration, manner);
-    let done = load.run(endpoints, watched, &meter, &screen, &mut report).await;
+    report.nodes = u64::try_from(nodes.addresses.len())?;
+    report.validators = healthy_validators(nodes).await;
+    let screen = Screen::new(nodes, &meter, load.warm_up + load.duration, manner);
+    let done = load.run(nodes, watched, &meter, &screen, &mut report).await;
     screen.close();
     let done = done?;
     if manner.audited {
         let expected = Expected { acknowledged: &done.acknowledged, supply: &done.supply };
-        let nodes = single_clients(endpoints)?;
+        let nodes = single_clients(nodes)?;
         if manner.shown {
             audit(&nodes, &expected, &progress::audit(), &mut report).await;
         } else {
@@ -92,7 +96,7 @@ async fn against(endpoints: &[String], watched: &[Watched], load: Load, manner: 
 
 /// What is shown while a load runs.
 struct Screen {
-    endpoints: Vec<String>,
+    nodes: Access,
     meter: Arc<Meter>,
     length: Duration,
     manner: Manner,
@@ -106,9 +110,9 @@ struct Shown {
 }
 
 impl Screen {
-    fn new(endpoints: &[String], meter: &Arc<Meter>, length: Duration, manner: Manner) -> Self {
-        let (endpoints, meter) = (endpoints.to_vec(), Arc::clone(meter));
-        Self { endpoints, meter, length, manner, shown: Mutex::default() }
+    fn new(nodes: &Access, meter: &Arc<Meter>, length: Duration, manner: Manner) -> Self {
+        let (nodes, meter) = (nodes.clone(), Arc::clone(meter));
+        Self { nodes, meter, length, manner, shown: Mutex::default() }
     }
 
     fn close(self) {
@@ -136,7 +140,7 @@ impl Onlooker for Screen {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if self.manner.shown {
             eprintln!("Settling for {} s", self.length.as_secs());
-            let view = view::draw(self.endpoints.clone(), Arc::clone(&self.meter), Some(self.length));
+            let view = view::draw(self.nodes.clone(), Arc::clone(&self.meter), Some(self.length));
             shown.view = Some(tokio::spawn(view));
         }
     }

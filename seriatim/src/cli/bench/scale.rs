@@ -67,7 +67,7 @@ pub(super) async fn run(arguments: ScaleArguments) -> anyhow::Result<ExitCode> {
     for (number, step) in steps.iter().enumerate() {
         eprintln!("Run {} of {}: {} nodes, {} validators", number + 1, steps.len(), step.nodes, step.validators);
         let load = arguments.load(step.sweep, &scale)?;
-        let place = Place::Temporary { nodes: step.nodes, validators: step.validators, provers: 0 };
+        let place = Place::Temporary { nodes: step.nodes, validators: step.validators, provers: 0, tls: false };
         let mut report = run::run(&place, load, Manner { audited: !arguments.no_audit, shown: false }).await?;
         "bench load".clone_into(&mut report.workload);
         scale.push(*step, report);

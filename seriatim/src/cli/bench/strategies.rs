@@ -15,7 +15,6 @@ use ::bench::strategies::native::{self, Native, NativeOptions};
 use ::bench::strategies::report::StrategiesReport;
 use anyhow::{Context as _, bail};
 use clap::value_parser;
-use client::Client;
 use client::strategy::{CostModel, StrategyConfig};
 use ledger::{AssetType, Quantity, TransactionId};
 
@@ -139,7 +138,7 @@ impl Findings {
         let runs = || report.runs.get(first..).unwrap_or_default().iter();
         let acknowledged: Vec<TransactionId> = runs().flat_map(|run| run.acknowledged.iter().copied()).collect();
         let supply: Vec<(AssetType, Quantity)> = runs().flat_map(|run| run.supply.iter().copied()).collect();
-        let nodes = single_clients(&cluster.endpoints())?;
+        let nodes = single_clients(&cluster.access())?;
         let expected = Expected { acknowledged: &acknowledged, supply: &supply };
         report.audit.audit_skipped = false;
         report.audit.lost = 0;
@@ -239,6 +238,7 @@ impl StrategiesArguments {
             provers: 0,
             name: "bench".to_owned(),
             directory: None,
+            tls: false,
         };
         eprintln!("Starting {} nodes and {} validators", self.nodes, self.validators);
         let costs = processors.map(|processors| {
@@ -250,9 +250,11 @@ impl StrategiesArguments {
 
     /// A model's clock is one gateway's, so that everything goes to the first node; without a model both clients have all.
     fn place(&self, cluster: &LocalCluster, processors: Option<usize>) -> anyhow::Result<Place> {
-        let endpoints = cluster.endpoints();
-        let used = if processors.is_some() { endpoints.get(..1).unwrap_or_default() } else { &endpoints };
-        let connect = || Client::builder().endpoints(used.iter().cloned()).deadline(DEADLINE).connect();
+        let mut used = cluster.access();
+        if processors.is_some() {
+            used.addresses.truncate(1);
+        }
+        let connect = || used.client().deadline(DEADLINE).connect();
         let model = CostModel::DOCUMENT.with_processors(processors.unwrap_or(CostModel::DOCUMENT.processors));
         Ok(Place {
             sellers: connect()?,

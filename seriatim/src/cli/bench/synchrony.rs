@@ -179,7 +179,7 @@ impl SynchronyArguments {
     async fn start(&self, shape: &Shape) -> anyhow::Result<(LocalCluster, Place)> {
         let (nodes, name) = (usize::from(self.nodes), "bench".to_owned());
         let Shape { validators, provers, threads, wait_us } = *shape;
-        let options = LocalOptions { nodes, validators, provers, name, directory: None };
+        let options = LocalOptions { nodes, validators, provers, name, directory: None, tls: false };
         let option =
             |name: &str, value: Option<String>| value.into_iter().flat_map(|value| [name.to_owned(), value]).collect();
         let more = MoreArguments {

@@ -174,7 +174,7 @@ pub(crate) struct LedgerArguments {
 
 pub(super) async fn ledger(arguments: LedgerArguments) -> anyhow::Result<ExitCode> {
     let cluster = ClusterId::of_name(&arguments.cluster);
-    let client = Client::builder().endpoints(arguments.endpoints.addresses.clone()).ledger(cluster).connect()?;
+    let client = arguments.endpoints.access()?.client().ledger(cluster).connect()?;
     let start = arguments.replay_copy.as_deref().map(|file| replay_copy(file, cluster)).transpose()?;
     let begins_behind = start.as_ref().map_or(0, |replay| replay.frontier().batch);
     let options = arguments.options(cluster, begins_behind, &client).await?;
