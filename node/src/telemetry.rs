@@ -7,9 +7,10 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// Without a filter of their own, the network's crates would drown everything else. Openraft warns of each proposal whose
-/// answer nobody waits for any more, and gateways do not wait for it: they see the entry applied.
-const FILTER_DEFAULT: &str =
-    "info,openraft=warn,openraft::raft::responder=error,h2=warn,hyper=warn,tonic=warn,tower=warn";
+/// answer nobody waits for any more, and gateways do not wait for it: they see the entry applied. And of each heartbeat that
+/// does not arrive, twenty times a second for each member that is gone; its replication says so once a second.
+const FILTER_DEFAULT: &str = "info,openraft=warn,openraft::raft::responder=error,openraft::core::heartbeat=error,\
+    h2=warn,hyper=warn,tonic=warn,tower=warn";
 /// Environment variable with another filter, in the syntax of `tracing_subscriber::EnvFilter`.
 pub const FILTER_VARIABLE: &str = "SERIATIM_LOG";
 
