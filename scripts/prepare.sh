@@ -84,3 +84,18 @@ prepare() {
     use_cached_rocksdb
     use_libz3
 }
+
+# Tests that need a program which is not installed say so in this list, which is printed at the end: of ./test, or of .ci/run,
+# which runs more than it.
+list_what_is_skipped() {
+    [ -z "${SERIATIM_SKIPPED_LIST:-}" ] || return 0
+    SERIATIM_SKIPPED_LIST=$(mktemp)
+    export SERIATIM_SKIPPED_LIST
+    trap print_what_was_skipped EXIT
+}
+
+print_what_was_skipped() {
+    say "Skipped: $(wc -l <"$SERIATIM_SKIPPED_LIST")"
+    sed 's/^/  /' "$SERIATIM_SKIPPED_LIST" >&2
+    rm -f "$SERIATIM_SKIPPED_LIST"
+}

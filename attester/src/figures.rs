@@ -1,6 +1,6 @@
 //! What a prover did so far, for metrics and reports.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use checker::attestation::ProofStatistics;
@@ -53,6 +53,8 @@ struct Inner {
     figures: Figures,
     lags_ms: VecDeque<u64>,
     heads: BTreeMap<u64, Head>,
+    /// Nodes that did not answer when they were asked last.
+    silent: BTreeSet<String>,
 }
 
 /// Figures that several tasks write.
@@ -120,6 +122,20 @@ impl Shared {
         let new = !inner.figures.faulty_nodes.contains_key(node);
         inner.figures.faulty_nodes.entry(node.to_owned()).or_insert(what);
         new
+    }
+
+    /// A node answered, or did not.
+    pub(crate) fn heard(&self, node: &str, answered: bool) {
+        let mut inner = self.lock();
+        if answered {
+            inner.silent.remove(node);
+        } else {
+            inner.silent.insert(node.to_owned());
+        }
+    }
+
+    pub(crate) fn is_silent(&self, node: &str) -> bool {
+        self.lock().silent.contains(node)
     }
 
     pub(crate) fn is_faulty(&self, node: &str) -> bool {

@@ -27,8 +27,9 @@ const JOBS_MAX: usize = 8;
 /// Transactions after which a copy of the replay is kept, where it holds fewer. Else as many as it holds: then all copies
 /// together take twice what the last one takes.
 const COPY_TRANSACTIONS_MIN: u64 = 1_000_000;
-/// Where the ledger forgets, a copy is kept whenever the last one is older than this part of what is remembered: behind
-/// an older one nobody could go on.
+/// Where the ledger forgets, or is going to, a copy is kept whenever the last one is older than this part of what is
+/// remembered: behind an older one nobody could go on. Before it forgets for the first time, too: the first copy stands
+/// behind what is not attested yet, and whoever has to begin anew then, behind the last attestation, needs an older one.
 const COPIES_OF_HISTORY: u64 = 3;
 
 /// What the thread is asked.
@@ -325,7 +326,9 @@ impl Judge {
         let Some(replay) = &self.replay else { return };
         let held = u64::try_from(replay.counts().1).unwrap_or(u64::MAX);
         let remembered = replay.first_kept_batch()..record.head.batch;
-        if self.since_copy >= held.max(COPY_TRANSACTIONS_MIN) || is_old(self.copied_batch, &remembered) {
+        if self.since_copy >= held.max(COPY_TRANSACTIONS_MIN)
+            || is_old(self.copied_batch, &remembered, replay.forgets())
+        {
             self.keep();
         }
     }
@@ -355,10 +358,10 @@ impl Judge {
     }
 }
 
-/// Whether a copy is too old for a ledger that remembers these batches, and has forgotten some.
-const fn is_old(copied_batch: u64, remembered: &Range<u64>) -> bool {
+/// Whether a copy is too old for a ledger that remembers these batches, and has forgotten some, or will.
+const fn is_old(copied_batch: u64, remembered: &Range<u64>, forgets: bool) -> bool {
     let age = remembered.end.saturating_sub(copied_batch);
-    remembered.start > 1 && age > remembered.end.saturating_sub(remembered.start) / COPIES_OF_HISTORY
+    (forgets || remembered.start > 1) && age > remembered.end.saturating_sub(remembered.start) / COPIES_OF_HISTORY
 }
 
 fn chunks(record: &BatchRecord, replay: &Replay) -> Result<Vec<Collected>, TestimonyFault> {
@@ -376,10 +379,16 @@ mod tests {
 
     #[test]
     fn a_copy_is_older_than_a_third_of_what_is_remembered_only_where_the_ledger_forgets() {
-        assert!(!is_old(0, &(1..90_000)));
-        assert!(!is_old(9_700, &(9_100..10_000)));
-        assert!(is_old(9_699, &(9_100..10_000)));
-        assert!(is_old(0, &(9_100..10_000)));
-        assert!(!is_old(10_000, &(10_000..10_000)));
+        assert!(!is_old(0, &(1..90_000), false));
+        for forgets in [false, true] {
+            assert!(!is_old(9_700, &(9_100..10_000), forgets));
+            assert!(is_old(9_699, &(9_100..10_000), forgets));
+            assert!(is_old(0, &(9_100..10_000), forgets));
+            assert!(!is_old(10_000, &(10_000..10_000), forgets));
+        }
+        // before it forgets for the first time
+        assert!(is_old(0, &(1..90_000), true));
+        assert!(is_old(59_999, &(1..90_000), true));
+        assert!(!is_old(60_001, &(1..90_000), true));
     }
 }

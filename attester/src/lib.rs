@@ -28,8 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Access, Client, ClientBuilder, ConfigurationFault, LedgerApi};
-use ledger::ClusterId;
 use ledger::signature::SigningKey;
+use ledger::{ClusterId, Party};
 use prover::ProverSettings;
 use seams::{Clock, Entropy, OsEntropy, SystemClock};
 use tokio::sync::watch;
@@ -54,6 +54,9 @@ pub struct Options {
     /// A copy of another replay of this ledger, to begin with where the directory has none: history before it is not
     /// needed then.
     pub copy: Option<PathBuf>,
+    /// The key that signed for this prover before: as long as its own has attested nothing, it goes on behind that one's last
+    /// attestation, so that what both attest has neither a gap nor an overlap.
+    pub succeeds: Option<Party>,
     /// How it proves.
     pub proving: ProverSettings,
     /// Between two attestations at least: each is an entry of the log.
@@ -65,7 +68,7 @@ impl Options {
     #[must_use]
     pub fn new(cluster: ClusterId, key: SigningKey, data_dir: PathBuf) -> Self {
         let (proving, interval) = (ProverSettings::default(), Duration::from_millis(250));
-        Self { cluster, key, data_dir, copy: None, proving, interval }
+        Self { cluster, key, data_dir, copy: None, succeeds: None, proving, interval }
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use checker::{Attestation, Frontier, Verdict};
 use client::{Client, Consistency};
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
-use futures::stream::{self, BoxStream, StreamExt};
-use ledger::Hash;
+use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt};
 use ledger::batch::BatchRecord;
+use ledger::{Hash, Party};
+use proto::convert::{ProofStatus, Prover};
 use proto::{Problem, ProblemKind};
 use seams::Clock;
 use tokio::sync::{mpsc, watch};
@@ -193,14 +194,18 @@ impl Following {
             figures.configured = true;
             figures.attested_batch = own.last_batch;
         });
-        let Some(last) = own.last else {
+        let spoken = match (own.last, &self.options.succeeds) {
+            (None, Some(before)) => key_before(&status, before)?,
+            (Some(_), _) | (None, None) => own,
+        };
+        let Some(last) = spoken.last else {
             return Ok(Chain { last: Attestation::NONE, last_batch: None, after: None });
         };
-        let found = self.all.attestations_of(own.last_batch).await;
-        let own_last = found.unwrap_or_default().into_iter().find(|found| found.attestation.hash() == last);
-        let after = own_last.map(|found| found.attestation.findings);
+        let found = self.all.attestations_of(spoken.last_batch).await;
+        let found = found.unwrap_or_default().into_iter().find(|found| found.attestation.hash() == last);
+        let after = found.map(|found| found.attestation.findings);
         let after = after.filter(|findings| findings.verdict.is_proved()).map(|findings| findings.statement.after);
-        Ok(Chain { last, last_batch: Some(own.last_batch), after })
+        Ok(Chain { last: own.last.unwrap_or(Attestation::NONE), last_batch: Some(spoken.last_batch), after })
     }
 
     async fn begin(&mut self) -> Result<Session, End> {
@@ -440,8 +445,14 @@ impl Following {
                 tracing::error!(node = node.address, batch, why, %fault, "evidence is not accepted, nor kept")
             }
         }
-        for other in self.nodes.clone().iter().filter(|other| other.address != node.address) {
-            let told = timeout(OTHERS_PATIENCE, async { other.client.evidence(batch).await.ok()?.next().await }).await;
+        // all at once: who is gone for ever keeps nobody waiting for those who answer
+        let others = self.nodes.iter().filter(|other| other.address != node.address);
+        let asked = others.map(|other| async move {
+            let told = async { other.client.evidence(batch).await.ok()?.next().await };
+            (other, timeout(OTHERS_PATIENCE, told).await)
+        });
+        let mut answers: FuturesUnordered<_> = asked.collect();
+        while let Some((other, told)) = answers.next().await {
             let Ok(Some(Ok(told))) = told else { continue };
             if told != *record && !self.shared.is_faulty(&other.address) {
                 let what = format!("it tells batch {batch} otherwise than node {}; its evidence: {why}", other.address);
@@ -453,13 +464,15 @@ impl Following {
         End::Stuck(why)
     }
 
-    /// Follows the next node that told nothing wrong so far: this one is gone, or told something wrong.
+    /// Follows the next node that told nothing wrong so far, and answers, as far as is known: this one is gone, or told
+    /// something wrong.
     fn turn_to_next_node(&mut self) {
-        let count = self.nodes.len();
-        let others = (1..=count).map(|step| (self.current + step) % count);
-        let good = |place: &usize| self.nodes.get(*place).is_some_and(|node| !self.shared.is_faulty(&node.address));
-        let found = others.into_iter().find(good);
-        self.current = found.unwrap_or(self.current);
+        let is = |place: usize, wanted: &dyn Fn(&str) -> bool| {
+            self.nodes.get(place).is_some_and(|node| wanted(&node.address))
+        };
+        let good = |place: usize| is(place, &|address| !self.shared.is_faulty(address));
+        let answers = |place: usize| is(place, &|address| !self.shared.is_silent(address));
+        self.current = next_of(self.nodes.len(), self.current, good, answers);
     }
 
     fn distrusted(&self, why: &str) -> End {
@@ -484,6 +497,22 @@ impl Following {
         }
         .boxed()
     }
+}
+
+/// Of so many places the next one that is good, and of these the next one that answers where one does.
+fn next_of(count: usize, current: usize, good: impl Fn(usize) -> bool, answers: impl Fn(usize) -> bool) -> usize {
+    let good: Vec<usize> = (1..=count).map(|step| (current + step) % count).filter(|place| good(*place)).collect();
+    good.iter().find(|place| answers(**place)).or(good.first()).copied().unwrap_or(current)
+}
+
+/// What the key said that this prover's succeeds.
+fn key_before<'a>(status: &'a ProofStatus, before: &Party) -> Result<&'a Prover, End> {
+    status.prover(before).ok_or_else(|| {
+        End::Again(format!(
+            "the key that this prover's succeeds is not configured, so that nobody says where it left off: seriatim admin \
+             add-prover {before} until this prover has attested, or start without --succeeds"
+        ))
+    })
 }
 
 /// The next batch of the evidence, not before what comes was gathered for a while.
@@ -534,6 +563,19 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+
+    #[test]
+    fn the_next_node_is_one_that_answers_where_there_is_one_and_never_one_that_told_something_wrong() {
+        let next = |faulty: &[usize], silent: &[usize]| {
+            next_of(4, 1, |place| !faulty.contains(&place), |place| !silent.contains(&place))
+        };
+        assert_eq!(next(&[], &[]), 2);
+        assert_eq!(next(&[], &[2, 3]), 0);
+        assert_eq!(next(&[0], &[2, 3]), 1, "nobody else answers");
+        assert_eq!(next(&[0], &[1, 2, 3]), 2, "perhaps one of them does again");
+        assert_eq!(next(&[2], &[]), 3);
+        assert_eq!(next(&[0, 1, 2, 3], &[]), 1);
+    }
 
     #[tokio::test]
     async fn what_came_before_an_error_is_judged_and_the_error_found_after_it() {

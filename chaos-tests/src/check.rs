@@ -14,12 +14,15 @@ pub mod model;
 pub mod order;
 pub mod linearizability;
 pub mod registers;
+mod registers_edn;
 pub mod attestations;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use ledger::{Head, OutcomeRecord, Transaction};
+
+pub use registers_edn::to_registers_edn;
 
 /// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 //!
 //! Deliberately absent: what nodes think.
 
-mod export;
+pub(crate) mod export;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use client::Outcome;
 use ledger::{Head, OutcomeRecord, OutputId, Party, Rejection, Sequence, TransactionId};
 
-pub use export::{to_edn, to_json_lines};
+pub use export::{to_edn, to_json_lines, write};
 
 /// One call of a client, with all its repetitions.
 #[derive(Debug, Clone)]
@@ -133,6 +133,12 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Everything, once nobody writes any more.
+    #[must_use]
+    pub fn into_operations(self) -> Vec<Operation> {
+        self.operations
+    }
+
     /// Everything so far.
     #[must_use]
     pub fn operations(&self) -> &[Operation] {

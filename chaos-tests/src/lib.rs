@@ -20,4 +20,4 @@ pub mod live;
 pub mod report;
 
 pub use sim::bugs::PlantedBug;
-pub use sim::run::{Report, STEPS, SimulationOptions, simulate};
+pub use sim::run::{Report, STEPS, SimulationOptions, simulate, simulate_with_history};

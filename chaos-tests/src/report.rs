@@ -169,7 +169,7 @@ pub struct LiveReport {
     pub recoveries: Vec<Recovery>,
     /// Half of them were felt for at most this long, in seconds.
     pub recovery_median: Option<f64>,
-    /// None was felt longer, in seconds.
+    /// None was felt longer, in seconds. One that no commit followed counts as felt until the end.
     pub recovery_worst: Option<f64>,
     /// Faults in order.
     pub faults: Vec<FaultSpan>,
@@ -201,17 +201,17 @@ impl LiveReport {
             };
         let kills = faults.iter().filter(|fault| fault.name == "kill-leader");
         let recoveries: Vec<Recovery> = kills.map(|kill| recovery(kill.begin, operations)).collect();
-        let mut felt: Vec<f64> = recoveries.iter().filter_map(|recovery| recovery.seconds).collect();
+        let answered = operations.iter().filter_map(|operation| operation.answered);
+        let moments = answered.chain(operations.iter().map(|operation| operation.invoked));
+        let end = moments.max().unwrap_or_default().as_secs_f64();
+        let until = |recovery: &Recovery| recovery.seconds.unwrap_or((end - recovery.at).max(0.0));
+        let mut felt: Vec<f64> = recoveries.iter().map(until).collect();
         felt.sort_by(f64::total_cmp);
         let mut totals = totals(operations);
         totals.batches = count(batches);
-        let moments = operations
-            .iter()
-            .filter_map(|operation| operation.answered)
-            .chain(operations.iter().map(|operation| operation.invoked));
         Self {
             setting,
-            seconds: moments.max().unwrap_or_default().as_secs_f64(),
+            seconds: end,
             totals,
             verdicts: findings.verdicts().map(verdict).collect(),
             recovery_median: felt.get(felt.len() / 2).copied(),

@@ -60,6 +60,11 @@ impl KeptHistory {
         Limits { validity_ms_max, ..Limits::V1 }
     }
 
+    /// Whether a time is set for which history is kept.
+    pub(crate) const fn forgets(&self) -> bool {
+        self.keep_ms.is_some()
+    }
+
     /// Moves behind a batch: its number, its first place and its log time, when the last of its transactions expires, and
     /// what it changed.
     pub(crate) fn pass(

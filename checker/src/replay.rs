@@ -136,6 +136,12 @@ impl Replay {
         self.kept.first_batch()
     }
 
+    /// Whether the ledger keeps its history for a time only, there.
+    #[must_use]
+    pub fn forgets(&self) -> bool {
+        self.kept.forgets()
+    }
+
     /// Live outputs and transactions held in memory.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {

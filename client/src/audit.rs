@@ -8,6 +8,7 @@ use checker::collect::{self, Collected, Testimony, TestimonyFault};
 use checker::{Attestation, Chunk, Finding, Frontier, Replay, Verdict};
 use futures::StreamExt;
 use ledger::batch::BatchRecord;
+use ledger::entry::ConfigurationChange;
 use ledger::merkle::verify_consistency;
 use ledger::{Hash, LogTime, Party};
 use proto::convert::Consistency;
@@ -84,6 +85,49 @@ pub enum AuditFault {
         /// What was found.
         finding: Box<Finding>,
     },
+}
+
+/// Provers whose keys count no longer, each with the batch that dismissed it, as the replayed batches say.
+///
+/// No node keeps what such a key signs after that, so that all it signed of later batches was never said in the ledger:
+/// whoever holds the key now may have made it. What it said of earlier ones stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DismissedProvers(BTreeMap<Party, u64>);
+
+impl DismissedProvers {
+    /// Takes in what a batch changes; batches come in order.
+    pub fn take(&mut self, record: &BatchRecord) {
+        match &record.change {
+            Some(ConfigurationChange::RemoveProvers(keys)) => {
+                self.0.extend(keys.iter().map(|key| (*key, record.head.batch)));
+            }
+            Some(ConfigurationChange::AddProvers(keys)) => self.0.retain(|key, _| !keys.contains(key)),
+            Some(
+                ConfigurationChange::AddValidators(_)
+                | ConfigurationChange::RemoveValidators(_)
+                | ConfigurationChange::RequireCertificates(_)
+                | ConfigurationChange::RegisterNode { .. }
+                | ConfigurationChange::KeepHistory(_)
+                | ConfigurationChange::RequireProvers(_)
+                | ConfigurationChange::RaiseProtocol(_),
+            )
+            | None => {}
+        }
+    }
+
+    /// Whether the ledger can have kept this attestation.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn permit(&self, attestation: &Attestation) -> Result<(), String> {
+        let last = attestation.findings.statement.last_batch;
+        match self.0.get(&attestation.prover) {
+            Some(dismissed) if last >= *dismissed => {
+                Err(format!("batch {dismissed} dismissed its prover, and it is about batch {last}"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// A batch that was replayed.
@@ -171,9 +215,11 @@ impl Client {
         }
         let mut audit = Audit::default();
         let mut replayed: BTreeMap<u64, Replayed> = BTreeMap::new();
+        let mut dismissed = DismissedProvers::default();
         let mut take = |record: BatchRecord, replay: &mut Replay| {
             seen(&record, last_batch);
             let here = replay_batch(&record, replay)?;
+            dismissed.take(&record);
             audit.batches += 1;
             audit.transactions += here.transactions;
             audit.log_times.insert(record.head.batch, record.head.log_time);
@@ -183,7 +229,7 @@ impl Client {
         self.replay_up_to(last_batch, &mut replay, &mut take).await?;
         audit.signed = self.is_signed(options, replay.frontier(), &mut audit.problems).await?;
         let attestations = self.attestations(1).await?;
-        judge(options, last_batch, &attestations, &replayed, &mut audit);
+        judge(options, last_batch, &attestations, (&replayed, &dismissed), &mut audit);
         Ok((audit, replay))
     }
 
@@ -280,7 +326,7 @@ fn judge(
     options: &AuditOptions,
     last_batch: u64,
     attestations: &[Numbered],
-    replayed: &BTreeMap<u64, Replayed>,
+    (replayed, dismissed): (&BTreeMap<u64, Replayed>, &DismissedProvers),
     audit: &mut Audit,
 ) {
     let mut chains: BTreeMap<Party, Vec<&Attestation>> = BTreeMap::new();
@@ -288,8 +334,9 @@ fn judge(
         if !options.provers.contains(&attestation.prover) {
             continue;
         }
-        if let Err(fault) = attestation.verify_signature(&options.provers) {
-            audit.problems.push(format!("attestation {number} proves nothing: {fault}"));
+        let signed = attestation.verify_signature(&options.provers).map_err(|fault| fault.to_string());
+        if let Err(words) = signed.and_then(|()| dismissed.permit(attestation)) {
+            audit.problems.push(format!("attestation {number} proves nothing: {words}"));
             continue;
         }
         audit.attestations += 1;

@@ -12,7 +12,8 @@ use tls::Identity;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{ConnectError, Response, Status};
+use tonic::{ConnectError, Request, Response, Status};
+use traces::Parent;
 
 use crate::access::{Way, refusal};
 use crate::api::{AttestationStream, BatchStream, EvidenceStream, LedgerApi, UpdateStream};
@@ -95,6 +96,8 @@ macro_rules! unary {
     ($service:ident: $name:ident, $request:ident, $response:ident) => {
         fn $name(&self, request: wire::$request) -> BoxFuture<'static, Result<wire::$response, Problem>> {
             let mut stub = self.$service();
+            let mut request = Request::new(request);
+            Parent::current().name_in(request.metadata_mut().as_mut());
             async move { answer(stub.$name(request).await) }.boxed()
         }
     };

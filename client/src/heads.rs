@@ -105,6 +105,11 @@ impl HeadTracker {
         self.newest.as_ref().map(|signed| &signed.head)
     }
 
+    /// Whom to believe from now on, as when the members have changed. What was seen stays: it is still to be continued.
+    pub fn trust(&mut self, trusted: TrustedNodes) {
+        self.trusted = trusted;
+    }
+
     /// Asks for the newest head and verifies that it continues the last one.
     ///
     /// # Errors

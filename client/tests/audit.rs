@@ -39,14 +39,17 @@ fn key(number: u8) -> SigningKey {
 }
 
 /// A ledger of so many batches, each of which changes the configuration.
-fn records(batches: u64) -> Vec<BatchRecord> {
+fn records(batches: u8) -> Vec<BatchRecord> {
+    records_of((1..=batches).map(|batch| ConfigurationChange::AddProvers(vec![Party::from_bytes([batch; 32])])))
+}
+
+fn records_of(changes: impl IntoIterator<Item = ConfigurationChange>) -> Vec<BatchRecord> {
     let mut commitments = Commitments::genesis(cluster(), 0);
     let mut records = Vec::new();
-    for batch in 1..=batches {
-        let prover = Party::from_bytes([u8::try_from(batch).unwrap(); 32]);
+    for (batch, change) in (1..).zip(changes) {
         let tiles = commitments.advance(&BatchEffects::default(), LogTime::from_unix_millis(batch), batch);
         assert!(tiles.is_empty(), "a change of the configuration adds no leaf");
-        records.push(BatchRecord::of_configuration(*commitments.head(), ConfigurationChange::AddProvers(vec![prover])));
+        records.push(BatchRecord::of_configuration(*commitments.head(), change));
     }
     records
 }
@@ -333,4 +336,30 @@ async fn an_audit_finds_what_does_not_hold() {
         assert!(found.problems.iter().any(|problem| problem.contains(words)), "{words}: {:?}", found.problems);
         assert_eq!((found.attested_batches, found.missing_batches), (attested, 4 - attested), "{words}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dismissed_prover_said_before_stands_and_what_its_key_signs_of_later_batches_is_worth_nothing() {
+    let (old, new) = (key(1).party(), key(2).party());
+    let records = records_of([
+        ConfigurationChange::AddProvers(vec![old]),
+        ConfigurationChange::AddProvers(vec![new]),
+        ConfigurationChange::RemoveProvers(vec![old]),
+        ConfigurationChange::RequireProvers(2),
+    ]);
+    let proofs = proofs(&records);
+    let in_their_time = [chain(proofs[..2].to_vec(), 1), chain(proofs[2..].to_vec(), 2)].concat();
+    let found = audit(&[Arc::new(Teller::new(records.clone(), in_their_time))], &[1, 2]).await.unwrap();
+    assert_eq!((found.problems, found.attested_batches, found.missing_batches), (Vec::new(), 4, 0));
+    // whoever has the old key now
+    let forged = chain(proofs, 1);
+    let found = audit(&[Arc::new(Teller::new(records, forged))], &[1, 2]).await.unwrap();
+    assert_eq!((found.attested_batches, found.missing_batches), (2, 2));
+    assert_eq!(
+        found.problems,
+        [
+            "attestation 3 proves nothing: batch 3 dismissed its prover, and it is about batch 3",
+            "attestation 4 proves nothing: batch 3 dismissed its prover, and it is about batch 4",
+        ]
+    );
 }

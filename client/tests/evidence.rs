@@ -4,7 +4,7 @@
 mod support;
 
 use client::testkit::LocalLedger;
-use client::{Consistency, HeadFault, HeadTracker, Key, ReceiptStore, ReceiptStoreFault};
+use client::{Consistency, HeadFault, HeadTracker, Key, ReceiptStore, ReceiptStoreFault, TrustedNodes};
 use ledger::TransactionId;
 use ledger::receipt::ReceiptFault;
 use support::{World, reason};
@@ -94,6 +94,21 @@ async fn a_rollback_is_found() {
     let rolled_back = World::funded().await;
     assert!(tracker.advance(&rolled_back.client).await.is_err());
     assert_eq!(tracker.newest(), Some(&newest), "what was verified stays");
+}
+
+#[tokio::test]
+async fn whoever_is_believed_later_has_to_continue_what_was_seen() {
+    let world = World::funded().await;
+    world.fund(&world.alice, "USD", 1).await;
+    let trusted = world.ledger.trusted();
+    let mut tracker = HeadTracker::new(trusted.clone());
+    let newest = tracker.advance(&world.client).await.unwrap();
+    tracker.trust(TrustedNodes { keys: Vec::new(), ..trusted.clone() });
+    assert!(matches!(tracker.advance(&world.client).await, Err(HeadFault::Untrusted(_))));
+    assert_eq!(tracker.newest(), Some(&newest), "what was verified stays");
+    tracker.trust(trusted);
+    assert!(tracker.advance(&World::funded().await.client).await.is_err(), "a rollback");
+    assert!(tracker.advance(&world.client).await.is_ok());
 }
 
 #[tokio::test]

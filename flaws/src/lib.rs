@@ -37,6 +37,8 @@ flaws! {
     AppendBeforeSync;
     /// A vote is given when it is queued.
     VoteBeforeSync;
+    /// What contradicts a new leader is said to be gone when that is queued.
+    TruncationBeforeSync;
     /// A failed sync of the log is taken for a successful one.
     SyncErrorSwallowed;
     /// A snapshot is said to be made before it is, and the log is purged behind it, whatever the state could restart from.
@@ -69,6 +71,18 @@ flaws! {
     VerdictsShifted;
     /// A gateway that does not know an outcome in time says that nothing happened.
     UnknownIsRefused;
+    /// Certificates are believed that were made under an earlier set of validators.
+    OldEpochAccepted;
+    /// Whether something has expired is judged by the clock of the machine that asks.
+    ExpiryByLocalClock;
+    /// An attestation is kept whether or not it continues its prover's last one.
+    AttestationLinkUnchecked;
+    /// A learner takes the place of another voter in one step, without the majorities of both.
+    MembersInOneStep;
+    /// A restarted node takes all of its log into its state, and writes it out, whatever a majority has synced.
+    StatePastLog;
+    /// The dependency analysis links nobody: transactions that change the same output are resolved apart.
+    ConflictsUnlinked;
 }
 
 impl fmt::Display for Flaw {
@@ -94,17 +108,37 @@ mod planted {
     pub const fn toss() -> bool {
         false
     }
+
+    /// What some machine's own clock shows where the log says this, both in milliseconds.
+    #[inline]
+    #[must_use]
+    pub const fn local_clock(log_time: u64) -> u64 {
+        log_time
+    }
 }
 
 #[cfg(feature = "planted")]
 mod planted {
     use std::cell::Cell;
-    use std::hash::{BuildHasher, RandomState};
 
     use super::Flaw;
 
+    /// How wrong a machine's own clock is at most, in milliseconds.
+    const LOCAL_CLOCK_WRONG_BY: u64 = 1_000;
+
     thread_local! {
         static PLANTED: Cell<Option<Flaw>> = const { Cell::new(None) };
+        /// What chance has drawn since the flaw was planted: a seed's flaws come out the same every time.
+        static DRAWN: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// The next of a fixed sequence of numbers (SplitMix64).
+    fn draw() -> u64 {
+        let state = DRAWN.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        DRAWN.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     /// Whether this bug is to show.
@@ -116,12 +150,21 @@ mod planted {
     /// True or false, by chance.
     #[must_use]
     pub fn toss() -> bool {
-        RandomState::new().hash_one(0) % 2 == 0
+        draw().is_multiple_of(2)
+    }
+
+    /// What some machine's own clock shows where the log says this, both in milliseconds: by chance, because whoever
+    /// applies has no clock.
+    #[must_use]
+    pub fn local_clock(log_time: u64) -> u64 {
+        let wrong_by = draw() % (2 * LOCAL_CLOCK_WRONG_BY + 1);
+        log_time.saturating_add(wrong_by).saturating_sub(LOCAL_CLOCK_WRONG_BY)
     }
 
     /// Plants a bug in whatever this thread runs from now on, or none.
     pub fn plant(flaw: Option<Flaw>) {
         PLANTED.set(flaw);
+        DRAWN.set(0);
     }
 }
 

@@ -8,10 +8,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::certificate::{Certificate, ValidatorSet};
 use crate::identifier::{Party, append_canonical_bytes};
 use crate::limits::Limits;
+use crate::protocol::Protocol;
 use crate::quantity::LogTime;
 
-/// First byte of every entry, so that a later version can change the rest.
-const VERSION: u8 = 1;
 /// The shortest time that history may be kept, in milliseconds: transactions may be valid for no longer.
 pub const KEEP_HISTORY_MS_MIN: u64 = 10_000;
 /// What an entry holds besides its bundle with a few certificates, about.
@@ -72,6 +71,8 @@ pub enum ConfigurationChange {
     RemoveProvers(Vec<Party>),
     /// How many provers have to prove a batch before it counts as attested.
     RequireProvers(u16),
+    /// Puts the version after the present one in force. From version 2 on.
+    RaiseProtocol(Protocol),
 }
 
 /// Whose attestations are kept, and how many of them make a batch an attested one.
@@ -106,6 +107,9 @@ pub struct Configuration {
     pub keep_history_ms: Option<u64>,
     /// The provers.
     pub provers: ProverSet,
+    /// The version in force. Not among the bytes of the rest, which are as they were in the first version.
+    #[borsh(skip)]
+    pub protocol: Protocol,
 }
 
 impl Configuration {
@@ -113,11 +117,17 @@ impl Configuration {
     #[must_use]
     pub fn genesis() -> Self {
         let validators = ValidatorSet { epoch: 0, required: 1, keys: BTreeSet::new() };
-        Self { validators, nodes: BTreeMap::new(), keep_history_ms: None, provers: ProverSet::genesis() }
+        Self {
+            validators,
+            nodes: BTreeMap::new(),
+            keep_history_ms: None,
+            provers: ProverSet::genesis(),
+            protocol: Protocol::FIRST,
+        }
     }
 
     /// The configuration after a change; `None` where the change alters nothing or must not be made (a node's key
-    /// never changes, and validators can never be fewer than a bundle needs, nor provers than have to agree).
+    /// never changes, validators can never be fewer than a bundle needs, nor provers than have to agree, and the version is raised by one).
     #[must_use]
     pub fn after(&self, change: &ConfigurationChange) -> Option<Self> {
         let mut next = self.clone();
@@ -138,6 +148,10 @@ impl Configuration {
             ConfigurationChange::AddProvers(keys) => next.provers.keys.extend(keys),
             ConfigurationChange::RemoveProvers(keys) => next.provers.keys.retain(|key| !keys.contains(key)),
             ConfigurationChange::RequireProvers(required) => next.provers.required = *required,
+            ConfigurationChange::RaiseProtocol(raised) if Some(*raised) == self.protocol.next() => {
+                next.protocol = *raised;
+            }
+            ConfigurationChange::RaiseProtocol(_) => return None,
         }
         let required = usize::from(next.validators.required);
         let is_certified =
@@ -168,23 +182,34 @@ impl LogEntry {
             LogPayload::Attest(attestation) => attestation.len(),
         };
         let mut bytes = Vec::with_capacity(bundle_bytes.saturating_add(HEADER_BYTES));
-        bytes.push(VERSION);
+        bytes.push(self.protocol().number());
         append_canonical_bytes(&mut bytes, self);
         bytes
     }
 
-    /// Reads an entry.
+    /// The first version that has such an entry. It is the entry's first byte.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        match &self.payload {
+            LogPayload::Configure(ConfigurationChange::RaiseProtocol(raised)) => *raised,
+            LogPayload::Bundle(_) | LogPayload::Configure(_) | LogPayload::Attest(_) => Protocol::FIRST,
+        }
+    }
+
+    /// Reads an entry, as a program that knows the versions up to `newest`.
     ///
     /// # Errors
-    /// Where the bytes are not an entry of this version, whole and nothing more.
-    pub fn decode(bytes: &[u8]) -> io::Result<Self> {
-        match bytes.split_first() {
-            Some((&VERSION, rest)) => Self::try_from_slice(rest),
-            Some((version, _)) => {
-                let message = format!("log entry of version {version}; this program knows version {VERSION}");
-                Err(io::Error::new(io::ErrorKind::InvalidData, message))
-            }
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "empty log entry")),
+    /// Where the bytes are not an entry of such a version, whole and nothing more.
+    pub fn decode(bytes: &[u8], newest: Protocol) -> io::Result<Self> {
+        let fault = |message: String| Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        let Some((version, rest)) = bytes.split_first() else { return fault("empty log entry".to_owned()) };
+        if *version > newest.number() {
+            return fault(format!("log entry of version {version}; this program knows version {newest}"));
         }
+        let entry = Self::try_from_slice(rest)?;
+        if entry.protocol().number() != *version {
+            return fault(format!("log entry of version {version}, which is not the version of such an entry"));
+        }
+        Ok(entry)
     }
 }

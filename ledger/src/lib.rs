@@ -9,6 +9,7 @@
 
 pub mod identifier;
 mod id_map;
+pub mod protocol;
 pub mod quantity;
 pub mod asset;
 pub mod terms;

@@ -7,8 +7,10 @@ use std::fmt;
 
 use proto::{Problem, ProblemKind};
 use seams::Method;
-use tls::{Peer, PeerSlot, Role};
+use tls::{Peer, Role};
 use tonic::Extensions;
+
+use crate::connections::Caller;
 
 /// Who has to be at the other end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl fmt::Display for Wanted {
 
 /// Who sent a request. Only secured connections know; every one of them says so.
 pub(crate) fn peer_of(extensions: &Extensions) -> Peer {
-    extensions.get::<PeerSlot>().map_or(Peer::Plain, PeerSlot::peer)
+    extensions.get::<Caller>().map_or(Peer::Plain, |caller| caller.peer.peer())
 }
 
 /// Whether the peer may look at the cluster from inside and change it: operators, and nodes, which hand on what only

@@ -14,8 +14,10 @@ pub mod reads;
 pub mod status;
 pub mod submit;
 pub mod updates;
+pub mod upgrade;
 
 mod faults;
+mod rates;
 mod readers;
 mod turns;
 
@@ -35,8 +37,12 @@ use crate::intake::Intake;
 use crate::network::Channels;
 use crate::replica::Replica;
 use greeting::Neighbours;
+use rates::Rates;
 use turns::Turns;
 use updates::RecentUpdates;
+
+pub(crate) use rates::RatesMeasured;
+pub use rates::Subject;
 
 /// How long a read may wait for the freshness that it asks for. Longer than an election.
 pub const READ_PATIENCE: Duration = Duration::from_secs(5);
@@ -71,6 +77,7 @@ struct Inner {
     recent: RecentUpdates,
     neighbours: Neighbours,
     intake: Intake,
+    rates: Rates,
     turns: Turns,
     /// Whoever is sent a backup holds it: each keeps a snapshot on disk, so there is one at a time.
     backups: Arc<Semaphore>,
@@ -96,6 +103,7 @@ impl Api {
             recent: RecentUpdates::default(),
             neighbours: Neighbours::default(),
             intake: Intake::default(),
+            rates: Rates::new(gateway.client_rate),
             turns: Turns::new(gateway),
             backups: Arc::new(Semaphore::new(1)),
         }))
@@ -149,6 +157,21 @@ impl Api {
     /// Pieces of requests that wait for their turn, and submissions that found no room.
     pub(crate) fn turns_measured(&self) -> (u64, u64) {
         (self.turns().waiting_pieces(), self.turns().refused().get())
+    }
+
+    /// What the bounds on clients' rates did.
+    pub(crate) fn rates_measured(&self) -> RatesMeasured {
+        self.rates().measured()
+    }
+
+    /// Forgets, for ever, clients that have not submitted anything for a while.
+    pub async fn forget_quiet_clients(self) {
+        self.rates().clone().forget_the_quiet().await;
+    }
+
+    /// What clients may submit.
+    fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 
     /// The room at the gateway.

@@ -7,14 +7,19 @@
 mod lists;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use client::strategy::{CostModel, CostModelFault};
+use ledger::Party;
+use ledger::protocol::Protocol;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tls::{Files, OwnFiles};
+
+use crate::gateway::ClientRate;
 
 pub use lists::{AddressList, MemberList};
 
@@ -106,7 +111,7 @@ settings! {
         /// The first members of the cluster; a node that joins later asks them whether it is known, and advertises itself
         #[arg(long, env = "SERIATIM_MEMBERS", value_name = "1=HOST:PORT,2=HOST:PORT,…")]
         members: MemberList,
-        /// Form the cluster of --members if it does not exist yet; safe to repeat and to give to every node
+        /// Form the cluster of --members if it does not exist yet; safe to repeat and to give to every node [default: false]
         #[arg(long, env = "SERIATIM_INITIALIZE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
         initialize: bool,
         /// Validators that do not announce themselves
@@ -126,25 +131,37 @@ settings! {
         #[arg(long, env = "SERIATIM_TLS_KEY", value_name = "FILE")]
         tls_key: PathBuf,
         /// A follower that hears nothing from a leader for this long, or up to 1.23 times as long, starts an election
+        /// [default: 650]
         #[arg(long, env = "SERIATIM_ELECTION_TIMEOUT_MS", value_name = "MILLISECONDS")]
         election_timeout_ms: u64,
-        /// The log is compacted when it holds more than this
+        /// The log is compacted when it holds more than this [default: 1073741824, a GiB]
         #[arg(long, env = "SERIATIM_LOG_BYTES_MAX", value_name = "BYTES")]
         log_bytes_max: u64,
-        /// Transactions admitted and not yet answered; more are refused with the advice to come back
+        /// Transactions admitted and not yet answered; more are refused with the advice to come back [default: 16384]
         #[arg(long, env = "SERIATIM_QUEUED_TRANSACTIONS_MAX", value_name = "COUNT")]
         queued_transactions_max: usize,
+        /// Transactions per second that one client may submit to this node; who sends more is slowed down, or told when to
+        /// come back. A client is the subject of its certificate, without one its address [default: as many as there is
+        /// room for]
+        #[arg(long, env = "SERIATIM_CLIENT_RATE_MAX", value_name = "COUNT")]
+        client_rate_max: u32,
+        /// Transactions that such a client may submit at once after a quiet time [default: --client-rate-max]
+        #[arg(long, env = "SERIATIM_CLIENT_BURST_MAX", value_name = "COUNT")]
+        client_burst_max: u32,
         /// Threads for parallel work [default: one per core]
         #[arg(long, env = "SERIATIM_COMPUTE_THREADS", value_name = "COUNT")]
         compute_threads: usize,
         /// Shifts this node's clock: for tests of what wrong clocks do, and for nothing else
         #[arg(long, env = "SERIATIM_CLOCK_OFFSET_MS", value_name = "MILLISECONDS", allow_hyphen_values = true, hide = true)]
         clock_offset_ms: i64,
+        /// Knows no newer version of the protocol than this, as an older program: for tests of upgrades, and for nothing else
+        #[arg(long, env = "SERIATIM_PROTOCOL_NEWEST", value_name = "VERSION", hide = true)]
+        protocol_newest: u8,
         /// For benchmarks only: keep every submission back as long as this cost model says, "document" or
         /// "document,processors=N,slowdown=N" [default: nothing is kept back]
         #[arg(long, env = "SERIATIM_COST_MODEL", value_name = "MODEL")]
         cost_model: String,
-        /// How log lines look
+        /// How log lines look [default: text]
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
     }
@@ -181,7 +198,7 @@ settings! {
         /// File with that certificate's private key, in PEM form
         #[arg(long, env = "SERIATIM_TLS_KEY", value_name = "FILE")]
         tls_key: PathBuf,
-        /// Bundles in work at once; more are refused with the advice to come back
+        /// Bundles in work at once; more are refused with the advice to come back [default: 16]
         #[arg(long, env = "SERIATIM_CONCURRENT_BUNDLES_MAX", value_name = "COUNT")]
         concurrent_bundles_max: usize,
         /// Threads for parallel work [default: one per core]
@@ -191,7 +208,7 @@ settings! {
         /// if checking them took that time of one core [default: nothing is kept back]
         #[arg(long, env = "SERIATIM_WAIT_PER_TRANSACTION_US", value_name = "MICROSECONDS")]
         wait_per_transaction_us: u64,
-        /// How log lines look
+        /// How log lines look [default: text]
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
     }
@@ -228,10 +245,14 @@ settings! {
         /// A copy of another prover's replay, to begin with where there is none yet: history before it is not needed then
         #[arg(long, env = "SERIATIM_REPLAY_COPY", value_name = "FILE")]
         replay_copy: PathBuf,
+        /// The key under which this prover attested before: with a new one it goes on behind the last attestation of that key,
+        /// which stays configured until then [default: it goes on behind its newest copy]
+        #[arg(long, env = "SERIATIM_SUCCEEDS", value_name = "KEY")]
+        succeeds: String,
         /// Between two attestations at least; each is an entry of the log [default: 250]
         #[arg(long, env = "SERIATIM_ATTEST_INTERVAL_MS", value_name = "MILLISECONDS")]
         attest_interval_ms: u64,
-        /// How log lines look
+        /// How log lines look [default: text]
         #[arg(long, env = "SERIATIM_LOG_FORMAT", value_name = "FORMAT")]
         log_format: LogFormat,
     }
@@ -280,10 +301,14 @@ pub struct NodeConfig {
     pub log_bytes_max: Option<u64>,
     /// Transactions admitted and not yet answered.
     pub queued_transactions_max: Option<usize>,
+    /// What one client may submit.
+    pub client_rate: Option<ClientRate>,
     /// Threads for parallel work; 0 for one per core.
     pub compute_threads: usize,
     /// How wrong the clock is made, in milliseconds; 0 in earnest.
     pub clock_offset_ms: i64,
+    /// The newest version of the protocol that it knows.
+    pub protocol_newest: Protocol,
     /// How long submissions are kept back, for benchmarks.
     pub cost_model: Option<CostModel>,
     /// How log lines look.
@@ -334,6 +359,8 @@ pub struct ProverConfig {
     pub tls: Option<Files>,
     /// A copy of a replay to begin with.
     pub replay_copy: Option<PathBuf>,
+    /// The key that signed for this prover before.
+    pub succeeds: Option<Party>,
     /// Between two attestations at least.
     pub attest_interval: Duration,
     /// How log lines look.
@@ -383,8 +410,10 @@ impl TryFrom<NodeSettings> for NodeConfig {
             election_timeout: settings.election_timeout_ms.map(Duration::from_millis),
             log_bytes_max: settings.log_bytes_max,
             queued_transactions_max: settings.queued_transactions_max,
+            client_rate: client_rate(settings.client_rate_max, settings.client_burst_max)?,
             compute_threads: settings.compute_threads.unwrap_or(0),
             clock_offset_ms: settings.clock_offset_ms.unwrap_or(0),
+            protocol_newest: settings.protocol_newest.and_then(Protocol::new).unwrap_or(Protocol::NEWEST),
             cost_model: cost_model(settings.cost_model)?,
             log_format: settings.log_format.unwrap_or_default(),
         })
@@ -429,9 +458,30 @@ impl TryFrom<ProverConfigSettings> for ProverConfig {
             tls: tls_files(settings.tls_ca, settings.tls_certificate, settings.tls_key)?,
             data_dir,
             replay_copy: settings.replay_copy,
+            succeeds: party(settings.succeeds)?,
             attest_interval: Duration::from_millis(settings.attest_interval_ms.unwrap_or(250)),
             log_format: settings.log_format.unwrap_or_default(),
         })
+    }
+}
+
+fn party(given: Option<String>) -> Result<Option<Party>, ConfigFault> {
+    let read =
+        |text: String| text.parse().map_err(|fault| ConfigFault::Settings(format!("--succeeds {text}: {fault}")));
+    given.map(read).transpose()
+}
+
+fn client_rate(per_second: Option<u32>, burst: Option<u32>) -> Result<Option<ClientRate>, ConfigFault> {
+    let refused = |message: &str| Err(ConfigFault::Settings(message.to_owned()));
+    let Some(per_second) = per_second else {
+        return match burst {
+            None => Ok(None),
+            Some(_) => refused("--client-burst-max is for clients that --client-rate-max bounds: give that, too"),
+        };
+    };
+    match (NonZeroU32::new(per_second), NonZeroU32::new(burst.unwrap_or(per_second))) {
+        (Some(per_second_max), Some(burst_max)) => Ok(Some(ClientRate { per_second_max, burst_max })),
+        _ => refused("--client-rate-max and --client-burst-max are numbers from 1: without them nothing is bounded"),
     }
 }
 
@@ -515,6 +565,9 @@ mod tests {
             ("listen = \"0.0.0.0:7400\"", "--advertise"),
             ("cluster = \"\"", "not empty"),
             ("cost-model = \"fast\"", "\"document\""),
+            ("client-rate-max = 0", "numbers from 1"),
+            ("client-rate-max = 5\nclient-burst-max = 0", "numbers from 1"),
+            ("client-burst-max = 5", "give that, too"),
             ("tls-ca = \"ca.crt\"", "go together"),
             ("tls-certificate = \"a.crt\"\ntls-key = \"a.key\"", "go together"),
         ];
@@ -529,6 +582,29 @@ mod tests {
         let text = "id = 4\nmembers = \"1=a:1,2=b:2\"\nadvertise = \"d:4\"\ninitialize = true";
         let config = NodeConfig::try_from(file(text)).unwrap();
         assert_eq!((config.advertise.as_deref(), config.members.get(4)), (Some("d:4"), None));
+    }
+
+    #[test]
+    fn help_names_the_defaults_that_others_decide() {
+        let help = |command: clap::Command, id: &str| {
+            let argument = command.get_arguments().find(|argument| argument.get_id() == id).unwrap().clone();
+            argument.get_help().unwrap().to_string()
+        };
+        let node = |id| help(NodeSettings::augment_args(clap::Command::new("node")), id);
+        let validator = |id| help(ValidatorSettings::augment_args(clap::Command::new("validator")), id);
+        let raft = sequencer::Options::new(1);
+        let table = [
+            (node("election_timeout_ms"), raft.election_timeout_min.as_millis().to_string()),
+            (node("log_bytes_max"), raft.log_bytes_max.to_string()),
+            (
+                node("queued_transactions_max"),
+                crate::gateway::GatewayOptions::default().queued_transactions_max.to_string(),
+            ),
+            (validator("concurrent_bundles_max"), validator::ServiceOptions::default().concurrent_max.to_string()),
+        ];
+        for (help, default) in table {
+            assert!(help.contains(&format!("[default: {default}")), "{default}: {help}");
+        }
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Connections {
                     None => continue,
                 },
             };
-            return Connection { stream, opening, _place: place };
+            return Connection { stream, opening, place };
         }
     }
 
@@ -159,12 +159,21 @@ impl Drop for Place {
     }
 }
 
+/// Who is at the other end of a connection, for whoever answers its requests.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Who it is, as far as it has shown.
+    pub peer: PeerSlot,
+}
+
 /// A connection that was taken in.
 #[derive(Debug)]
 pub struct Connection {
     stream: Accepted,
     opening: Option<Opening>,
-    _place: Place,
+    place: Place,
 }
 
 /// What a connection has still to send before it is believed to speak the protocol.
@@ -220,10 +229,10 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = PeerSlot;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> PeerSlot {
-        self.stream.peer()
+    fn connect_info(&self) -> Caller {
+        Caller { address: self.place.address, peer: self.stream.peer() }
     }
 }
 

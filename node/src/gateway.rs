@@ -13,8 +13,10 @@
 mod bundler;
 mod costs;
 mod forward;
+mod traced;
 mod waiting;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,8 +27,9 @@ use ledger::{Head, OutcomeRecord, Rejection, Sequence};
 use seams::{Clock, Transport};
 use sequencer::Sequencer;
 use storage::LedgerState;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
+use traces::Span;
 use validator::ValidatorPool;
 
 use crate::measures::Measures;
@@ -46,6 +49,18 @@ pub enum Lane {
     /// For everything else.
     Bulk,
 }
+
+/// What one client may submit to one node, in transactions; one above 4 KiB counts as several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientRate {
+    /// Every second, over a longer time.
+    pub per_second_max: NonZeroU32,
+    /// At once, after a quiet time.
+    pub burst_max: NonZeroU32,
+}
+
+/// So many traces at once are kept open for their batch's attestation; the others end without it.
+const AWAITED_ATTESTATIONS_MAX: usize = 1_024;
 
 /// Bounds of a gateway.
 #[derive(Debug, Clone)]
@@ -69,6 +84,8 @@ pub struct GatewayOptions {
     pub retry_pause: Duration,
     /// Refused clients are told to come back after this.
     pub retry_after: Duration,
+    /// What one client may submit. Unbounded unless told.
+    pub client_rate: Option<ClientRate>,
     /// For benchmarks: submissions are kept back as long as this says. Off unless told.
     pub cost_model: Option<CostModel>,
 }
@@ -85,6 +102,7 @@ impl Default for GatewayOptions {
             forward_timeout: Duration::from_secs(2),
             retry_pause: Duration::from_millis(20),
             retry_after: Duration::from_millis(50),
+            client_rate: None,
             cost_model: None,
         }
     }
@@ -175,6 +193,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// The newest head, as it changes.
     pub heads: watch::Receiver<Head>,
+    /// How many attestations there are, as they come.
+    pub attestations: watch::Receiver<u64>,
     /// What the node counts.
     pub measures: Arc<Measures>,
 }
@@ -194,6 +214,8 @@ struct Inner {
     queued_bytes: AtomicUsize,
     counters: Counters,
     in_flight: [Arc<InFlight>; 2],
+    /// Places of those who wait for a batch's attestation only to tell of it in a trace.
+    awaited_attestations: Arc<Semaphore>,
     costs: Option<Costs>,
 }
 
@@ -206,6 +228,8 @@ struct Pending {
     arrived: Instant,
     deadline: Instant,
     reply: oneshot::Sender<Vec<Answer>>,
+    /// Lasts until the answer.
+    span: Span,
 }
 
 impl Pending {
@@ -234,6 +258,7 @@ impl Gateway {
             queued_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
             in_flight,
+            awaited_attestations: Arc::new(Semaphore::new(AWAITED_ATTESTATIONS_MAX)),
         }));
         for (arrivals, in_flight) in [light_arrivals, bulk_arrivals].into_iter().zip(of_lanes) {
             drop(seams::tasks::spawn(bundler::run(gateway.clone(), arrivals, in_flight)));
@@ -242,7 +267,7 @@ impl Gateway {
     }
 
     /// Takes in one transaction, or an atomic group in order, as canonical bytes. The answers come in the members'
-    /// order, by the deadline at the latest.
+    /// order, by the deadline at the latest. The span is the submission's, and ends with the answer.
     ///
     /// # Errors
     /// Where it is not taken in; then nothing happened.
@@ -251,6 +276,7 @@ impl Gateway {
         lane: Lane,
         members: Vec<Bytes>,
         deadline: Instant,
+        span: Span,
     ) -> Result<oneshot::Receiver<Vec<Answer>>, Refusal> {
         let limits = self.0.around.state.limits();
         if members.is_empty() {
@@ -265,7 +291,7 @@ impl Gateway {
         }
         let (reply, answers) = oneshot::channel();
         let stamp = self.0.around.heads.borrow().size;
-        let pending = Pending { stamp, members, arrived: Instant::now(), deadline, reply };
+        let pending = Pending { stamp, members, arrived: Instant::now(), deadline, reply, span };
         self.reserve(&pending)?;
         let lane = match lane {
             Lane::Light => &self.0.light,

@@ -18,7 +18,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,7 +26,10 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use proto::{Problem, ProblemKind};
+use tls::Identity;
 use tokio_util::io::ReaderStream;
+use tonic::transport::server::Connected;
+use tower::util::MapRequest;
 use validator::ValidatorService;
 
 use crate::api::Api;
@@ -59,6 +62,9 @@ impl std::fmt::Debug for ProverSource {
     }
 }
 
+type Validator = (ValidatorService, Option<Identity>);
+type Prover = (ProverSource, Option<Identity>);
+
 /// What a node serves.
 pub fn node_router(api: &Api) -> Router {
     let v1 = Router::new()
@@ -87,27 +93,28 @@ pub fn node_router(api: &Api) -> Router {
         .with_state(api.clone())
 }
 
-/// What a validator serves.
-pub fn validator_router(service: &ValidatorService) -> Router {
+/// What a validator serves; the identity is what secures its connections.
+pub fn validator_router(service: &ValidatorService, identity: Option<&Identity>) -> Router {
     Router::new()
         .merge(health::validator_router())
         .route("/metrics", get(validator_metrics))
         .fallback(failure::no_such_path)
-        .with_state(service.clone())
+        .with_state((service.clone(), identity.cloned()))
 }
 
-/// What a prover shows: that it is alive, its metrics, and where others can begin.
-pub fn prover_router(source: ProverSource) -> Router {
+/// What a prover shows: that it is alive, its metrics, and where others can begin. The identity is what secures its
+/// connections.
+pub fn prover_router(source: ProverSource, identity: Option<&Identity>) -> Router {
     Router::new()
         .merge(health::validator_router())
         .route("/metrics", get(prover_metrics))
         .route("/v1/replay-copy", get(replay_copy))
         .fallback(failure::no_such_path)
-        .with_state(source)
+        .with_state((source, identity.cloned()))
 }
 
-async fn prover_metrics(State(source): State<ProverSource>) -> impl IntoResponse {
-    exposition(metrics::of_prover((source.figures)()))
+async fn prover_metrics(State((source, identity)): State<Prover>) -> impl IntoResponse {
+    exposition(metrics::of_prover((source.figures)(), identity.as_ref()))
 }
 
 /// The newest copy and its length in bytes.
@@ -116,7 +123,7 @@ fn newest_copy(copies: &ReplayCopies) -> std::io::Result<Option<(u64, std::fs::F
     Ok(Some((copy.metadata()?.len(), copy)))
 }
 
-async fn replay_copy(State(source): State<ProverSource>) -> Result<Response, Failure> {
+async fn replay_copy(State((source, _)): State<Prover>) -> Result<Response, Failure> {
     let opened = tokio::task::spawn_blocking(move || newest_copy(&source.copies)).await;
     let found = opened.map_err(std::io::Error::from).flatten().map_err(|fault| {
         tracing::error!(%fault, "the newest copy of the replay cannot be read");
@@ -135,8 +142,8 @@ async fn node_metrics(State(api): State<Api>) -> impl IntoResponse {
     exposition(metrics::of_node(&api).await)
 }
 
-async fn validator_metrics(State(service): State<ValidatorService>) -> impl IntoResponse {
-    exposition(metrics::of_validator(&service))
+async fn validator_metrics(State((service, identity)): State<Validator>) -> impl IntoResponse {
+    exposition(metrics::of_validator(&service, identity.as_ref()))
 }
 
 fn exposition(text: Result<String, std::fmt::Error>) -> impl IntoResponse {
@@ -158,7 +165,12 @@ pub async fn serve(connections: Connections, router: Router, stop: impl Future<O
             connection = connections.accept() => connection,
             () = &mut stop => break,
         };
-        let service = TowerToHyperService::new(router.clone());
+        let caller = connection.connect_info();
+        let from = move |mut request: Request<_>| {
+            request.extensions_mut().insert(caller.clone());
+            request
+        };
+        let service = TowerToHyperService::new(MapRequest::new(router.clone(), from));
         let served = server.serve_connection(TokioIo::new(connection), service).into_owned();
         let served = under_way.watch(served);
         drop(tokio::spawn(async move {

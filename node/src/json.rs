@@ -479,6 +479,9 @@ pub fn node_status(status: &wire::NodeStatus) -> Value {
         "queued_transactions": status.queued_transactions,
         "earliest_batch": status.earliest_batch,
         "keep_history_ms": status.keep_history_ms,
+        "protocol": status.protocol,
+        "protocol_newest": status.protocol_newest,
+        "software_version": status.software_version,
         "proofs": status.proofs.as_ref().and_then(|it| ProofStatus::try_from(it).ok()).as_ref().map(proof_status),
     })
 }

@@ -158,7 +158,7 @@ impl LedgerMachine {
             self.compute.execute(Box::new(move || {
                 // the order, or a snapshot, may have written meanwhile
                 let gathered = state.gathered_percent() >= FLUSH_DUE.start;
-                if gathered && let Err(fault) = state.flush() {
+                if gathered && let Err(fault) = state.flush_at_ease() {
                     *flush.fault.lock().expect("no holder panics") = Some(fault.to_string());
                 }
                 flush.running.store(false, Ordering::Release);

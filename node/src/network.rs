@@ -8,6 +8,9 @@ mod refusal;
 mod server;
 mod transport;
 
+use seams::Method;
+use traces::{Parent, Span, SpanKind};
+
 pub use channels::Channels;
 pub use server::InternalServer;
 pub use transport::GrpcTransport;
@@ -22,3 +25,23 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 pub(crate) const FRAME_BYTES_MAX: u32 = 256 * 1024;
 /// The same for all streams of a connection together.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+
+/// The span of a call that is a part of somebody's transaction. All calls are of one method of gRPC: the span is named for
+/// what is asked.
+fn span(method: Method, kind: SpanKind, trace: &Parent) -> Span {
+    let span = match method {
+        Method::Validate => Span::child("validate", kind, trace),
+        Method::Forward => Span::child("forward", kind, trace),
+        Method::RaftAppend
+        | Method::RaftVote
+        | Method::RaftSnapshotChunk
+        | Method::RaftTransferLeader
+        | Method::ReadIndex
+        | Method::ExchangeHead
+        | Method::AnnounceValidator
+        | Method::Status => Span::default(),
+    };
+    span.set("rpc.system.name", || "grpc");
+    span.set("rpc.method", || "seriatim.v1.Internal/Call");
+    span
+}

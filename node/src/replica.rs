@@ -9,6 +9,7 @@ use bytes::Bytes;
 use flaws::{Flaw, is_planted};
 use ledger::check::LedgerIdentity;
 use ledger::entry::ConfigurationChange;
+use ledger::protocol::Protocol;
 use ledger::signature::SigningKey;
 use ledger::{Head, Limits, Receipt, Sequence, SignedHead, TransactionId};
 use seams::{
@@ -42,6 +43,8 @@ pub struct ReplicaOptions {
     pub validation: ServiceOptions,
     /// How much gathers before it is written out.
     pub flush_size: FlushSize,
+    /// The newest version of the protocol that it is to know.
+    pub protocol_newest: Protocol,
 }
 
 /// Everything outside.
@@ -142,9 +145,10 @@ impl Replica {
     /// Where its disks do not allow it; the message says what to do.
     pub async fn start(options: ReplicaOptions, outside: Outside) -> Result<Self, ReplicaFault> {
         let Outside { transport, compute, clock, entropy, log, kv } = outside;
-        let ReplicaOptions { identity, key, sequencer, gateway, pool, validation, flush_size } = options;
+        let ReplicaOptions { identity, key, sequencer, gateway, pool, validation, flush_size, protocol_newest } =
+            options;
         let state = offload(&*compute, move || LedgerState::open(kv, identity, Limits::V1)).await;
-        let state = Arc::new(state?.with_flush_size(flush_size));
+        let state = Arc::new(state?.with_flush_size(flush_size).with_protocol_newest(protocol_newest)?);
         let waiting = Arc::new(Waiting::default());
         let observer = Arc::clone(&waiting);
         let measures = Arc::new(Measures::default());
@@ -170,6 +174,7 @@ impl Replica {
             transport: Arc::clone(&transport),
             clock,
             heads: heads.clone(),
+            attestations: attestations.clone(),
             measures,
         };
         let gateway = Gateway::start(gateway, around.clone(), waiting);

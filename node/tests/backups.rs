@@ -26,7 +26,7 @@ use proto::{Problem, ProblemKind, wire};
 use seams::Address;
 use sequencer::{NodeId, Role};
 use serde_json::{Value, json};
-use storage::{KvChanges, KvOptions, KvStore, RocksKv, Table};
+use storage::{KvChanges, KvOptions, KvStore, Manner, RocksKv, Table};
 
 use support::{CLUSTER, Cluster, commit, commit_something, eventually, in_time, issue, key, led};
 
@@ -277,7 +277,7 @@ async fn a_forger_who_makes_every_hash_right_has_to_explain_the_head() {
     let mut forged = Vec::new();
     let mut forgery = |name: &str, change: &dyn Fn(&RocksKv, &mut dyn KvChanges)| {
         let place = directory.path().join(name);
-        forge(&sound, &place, |kv| kv.write(0, &|changes| change(kv, changes)).unwrap());
+        forge(&sound, &place, |kv| kv.write(Manner::default(), &|changes| change(kv, changes)).unwrap());
         forged.push(place);
     };
     forgery("an output is missing", &|kv, changes| changes.delete(Table::Live, &live(kv)[0].0));

@@ -115,8 +115,8 @@ problems! {
     308 PositionUnavailable (Never, None, OutOfRange, 410) => "Begin at the named earliest batch, or take a new snapshot of the holdings and follow from its head.";
     /// The node did not reach the freshness asked for in time.
     309 StaleRead (Elsewhere, None, Unavailable, 503) => "Ask another node, allow more time, or ask for less freshness.";
-    /// The change of membership would endanger the cluster.
-    310 MembershipUnsafe (Never, None, FailedPrecondition, 409) => "Read which condition fails: one change at a time, a majority alive afterwards, learners caught up before promotion, no node id twice.";
+    /// The change of the cluster would endanger it.
+    310 MembershipUnsafe (Never, None, FailedPrecondition, 409) => "Read which condition fails: one change at a time, a majority alive afterwards, learners caught up before promotion, no node id twice, every program upgraded before the protocol is raised.";
     /// The cluster was not initialized yet.
     311 NotInitialized (Later, None, FailedPrecondition, 503) => "Initialize it once, on one node: `seriatim admin initialize`.";
     /// The cluster was initialized before.
@@ -126,7 +126,7 @@ problems! {
     /// The request or the answer is larger than a message may be.
     314 MessageTooLarge (Never, None, OutOfRange, 413) => "Send fewer transactions at once, or ask for shorter pages.";
     /// The caller sends more than its rate allows.
-    315 RateLimited (Later, None, ResourceExhausted, 429) => "Wait as long as the answer says.";
+    315 RateLimited (Later, None, ResourceExhausted, 429) => "Wait as long as the answer says, then send the same bytes again, or use a stream, which is slowed down instead. The node's operator sets the rate (`--client-rate-max`).";
     /// The node failed in a way that it should not.
     316 Internal (Elsewhere, Unknown, Internal, 500) => "Try again at another node, and send the message and the node's log to whoever maintains it.";
     /// No connection could be made: the request never left.

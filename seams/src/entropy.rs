@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
-use rand::TryRngCore;
 use rand::rngs::OsRng;
+use rand::{RngCore, TryRngCore};
 
 /// Gives random bytes.
 pub trait Entropy: Send + Sync + Debug + 'static {
@@ -11,12 +11,19 @@ pub trait Entropy: Send + Sync + Debug + 'static {
     fn fill(&self, buffer: &mut [u8]);
 }
 
-/// The operating system's generator, fit for keys.
+/// Draws shorter than this are numbers and jitter, not keys.
+const KEY_BYTES: usize = 16;
+
+/// The operating system's generator, fit for keys. Shorter draws, of which every transaction makes some, come from a generator of
+/// this thread that is seeded by it, without a system call each.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsEntropy;
 
 impl Entropy for OsEntropy {
     fn fill(&self, buffer: &mut [u8]) {
+        if buffer.len() < KEY_BYTES {
+            return rand::rng().fill_bytes(buffer);
+        }
         OsRng.try_fill_bytes(buffer).expect("an operating system without randomness cannot run a ledger");
     }
 }

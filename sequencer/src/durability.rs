@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::config::{LogId, Vote};
-use crate::fault::{FatalSwitch, MachineFault};
+use crate::encoding;
+use crate::fault::{FatalSwitch, MachineFault, StartFault};
 use crate::log_store::{self, LogStore};
 use crate::machine::{Applied, Committed, EntryId, Machine};
 use crate::options::Options;
@@ -30,6 +31,8 @@ use crate::state_machine::{SnapshotData, StateMachine, meta};
 struct HeldLog {
     released: watch::Sender<bool>,
     batches: Mutex<Vec<LogBatch>>,
+    /// What it says is committed.
+    committed: Option<LogId>,
 }
 
 impl LogEngine for HeldLog {
@@ -48,8 +51,8 @@ impl LogEngine for HeldLog {
         Ok(None)
     }
 
-    fn meta(&self, _key: MetaKey) -> Result<Option<Bytes>, StorageFault> {
-        Ok(None)
+    fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, StorageFault> {
+        Ok(self.committed.as_ref().filter(|_| key == MetaKey::Committed).map(encoding::encode))
     }
 
     fn bytes_on_disk(&self) -> Result<u64, StorageFault> {
@@ -115,8 +118,12 @@ impl SnapshotSink for Nowhere {
     }
 }
 
+fn held(committed: Option<LogId>) -> Arc<HeldLog> {
+    Arc::new(HeldLog { released: watch::Sender::new(false), batches: Mutex::default(), committed })
+}
+
 fn open(machine: &Arc<TenApplied>) -> (Arc<HeldLog>, LogStore, StateMachine) {
-    let engine = Arc::new(HeldLog { released: watch::Sender::new(false), batches: Mutex::default() });
+    let engine = held(None);
     let (options, fatal) = (Options::new(1), FatalSwitch::new());
     let machine: Arc<dyn Machine> = machine.clone();
     let log: Arc<dyn LogEngine> = engine.clone();
@@ -147,6 +154,11 @@ async fn a_vote_waits() -> bool {
     waits_for_the_disk(&engine, store.save_vote(&Vote::new(3, 1))).await
 }
 
+async fn a_truncation_waits() -> bool {
+    let (engine, mut store, _machine) = open(&Arc::default());
+    waits_for_the_disk(&engine, store.truncate_after(None)).await
+}
+
 /// Whether a snapshot at this index replaces the state at ten.
 async fn replaces_the_state_at_ten(index: u64) -> bool {
     let machine: Arc<TenApplied> = Arc::default();
@@ -165,8 +177,7 @@ async fn a_vote_is_not_given_before_it_is_durable() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_new_leader_contradicts_is_durably_gone_before_anything_else_happens() {
-    let (engine, mut store, _machine) = open(&Arc::default());
-    assert!(waits_for_the_disk(&engine, store.truncate_after(None)).await);
+    assert!(a_truncation_waits().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,14 +195,31 @@ async fn an_old_snapshot_does_not_replace_a_newer_state() {
     assert!(replaces_the_state_at_ten(20).await, "a newer one does replace it");
 }
 
+#[tokio::test]
+async fn a_log_that_lacks_what_is_known_to_be_committed_is_not_used() {
+    let machine: Arc<dyn Machine> = Arc::<TenApplied>::default();
+    let (options, fatal) = (Options::new(1), FatalSwitch::new());
+    let opened = log_store::open(&options, held(Some(id(3))), Arc::new(Inline), machine, fatal);
+    let refused = opened.err().unwrap();
+    assert!(matches!(refused, StartFault::CommittedMissing { committed: 3, end: 0 }), "{refused}");
+}
+
 /// These tests find the bugs that they are meant to find.
 #[cfg(feature = "planted")]
 #[tokio::test(start_paused = true)]
 async fn planted_bugs_are_found_here() {
+    let found = |flaw: flaws::Flaw, invariant| {
+        println!("| `{flaw}` | {} | `sequencer/src/durability.rs` | {invariant} | case 1 |", flaw.sentence());
+    };
     flaws::plant(Some(flaws::Flaw::VoteBeforeSync));
     assert!(!a_vote_waits().await);
+    found(flaws::Flaw::VoteBeforeSync, "a vote is durable before it is given");
+    flaws::plant(Some(flaws::Flaw::TruncationBeforeSync));
+    assert!(!a_truncation_waits().await);
+    found(flaws::Flaw::TruncationBeforeSync, "what is contradicted is durably gone first");
     flaws::plant(Some(flaws::Flaw::OldSnapshotInstalled));
     assert!(replaces_the_state_at_ten(5).await);
+    found(flaws::Flaw::OldSnapshotInstalled, "invariant 6");
     flaws::plant(None);
-    assert!(a_vote_waits().await && !replaces_the_state_at_ten(5).await);
+    assert!(a_vote_waits().await && a_truncation_waits().await && !replaces_the_state_at_ten(5).await);
 }

@@ -57,6 +57,14 @@ pub enum StartFault {
         /// Last index that was purged.
         purged: Option<u64>,
     },
+    /// The log lacks entries at its end.
+    #[error("log: ends before {end} although {committed} is known to be committed: restore this node as a new one")]
+    CommittedMissing {
+        /// The newest entry that is known to be committed.
+        committed: u64,
+        /// The index behind the last entry present.
+        end: u64,
+    },
     /// Log and machine do not fit together, or one of them failed.
     #[error("recovery: {0}")]
     Recovery(String),

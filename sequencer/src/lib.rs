@@ -14,7 +14,7 @@
 //! Deliberately absent: any idea of what an entry means. No other crate sees openraft.
 //!
 //! Reading order: [`machine`] (what is driven), `config` (openraft with our types), `encoding`, `log_store`,
-//! `state_machine`, `network` and `snapshot_transfer` (the four adapters), `compaction`, [`sequencer`], [`succession`].
+//! `state_machine`, `network` and `snapshot_transfer` (the four adapters), `compaction` and `transfers`, [`sequencer`], [`succession`].
 
 pub mod fault;
 pub mod machine;
@@ -32,6 +32,7 @@ mod network;
 mod reads;
 mod snapshot_transfer;
 mod state_machine;
+mod transfers;
 #[cfg(test)]
 mod durability;
 

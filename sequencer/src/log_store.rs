@@ -158,6 +158,9 @@ fn load(engine: &dyn LogEngine) -> Result<State, StartFault> {
         state.written_purged = first.written.saturating_sub(first_bytes);
         state.durable_end = after(state.last);
     }
+    if let Some(committed) = state.committed.filter(|committed| after(Some(*committed)) > state.end()) {
+        return Err(StartFault::CommittedMissing { committed: committed.index, end: state.end() });
+    }
     state.cache.restart(state.end());
     Ok(state)
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use flaws::{Flaw, is_planted};
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
@@ -50,6 +51,11 @@ impl Sequencer {
             return Err(MemberFault::Refused(format!("node {id} is not a member: add it as a learner first")));
         }
         self.require_caught_up(&status, id)?;
+        if is_planted(Flaw::MembersInOneStep) && !status.members.voters.contains_key(&id) {
+            let replaced = status.members.voters.keys().find(|voter| **voter != self.id());
+            let stay = status.members.voters.keys().filter(|voter| Some(*voter) != replaced);
+            return self.change(ChangeMembers::ReplaceAllVoters(stay.copied().chain([id]).collect())).await;
+        }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
     }
 
@@ -79,15 +85,16 @@ impl Sequencer {
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
     }
 
-    /// Hands the lead over to a voter, and waits until some other node leads.
+    /// Hands the lead over to a voter, and waits until some other node leads: who, because where the voter was just lost
+    /// the others elect one of their own.
     ///
     /// # Errors
     /// [`MemberFault`]; after [`MemberFault::Unknown`] this node may lead again.
-    pub async fn transfer_leader(&self, to: NodeId, timeout: Duration) -> Result<(), MemberFault> {
+    pub async fn transfer_leader(&self, to: NodeId, timeout: Duration) -> Result<NodeId, MemberFault> {
         let _one_at_a_time = self.member_changes().lock().await;
         let status = self.leading()?;
         if to == self.id() {
-            return Ok(());
+            return Ok(to);
         }
         if !status.members.voters.contains_key(&to) {
             return Err(MemberFault::Refused(format!("node {to} has no vote")));
@@ -97,8 +104,12 @@ impl Sequencer {
         self.raft().trigger().transfer_leader(to).await.map_err(unknown)?;
         let mut watch = self.watch();
         let changed = watch.wait_for(|now| now.leader.as_ref().is_some_and(|leader| leader.id != status.id));
-        if timeout_at(deadline, changed).await.is_ok_and(|changed| changed.is_ok()) {
-            return Ok(());
+        let successor = match timeout_at(deadline, changed).await {
+            Ok(Ok(now)) => now.leader.as_ref().map(|leader| leader.id),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        if let Some(successor) = successor {
+            return Ok(successor);
         }
         // openraft's leader proposes nothing any more once it hands over: a new election ends that state
         self.raft().trigger().elect(false).await.map_err(unknown)?;
@@ -133,7 +144,16 @@ impl Sequencer {
     }
 
     fn require_caught_up(&self, status: &Status, id: NodeId) -> Result<(), MemberFault> {
-        let held = status.replicated.get(&id).copied().flatten().map_or(0, |last| last + 1);
+        // it may lead already, where the leader that began to give it a vote is gone: then the rest is to be done
+        if id == self.id() {
+            return Ok(());
+        }
+        let held = status.replicated.get(&id).copied().flatten();
+        // however short the log is: what is not in it any more may be much
+        if held < status.purged {
+            return Err(MemberFault::Refused(format!("node {id} has yet to receive a snapshot")));
+        }
+        let held = held.map_or(0, |last| last + 1);
         let lag = status.last_log.map_or(0, |last| last + 1).saturating_sub(held);
         let lag_max = self.options().promote_lag_entries_max;
         if lag > lag_max {
@@ -147,7 +167,8 @@ impl Sequencer {
     async fn await_majority(&self, voters: &BTreeSet<NodeId>) -> usize {
         let deadline = Instant::now() + self.options().election_timeout_max;
         loop {
-            let answering = voters.iter().filter(|voter| self.answers(**voter)).count();
+            let silence_max = self.options().election_timeout_max;
+            let answering = voters.iter().filter(|voter| self.answers(**voter, silence_max)).count();
             if answering * 2 > voters.len() || Instant::now() >= deadline {
                 return answering;
             }
@@ -155,14 +176,14 @@ impl Sequencer {
         }
     }
 
-    /// Whether a voter has answered within an election timeout.
-    fn answers(&self, id: NodeId) -> bool {
+    /// Whether a voter has answered this leader within that time.
+    pub(crate) fn answers(&self, id: NodeId, time: Duration) -> bool {
         if id == self.id() {
             return true;
         }
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
-        last_answer(&metrics, id).is_some_and(|ago| ago <= self.options().election_timeout_max)
+        last_answer(&metrics, id).is_some_and(|ago| ago <= time)
     }
 
     async fn change(&self, change: Change) -> Result<(), MemberFault> {

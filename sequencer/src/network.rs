@@ -15,25 +15,29 @@ use openraft::network::RaftNetworkFactory;
 use seams::{Address, CallError, Transport};
 
 pub(crate) use self::peer::Peer;
-pub(crate) use self::serve::{NOT_SERVED, STOPPED, UNREADABLE, refused};
+pub(crate) use self::serve::{LeaderHeard, NOT_SERVED, STOPPED, UNREADABLE, refused};
 use crate::NodeId;
 use crate::config::{Member, TypeConfig};
 use crate::options::Options;
 use crate::state_machine::StateMachine;
+use crate::transfers::Transfers;
 
 /// Makes the connections to other nodes.
 pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) options: Arc<Options>,
     pub(crate) state_machine: StateMachine,
+    pub(crate) transfers: Transfers,
 }
 
 impl Network {
-    fn peer(&self, address: &Address, pipelined: bool) -> Peer {
+    fn peer(&self, id: NodeId, address: &Address, pipelined: bool) -> Peer {
         Peer {
+            id,
             transport: Arc::clone(&self.transport),
             options: Arc::clone(&self.options),
             state_machine: self.state_machine.clone(),
+            transfers: self.transfers.clone(),
             address: address.clone(),
             pipelined,
         }
@@ -43,12 +47,12 @@ impl Network {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, _target: NodeId, member: &Member) -> Peer {
-        self.peer(&member.address, true)
+    async fn new_client(&mut self, target: NodeId, member: &Member) -> Peer {
+        self.peer(target, &member.address, true)
     }
 
-    async fn new_heartbeat_client(&mut self, _target: NodeId, member: &Member) -> Peer {
-        self.peer(&member.address, false)
+    async fn new_heartbeat_client(&mut self, target: NodeId, member: &Member) -> Peer {
+        self.peer(target, &member.address, false)
     }
 }
 

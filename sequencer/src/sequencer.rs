@@ -24,11 +24,16 @@ use crate::encoding::{self, ReadAnswer};
 use crate::fault::{FatalSwitch, InitializeFault, ProposeFault, StartFault};
 use crate::log_store;
 use crate::machine::{EntryId, Machine};
-use crate::network::{NOT_SERVED, Network, UNREADABLE, refused, serve};
+use crate::network::{LeaderHeard, NOT_SERVED, Network, UNREADABLE, refused, serve};
 use crate::options::Options;
 use crate::snapshot_transfer::{self, Receiver};
 use crate::state_machine::StateMachine;
 use crate::status::{Leader, Status};
+use crate::transfers::Transfers;
+
+/// Election timeouts after which a leader that says nothing is taken to lead no more, by whoever asks: long enough for an
+/// election, and for a machine that has no time now and then.
+const SILENCE_ELECTIONS: u32 = 4;
 
 /// What a node reaches the world through.
 #[derive(Debug, Clone)]
@@ -74,6 +79,7 @@ struct Node {
     log: Arc<log_store::Shared>,
     receiver: Receiver,
     status: watch::Receiver<Status>,
+    heard: Arc<LeaderHeard>,
     fatal: FatalSwitch,
     /// Bytes of proposals that may still be taken in.
     room: Semaphore,
@@ -109,10 +115,12 @@ impl Sequencer {
         let state_machine =
             StateMachine::new(&options, Arc::clone(&machine), Arc::clone(&compute), Arc::clone(&log), fatal.clone());
         state_machine.open().await.map_err(|fault| StartFault::Recovery(fault.to_string()))?;
+        let transfers = Transfers::default();
         let network = Network {
             transport: Arc::clone(&transport),
             options: Arc::clone(&options),
             state_machine: state_machine.clone(),
+            transfers: transfers.clone(),
         };
         let raft = Raft::new(options.id, config, network, store, state_machine.clone());
         let raft = seeded(next_u64(&*entropy), raft).await.map_err(|fatal| StartFault::Recovery(fatal.to_string()))?;
@@ -124,6 +132,7 @@ impl Sequencer {
             machine,
             compute,
             status: status.clone(),
+            transfers,
             options: Arc::clone(&options),
         };
         drop(seams::tasks::spawn(compaction.run()));
@@ -134,6 +143,7 @@ impl Sequencer {
             state_machine,
             log,
             status,
+            heard: Arc::default(),
             fatal,
             room: Semaphore::new(options.proposal_bytes_max),
             member_changes: Mutex::new(()),
@@ -260,6 +270,24 @@ impl Sequencer {
         }
     }
 
+    /// Whether the node that [`Status::leader`] names has shown lately that it leads: on a follower, by a message; on
+    /// the leader itself, by the answers of a majority. A node that was cut off, or was removed while it was away, goes
+    /// on naming the last leader that it had.
+    #[must_use]
+    pub fn is_led(&self) -> bool {
+        let silence_max = self.0.options.election_timeout_max * SILENCE_ELECTIONS;
+        let status = self.0.status.borrow();
+        match &status.leader {
+            None => false,
+            Some(leader) if leader.id != status.id => self.0.heard.within(silence_max),
+            Some(_) => {
+                let voters = &status.members.voters;
+                let answering = voters.keys().filter(|voter| self.answers(**voter, silence_max)).count();
+                answering * 2 > voters.len()
+            }
+        }
+    }
+
     pub(crate) fn raft(&self) -> &Raft {
         &self.0.raft
     }
@@ -283,7 +311,7 @@ impl Sequencer {
     async fn serve(&self, method: Method, body: Bytes) -> Result<Bytes, CallError> {
         let raft = &self.0.raft;
         match method {
-            Method::RaftAppend => serve::append(raft, body).await,
+            Method::RaftAppend => serve::append(raft, &self.0.heard, body).await,
             Method::RaftVote => serve::vote(raft, body).await,
             Method::RaftTransferLeader => serve::transfer_leader(raft, body).await,
             Method::RaftSnapshotChunk => self.0.receiver.step(body).await,
@@ -312,7 +340,8 @@ impl Service for Sequencer {
             return;
         }
         let seed = self.0.seed.fetch_add(1, Ordering::Relaxed);
-        drop(seams::tasks::spawn(seeded(seed, serve::stream(self.0.raft.clone(), duplex))));
+        let (raft, heard) = (self.0.raft.clone(), Arc::clone(&self.0.heard));
+        drop(seams::tasks::spawn(seeded(seed, serve::stream(raft, heard, duplex))));
     }
 }
 

@@ -36,6 +36,9 @@ pub(crate) async fn send(
     let SnapshotData::Stored(source) = snapshot.snapshot else {
         return Err(failed(&CallError::Lost("only a stored snapshot can be sent".to_owned())));
     };
+    let index = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+    let bytes = source.manifest().files().iter().map(storage::FileEntry::length).sum();
+    let _going = peer.transfers.begin(peer.id, index, bytes);
     match send_pieces(peer, vote, &source).await {
         Ok(vote) => Ok(SnapshotResponse::new(vote)),
         Err(error) => Err(failed(&error)),

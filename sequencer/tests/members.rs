@@ -9,7 +9,7 @@ use std::time::Duration;
 use seams::Method;
 use sequencer::{MemberFault, Options, Role};
 use support::machine::Broken;
-use support::{Cluster, address, eventually, quick, simulate};
+use support::{Cluster, address, eventually, propose, quick, simulate};
 
 fn bounded(id: u64) -> Options {
     Options {
@@ -21,16 +21,22 @@ fn bounded(id: u64) -> Options {
     }
 }
 
+/// Writes 500 entries, more than the log keeps, and waits until its beginning is gone; gives who leads.
+async fn shortened(cluster: &Cluster) -> u64 {
+    for number in 0..500 {
+        cluster.write(&format!("{number:0100}")).await;
+    }
+    let leader = cluster.leader().await;
+    eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+    leader
+}
+
 #[test]
 fn a_new_node_catches_up_from_a_snapshot_and_gets_a_vote() {
     for seed in 0..10 {
         simulate(seed, async {
             let mut cluster = Cluster::with(seed, 3, bounded).await;
-            for number in 0..500 {
-                cluster.write(&format!("{number:0100}")).await;
-            }
-            let leader = cluster.leader().await;
-            eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+            let leader = shortened(&cluster).await;
 
             cluster.start(4).await;
             let node = cluster.node(leader).clone();
@@ -41,7 +47,7 @@ fn a_new_node_catches_up_from_a_snapshot_and_gets_a_vote() {
             let moved = node.add_learner(4, address(9)).await;
             assert!(matches!(moved, Err(MemberFault::Refused(_))), "{moved:?}");
             let lagging = node.promote(4).await;
-            assert!(matches!(lagging, Err(MemberFault::Refused(_))), "{lagging:?}");
+            assert!(matches!(&lagging, Err(MemberFault::Refused(why)) if why.contains("snapshot")), "{lagging:?}");
             eventually("the learner to catch up", || cluster.status(4).applied == cluster.status(leader).applied).await;
             assert_eq!(cluster.nodes[&4].machine.restored(), 1);
             assert_eq!(cluster.status(4).role, Role::Learner);
@@ -69,11 +75,7 @@ fn a_new_node_catches_up_from_a_snapshot_and_gets_a_vote() {
 fn a_snapshot_that_breaks_off_goes_on_where_it_stopped() {
     simulate(1, async {
         let mut cluster = Cluster::with(1, 3, bounded).await;
-        for number in 0..500 {
-            cluster.write(&format!("{number:0100}")).await;
-        }
-        let leader = cluster.leader().await;
-        eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+        let leader = shortened(&cluster).await;
         cluster.start(4).await;
         cluster.node(leader).add_learner(4, address(4)).await.unwrap();
         let pieces = || cluster.hub.calls(Method::RaftSnapshotChunk);
@@ -117,15 +119,88 @@ fn a_follower_that_lags_beyond_the_log_gets_a_snapshot() {
             let leader = cluster.leader().await;
             let lagging = (1..=3).find(|id| *id != leader).unwrap();
             cluster.crash(lagging);
-            for number in 0..500 {
-                cluster.write(&format!("{number:0100}")).await;
-            }
-            eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+            shortened(&cluster).await;
             cluster.start(lagging).await;
             assert_eq!(cluster.agreement().await.len(), 501);
             assert_eq!(cluster.nodes[&lagging].machine.restored(), 1);
         });
     }
+}
+
+#[test]
+fn whoever_gets_a_snapshot_under_load_needs_no_second_one() {
+    for seed in 0..10 {
+        simulate(seed, async {
+            let mut cluster = Cluster::with(seed, 3, bounded).await;
+            let leader = shortened(&cluster).await;
+            cluster.start(4).await;
+            cluster.node(leader).add_learner(4, address(4)).await.unwrap();
+            // what comes meanwhile is more than the log keeps, and as much again while that is made up for
+            let mut written = 500;
+            while cluster.status(4).applied.map(|id| id.index) < cluster.status(leader).purged {
+                assert!(written < 10_000, "the learner never catches up with what is written");
+                cluster.write(&format!("{written:0100}")).await;
+                written += 1;
+            }
+            assert!(written > 600, "the snapshot was not sent under load: {written}");
+            assert_eq!(cluster.agreement().await.len(), written);
+            assert_eq!(cluster.nodes[&4].machine.restored(), 1);
+            for number in 0..500 {
+                cluster.write(&format!("{number:0100}")).await;
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let bytes = cluster.disks[&leader].0.bytes();
+            assert!(bytes <= 20_000, "nobody waits any more, and the log has {bytes} bytes");
+        });
+    }
+}
+
+#[test]
+fn a_promotion_that_broke_off_is_ended_also_by_the_node_that_was_promoted() {
+    let mut half_done = 0;
+    for seed in 0..10 {
+        simulate(seed, async {
+            let mut cluster = Cluster::of(seed, 3).await;
+            cluster.write("first").await;
+            let old = cluster.leader().await;
+            cluster.start(4).await;
+            cluster.node(old).add_learner(4, address(4)).await.unwrap();
+            eventually("the leader to see it", || cluster.status(old).replicated[&4] == cluster.status(old).last_log)
+                .await;
+            let promoting = cluster.node(old).clone();
+            let promoted = tokio::spawn(async move { promoting.promote(4).await });
+            let mut status = cluster.node(old).watch();
+            drop(status.wait_for(|status| status.members.changing).await.unwrap());
+            tokio::time::sleep(Duration::from_millis(seed % 3)).await;
+            cluster.crash(old);
+            promoted.abort();
+            let next = cluster.leader().await;
+            if next != 4 && cluster.status(next).members.voters.contains_key(&4) {
+                cluster.write("so that the next leader has it all").await;
+                eventually("the leader to see it", || {
+                    cluster.status(next).replicated[&4] == cluster.status(next).last_log
+                })
+                .await;
+                cluster.node(next).transfer_leader(4, Duration::from_secs(2)).await.unwrap();
+                cluster.leader().await;
+            }
+            if cluster.status(4).role == Role::Leader {
+                half_done += u32::from(cluster.status(4).members.changing);
+                let mut ended = cluster.node(4).promote(4).await;
+                while matches!(ended, Err(MemberFault::NotLeader { leader: None })) {
+                    // nobody has answered the new leader yet
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    ended = cluster.node(4).promote(4).await;
+                }
+                ended.unwrap();
+                assert!(!cluster.status(4).members.changing, "the change is over");
+                assert!(cluster.status(4).members.voters.contains_key(&4));
+            }
+            cluster.start(old).await;
+            cluster.agreement().await;
+        });
+    }
+    assert!(half_done > 0, "no seed left a change half done");
 }
 
 #[test]
@@ -136,10 +211,7 @@ fn a_disk_that_fails_while_a_snapshot_arrives_stops_the_node() {
             let leader = cluster.leader().await;
             let lagging = (1..=3).find(|id| *id != leader).unwrap();
             cluster.crash(lagging);
-            for number in 0..500 {
-                cluster.write(&format!("{number:0100}")).await;
-            }
-            eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+            shortened(&cluster).await;
             cluster.start(lagging).await;
             cluster.nodes[&lagging].machine.break_disk(broken);
             let mut fatal = cluster.node(lagging).fatal();
@@ -157,12 +229,13 @@ fn a_restored_node_can_serve_a_snapshot_itself() {
         let leader = cluster.leader().await;
         let restored = (1..=3).find(|id| *id != leader).unwrap();
         cluster.crash(restored);
-        for number in 0..500 {
-            cluster.write(&format!("{number:0100}")).await;
-        }
-        eventually("the log to be purged", || cluster.status(leader).purged > Some(100)).await;
+        shortened(&cluster).await;
         cluster.start(restored).await;
         cluster.agreement().await;
+        eventually("the leader to see it", || {
+            cluster.status(leader).replicated[&restored] == cluster.status(leader).last_log
+        })
+        .await;
         cluster.node(leader).transfer_leader(restored, Duration::from_secs(2)).await.unwrap();
         cluster.write("it leads").await;
         cluster.start(4).await;
@@ -263,4 +336,66 @@ fn a_leader_that_was_deposed_does_not_say_that_nothing_is_to_be_done() {
             }
         });
     }
+}
+
+/// Whether two halves of a cluster, each of which believes to be able to decide, both commit something while the members
+/// change: the leader has given a vote to a node that it reaches, when both lose the others and the leader restarts.
+fn both_halves_commit(seed: u64) -> bool {
+    simulate(seed, async {
+        let mut cluster = Cluster::of(seed, 3).await;
+        cluster.write("before").await;
+        let leader = cluster.leader().await;
+        let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+        cluster.start(4).await;
+        cluster.node(leader).add_learner(4, address(4)).await.unwrap();
+        eventually("the leader to see it", || cluster.status(leader).replicated[&4] == cluster.status(leader).last_log)
+            .await;
+        for (here, there) in [(leader, others[0]), (leader, others[1]), (4, others[0]), (4, others[1])] {
+            cluster.hub.cut(&address(here), &address(there));
+        }
+        let promoting = cluster.node(leader).clone();
+        let promoted = tokio::spawn(async move { promoting.promote(4).await });
+        eventually("the change to arrive", || cluster.status(4).members.voters.contains_key(&4)).await;
+        promoted.abort();
+        cluster.crash(leader);
+        cluster.start(leader).await;
+        let mut committed = [false; 2];
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            for (half, nodes) in [[leader, 4], [others[0], others[1]]].iter().enumerate() {
+                for node in nodes {
+                    committed[half] |= propose(cluster.node(*node), "during").await.is_ok();
+                }
+            }
+        }
+        assert!(committed[1], "the majority of the members before goes on");
+        committed == [true, true]
+    })
+}
+
+/// The cases that are tried.
+const HALVES: u64 = 10;
+
+#[test]
+fn no_two_majorities_decide_while_the_members_change() {
+    for seed in 0..HALVES {
+        assert!(!both_halves_commit(seed), "seed {seed}: invariant 5: two orders were committed");
+    }
+}
+
+/// The test above finds what it is meant to find.
+#[cfg(feature = "planted")]
+#[test]
+fn planted_bugs_are_found_here() {
+    flaws::plant(Some(flaws::Flaw::MembersInOneStep));
+    let found = (0..HALVES).find(|seed| both_halves_commit(*seed));
+    flaws::plant(None);
+    let found = found.expect("it is found: invariant 5");
+    let flaw = flaws::Flaw::MembersInOneStep;
+    println!(
+        "| `{flaw}` | {} | `sequencer/tests/members.rs` | invariant 5 | case {} |",
+        flaw.sentence(),
+        found + 1
+    );
+    assert!((0..HALVES).all(|seed| !both_halves_commit(seed)), "without it nothing is found");
 }

@@ -12,6 +12,7 @@ mod admin;
 mod backup;
 mod restore;
 mod health;
+mod support;
 mod key;
 mod cert;
 mod explain;
@@ -22,6 +23,7 @@ mod completions;
 mod role;
 mod settings;
 mod endpoints;
+mod get;
 mod evidence;
 mod drawing;
 mod view;
@@ -68,6 +70,8 @@ enum Command {
     Restore(restore::RestoreArguments),
     /// Ask the node, validator or prover on this machine how it is
     Health(health::HealthArguments),
+    /// Put together what somebody else needs to look into a cluster's trouble
+    SupportBundle(support::SupportArguments),
     /// Print the public key of a key file; make the file where there is none
     Key(key::KeyArguments),
     /// Check proofs and backups without trusting any node
@@ -116,6 +120,7 @@ impl Cli {
             Command::Admin(arguments) => admin::run(arguments).await,
             Command::Restore(arguments) => restore::run(arguments).await,
             Command::Health(arguments) => health::run(arguments).await,
+            Command::SupportBundle(arguments) => support::run(arguments).await,
             Command::Key(arguments) => key::run(&arguments),
             Command::Cert(command) => cert::run(command),
             Command::Verify(command) => verify::run(command).await,

@@ -24,7 +24,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cli.run()) {
+    let ended = runtime.block_on(async {
+        let ended = cli.run().await;
+        // it waits for what this runtime does; a panic in it would have ended the process
+        drop(tokio::task::spawn_blocking(node::telemetry::shut_down_traces).await);
+        ended
+    });
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("seriatim: {error:#}");

@@ -34,6 +34,66 @@ fn a_seed_is_one_execution_and_is_told_in_one_line() {
 }
 
 #[test]
+fn seeds_that_there_are_not_are_a_wrong_usage() {
+    let max = u64::MAX.to_string();
+    let before_max = (u64::MAX - 1).to_string();
+    for wrong in [
+        ["--seed", before_max.as_str(), "--count", "5"].as_slice(),
+        &["--count", "0"],
+        &["--for", "0s"],
+        &["--leave-out", "1", "--count", "2"],
+        &["--leave-out", "1", "--calm"],
+        &["--faults", "Earthquake"],
+        &["--faults", "SplitVote", "--calm"],
+        &["--faults", "SplitVote", "--keep", "failing"],
+    ] {
+        let output = seriatim(&[&["chaos", "sim"], wrong].concat());
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{wrong:?}: {output:?}");
+    }
+    for right in [["--seed", max.as_str()].as_slice(), &["--seed", &max, "--for", "1ns"]] {
+        let output = seriatim(&[&["chaos", "sim", "--steps", "1"], right].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.lines().count() == 1 && text.contains(&max), "{right:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_seed_says_how_it_is_replayed_and_leaves_its_history() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().to_str().unwrap();
+    let told = |arguments: &[&str]| -> Value {
+        let output = seriatim(&[&["chaos", "sim", "--seed", "11", "--steps", "12", "--json"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let whole = told(&["--out", out]);
+    let others = [("--calm", ""), ("--leave-out", "0,2"), ("--faults", "SplitVote,CrashAll")];
+    for (flag, value) in others {
+        let arguments: Vec<&str> = [flag, value].into_iter().filter(|argument| !argument.is_empty()).collect();
+        let report = told(&arguments);
+        assert_ne!(report["trace_hash"], whole["trace_hash"]);
+        let replay = report["replay"].as_str().unwrap();
+        assert!(replay.contains(&arguments.join(" ")), "{replay}");
+        let again = seriatim(&[replay.split(' ').skip(1).collect::<Vec<_>>(), vec!["--json"]].concat());
+        assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap(), report);
+    }
+    let seed = directory.path().join("seed-11");
+    let read = |name: &str| std::fs::read_to_string(seed.join(name)).unwrap();
+    let lines = read("history.jsonl");
+    assert_eq!(lines.lines().count(), read("history.edn").lines().count());
+    assert_eq!(u64::try_from(lines.lines().count()).unwrap(), 2 * whole["operations"].as_u64().unwrap());
+    assert_eq!(serde_json::from_str::<Value>(&read("report.json")).unwrap(), whole);
+    assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+}
+
+#[test]
+fn a_file_for_failing_seeds_that_cannot_be_written_is_told_before_anything_is_simulated() {
+    let output = seriatim(&["chaos", "sim", "--keep", "/nowhere/failing"]);
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/failing"));
+}
+
+#[test]
 fn real_processes_under_faults_keep_every_invariant_and_the_run_can_be_looked_at() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("run");
@@ -61,6 +121,9 @@ fn real_processes_under_faults_keep_every_invariant_and_the_run_can_be_looked_at
         let events = u64::try_from(history.lines().count()).unwrap();
         assert_eq!(Some(events), totals["operations"].as_u64().map(|operations| 2 * operations), "{file}");
     }
+    // the registers once more, with their values
+    let registers = std::fs::read_to_string(format!("{out}/registers.edn")).unwrap();
+    assert!(registers.lines().count() > 20 && registers.contains(":f :cas"), "{registers}");
     let again = seriatim(&["chaos", "report", out]);
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
     let page = std::fs::read_to_string(format!("{out}/report.html")).unwrap();

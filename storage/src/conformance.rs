@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use crate::{
-    KvChanges, KvStore, LogBatch, LogEngine, Manifest, MetaKey, SnapshotSource, StorageFault, Table,
+    KvChanges, KvStore, LogBatch, LogEngine, Manifest, Manner, MetaKey, SnapshotSource, StorageFault, Table,
     snapshot::FileEntry,
 };
 
@@ -219,7 +219,7 @@ impl Rows<'_> {
 }
 
 fn write(kv: &Arc<dyn KvStore>, build: impl Fn(&mut Rows<'_>)) {
-    kv.write(0, &|changes| build(&mut Rows(changes))).expect("the medium is sound");
+    kv.write(Manner::default(), &|changes| build(&mut Rows(changes))).expect("the medium is sound");
 }
 
 fn value(kv: &Arc<dyn KvStore>, table: Table, key: &str) -> Option<String> {

@@ -1,11 +1,11 @@
 //! Ordered tables of opaque rows, written atomically, copied and replaced as a whole.
 //!
 //! A write is seen at once and is durable only after [`KvStore::sync`]; until then a crash may lose it, but
-//! only together with everything written after it.
+//! only as a whole, and together with everything written after it.
 
 mod rocks;
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -40,12 +40,12 @@ pub trait KvStore: Send + Sync + Debug + 'static {
     fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize)
     -> Result<Vec<(Bytes, Bytes)>, StorageFault>;
 
-    /// Writes all changes that `tell` tells, over all tables, or none; the later of two on one key wins. `bytes_about` is
-    /// what their keys and values will take: memory for so much is made ready.
+    /// Writes all changes that `tell` tells, over all tables; the later of two on one key wins. Whatever happens, all of
+    /// them are on disk in the end or none, but who reads meanwhile may see a part. One write and no sync at a time.
     ///
     /// # Errors
     /// Faults of the disk. They are final: every later write and sync fails with the first one.
-    fn write(&self, bytes_about: usize, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault>;
+    fn write(&self, manner: Manner<'_>, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault>;
 
     /// Makes everything written before durable.
     ///
@@ -141,6 +141,29 @@ impl Table {
             Self::Attestations => "attestations",
             Self::Meta => "meta",
         }
+    }
+}
+
+/// How a write goes about it.
+#[derive(Clone, Copy)]
+pub struct Manner<'a> {
+    /// What keys and values will take together, in bytes, about.
+    pub bytes_about: usize,
+    /// Called between the parts of a large write with the time that the last one took. It may sleep: nobody waits for this
+    /// write, and others want the processor.
+    pub rest: &'a dyn Fn(Duration),
+}
+
+impl Debug for Manner<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Manner").field("bytes_about", &self.bytes_about).finish_non_exhaustive()
+    }
+}
+
+impl Default for Manner<'_> {
+    /// A small write, without pauses.
+    fn default() -> Self {
+        Self { bytes_about: 0, rest: &|_| {} }
     }
 }
 

@@ -5,7 +5,7 @@
 //! production runs. [`conformance`] states what any implementation has to hold.
 //!
 //! Invariants: a log append that was answered is durable; a damaged or missing record is a
-//! [`StorageFault`], never an answer; a write to several tables is seen whole or not at all; a restore
+//! [`StorageFault`], never an answer; a write to several tables is on disk whole or not at all; a restore
 //! replaces the whole content or none of it.
 //!
 //! Deliberately absent: any idea of what records and rows mean, and of Raft.
@@ -20,7 +20,7 @@ pub mod snapshot;
 pub mod state;
 
 pub use fault::StorageFault;
-pub use kv::{KvChanges, KvOptions, KvStore, RocksKv, Table};
+pub use kv::{KvChanges, KvOptions, KvStore, Manner, RocksKv, Table};
 pub use log::{LogBatch, LogEngine, LogOp, LogOptions, LogStats, MetaKey, SegmentLog};
 pub use snapshot::{FileEntry, Manifest, SnapshotSink, SnapshotSource};
 pub use state::{AppliedEntry, EntryResult, FlushSize, LedgerState, StateFault};

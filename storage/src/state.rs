@@ -18,7 +18,7 @@ mod prune;
 mod tables;
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -29,8 +29,10 @@ use ledger::check::LedgerIdentity;
 use ledger::commitments::Commitments;
 use ledger::entry::{CertifiedBundle, Configuration, ConfigurationChange, LogEntry, LogPayload};
 use ledger::history::KeptHistory;
+use ledger::identifier::append_canonical_bytes;
 use ledger::merkle::TileId;
 use ledger::parallel::Parallel;
+use ledger::protocol::Protocol;
 use ledger::view::ViewFault;
 use ledger::{BundleDigest, Head, Limits, LogTime};
 use meters::{Distribution, Durations};
@@ -43,7 +45,7 @@ pub use history::{ConsistencyProof, Holdings, HoldingsCursor};
 pub use ledger::batch::{BatchRecord, BatchUpdate};
 use overlay::Overlay;
 
-use crate::{KvChanges, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
+use crate::{KvChanges, KvStore, Manifest, Manner, SnapshotSink, SnapshotSource, StorageFault, Table};
 
 /// How much a flush should write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,9 @@ impl Default for FlushSize {
         Self { rows: 200_000, bytes: 64 * 1024 * 1024 }
     }
 }
+
+/// What may gather behind a write-out that rests now and then, in percent of what the next one should write.
+const GATHERED_AT_EASE: usize = 50;
 
 /// Why the state cannot be read or written. The replica stops.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +110,17 @@ pub enum StateFault {
         rows: u64,
         /// Live outputs that should be there.
         expected: u64,
+    },
+    /// The ledger has moved on to a version that this program does not know.
+    #[error(
+        "the ledger is in version {in_force} of its protocol, and this program knows versions up to {newest}: start a newer \
+         program"
+    )]
+    NewerProtocol {
+        /// The version in force.
+        in_force: Protocol,
+        /// The newest that is known here.
+        newest: Protocol,
     },
     /// A snapshot is of another ledger.
     #[error("the snapshot is of another ledger")]
@@ -162,6 +178,7 @@ pub struct LedgerState {
     flushing: Mutex<u64>,
     durable: Mutex<Durable>,
     flush_size: FlushSize,
+    protocol_newest: Protocol,
     write_outs: Durations,
 }
 
@@ -222,6 +239,33 @@ struct Core {
 }
 
 impl Core {
+    /// Whether a program that knows the versions up to `newest` can go on from here.
+    fn is_known(&self, newest: Protocol) -> Result<(), StateFault> {
+        match self.configuration.protocol {
+            in_force if in_force > newest => Err(StateFault::NewerProtocol { in_force, newest }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its bytes: in the first version those that the first programs wrote, later with the version behind them.
+    fn append(&self, row: &mut Vec<u8>) {
+        append_canonical_bytes(row, self);
+        if self.configuration.protocol > Protocol::FIRST {
+            row.push(self.configuration.protocol.number());
+        }
+    }
+
+    fn read(row: &[u8]) -> Option<Self> {
+        let mut rest = row;
+        let mut core = Self::deserialize(&mut rest).ok()?;
+        core.configuration.protocol = match rest {
+            [] => Protocol::FIRST,
+            [version] => Protocol::new(*version).filter(|version| *version > Protocol::FIRST)?,
+            _ => return None,
+        };
+        Some(core)
+    }
+
     /// What a batch decides beside its outcomes: where the history begins from then on.
     fn advance_history(&mut self, log_time: LogTime, expired_by: LogTime) {
         let head = self.commitments.head();
@@ -238,6 +282,7 @@ impl LedgerState {
     /// Where the store fails, holds another ledger, or does not add up to its head.
     pub fn open(kv: Arc<dyn KvStore>, identity: LedgerIdentity, limits: Limits) -> Result<Self, StateFault> {
         let core = tables::read_core(&*kv, &identity)?;
+        core.is_known(Protocol::NEWEST)?;
         tables::check_live(&*kv, &core)?;
         let durable = Durable::of(&core);
         let first_stored = prune::first_stored(&*kv)?;
@@ -249,6 +294,7 @@ impl LedgerState {
             flushing: Mutex::new(first_stored),
             durable: Mutex::new(durable),
             flush_size: FlushSize::default(),
+            protocol_newest: Protocol::NEWEST,
             write_outs: Durations::default(),
         })
     }
@@ -257,6 +303,21 @@ impl LedgerState {
     #[must_use]
     pub fn with_flush_size(self, flush_size: FlushSize) -> Self {
         Self { flush_size, ..self }
+    }
+
+    /// The same state, in a program that knows no newer version than this.
+    ///
+    /// # Errors
+    /// Where a newer one is in force.
+    pub fn with_protocol_newest(self, newest: Protocol) -> Result<Self, StateFault> {
+        self.read().core.is_known(newest)?;
+        Ok(Self { protocol_newest: newest, ..self })
+    }
+
+    /// The newest version of the protocol that this program knows; [`Self::configuration`] has the one in force.
+    #[must_use]
+    pub const fn protocol_newest(&self) -> Protocol {
+        self.protocol_newest
     }
 
     /// The newest head.
@@ -324,7 +385,8 @@ impl LedgerState {
             let head = self.write_position(position);
             return Ok(AppliedEntry { bundle: None, result: EntryResult::Nothing, head });
         };
-        let entry = LogEntry::decode(bytes).map_err(|source| StateFault::Entry { index, source })?;
+        let entry =
+            LogEntry::decode(bytes, self.protocol_newest).map_err(|source| StateFault::Entry { index, source })?;
         match entry.payload {
             LogPayload::Bundle(certified) => self.apply_bundle(threads, certified, entry.log_time, position),
             LogPayload::Configure(change) => Ok(self.configure(&change, entry.log_time, position)),
@@ -463,6 +525,18 @@ impl LedgerState {
     /// # Errors
     /// Where the store fails.
     pub fn flush(&self) -> Result<(), StateFault> {
+        self.write_out(false)
+    }
+
+    /// The same, where nobody waits for it: it works and rests in turns, as long as what gathers meanwhile allows it.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub fn flush_at_ease(&self) -> Result<(), StateFault> {
+        self.write_out(true)
+    }
+
+    fn write_out(&self, in_turns: bool) -> Result<(), StateFault> {
         let mut first_stored = lock(&self.flushing);
         let began = Instant::now();
         // first what may fail and be tried again: what is taken from memory below has to be written
@@ -479,13 +553,19 @@ impl LedgerState {
         // not under the lock: it is large
         drop(before);
         if is_planted(Flaw::FlushInTwoSteps) {
-            self.kv.write(0, &|changes| tables::tell(&Overlay::default(), &core, changes))?;
+            self.kv.write(Manner::default(), &|changes| tables::tell(&Overlay::default(), &core, changes))?;
         }
         let tell = |changes: &mut dyn KvChanges| {
             gone.tell(changes);
             tables::tell(&overlay, &core, changes);
         };
-        self.kv.write(gone.bytes() + overlay.written_bytes_about(), &tell)?;
+        let rest = |worked: Duration| {
+            if in_turns && self.gathered_percent() < GATHERED_AT_EASE {
+                std::thread::sleep(worked);
+            }
+        };
+        let bytes_about = gone.bytes() + overlay.written_bytes_about();
+        self.kv.write(Manner { bytes_about, rest: &rest }, &tell)?;
         self.kv.sync()?;
         *first_stored = gone.first_stored;
         if let Some(flushed) = &mut self.write().flushed {
@@ -545,6 +625,7 @@ impl LedgerState {
         let mut memory = self.write();
         sink.finish()?;
         let core = tables::read_core(&*self.kv, &self.identity)?;
+        core.is_known(self.protocol_newest)?;
         // files that are what their manifest says may still be a wrong replica's state
         tables::check_live(&*self.kv, &core)?;
         let position = core.position.clone().map(Bytes::from);

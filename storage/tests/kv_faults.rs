@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{fs, path::Path};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{fs, path::Path, time::Duration};
 
 use bytes::Bytes;
-use storage::{KvOptions, KvStore, RocksKv, SnapshotSource, StorageFault, Table};
+use storage::{KvOptions, KvStore, Manner, RocksKv, SnapshotSource, StorageFault, Table};
 
 fn open(path: &Path) -> Result<RocksKv, StorageFault> {
     RocksKv::open(path, b"cluster a, node 1", KvOptions::default())
@@ -14,7 +16,7 @@ fn open(path: &Path) -> Result<RocksKv, StorageFault> {
 /// A store with one row, synced.
 fn with_row(path: &Path, value: &'static str) -> RocksKv {
     let kv = open(path).unwrap();
-    kv.write(0, &|changes| changes.put(Table::Live, b"row", value.as_bytes())).unwrap();
+    kv.write(Manner::default(), &|changes| changes.put(Table::Live, b"row", value.as_bytes())).unwrap();
     kv.sync().unwrap();
     kv
 }
@@ -164,4 +166,67 @@ fn a_ledger_that_is_gone_is_a_fault_and_not_an_empty_one() {
     fs::remove_dir_all(place.path().join("ledger-1")).unwrap();
     let fault = open(place.path()).unwrap_err();
     assert!(matches!(fault, StorageFault::Io { .. }), "{fault:?}");
+}
+
+const LARGE_ROWS: u32 = 5_000;
+const LARGE_ROW: [u8; 1_000] = [7; 1_000];
+const LARGE_BYTES: usize = 5_000 * 1_004;
+
+/// Writes five megabytes, and calls `rest` between its parts.
+fn write_large(kv: &RocksKv, rest: &dyn Fn(Duration)) -> Result<(), StorageFault> {
+    kv.write(Manner { bytes_about: LARGE_BYTES, rest }, &|changes| {
+        for number in 0..LARGE_ROWS {
+            changes.put(Table::Batches, &number.to_be_bytes(), &LARGE_ROW);
+        }
+    })
+}
+
+fn large_rows(kv: &RocksKv) -> usize {
+    kv.scan(Table::Batches, &[], &[], usize::MAX).unwrap().len()
+}
+
+#[test]
+fn a_large_write_rests_between_its_parts() {
+    let place = tempfile::tempdir().unwrap();
+    let kv = with_row(place.path(), "value");
+    let rests = Cell::new(0);
+    write_large(&kv, &|_| rests.set(rests.get() + 1)).unwrap();
+    assert!((3..=6).contains(&rests.get()), "{} rests", rests.get());
+    kv.sync().unwrap();
+    drop(kv);
+    assert_eq!(large_rows(&open(place.path()).unwrap()), 5_000);
+}
+
+#[test]
+fn a_write_that_could_fill_the_memory_tables_is_not_made_in_parts() {
+    let place = tempfile::tempdir().unwrap();
+    let small = KvOptions { write_buffer_bytes: 2 * LARGE_BYTES - 2, ..KvOptions::default() };
+    let kv = RocksKv::open(place.path(), b"cluster a, node 1", small).unwrap();
+    write_large(&kv, &|_| panic!("it rests, and RocksDB may write the first part out meanwhile")).unwrap();
+    assert_eq!(large_rows(&kv), 5_000);
+}
+
+#[test]
+fn of_a_write_that_breaks_off_nothing_is_left() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    let kv = with_row(&path("store"), "value");
+    // power is cut between the second and the third part
+    let rests = Cell::new(0);
+    let cut = |_| {
+        rests.set(rests.get() + 1);
+        if rests.get() == 2 {
+            assert!(large_rows(&kv) > 1_000, "parts are seen as they come");
+            copy_directory(&path("store"), &path("cut"));
+            panic!("the writing thread ends");
+        }
+    };
+    catch_unwind(AssertUnwindSafe(|| write_large(&kv, &cut))).unwrap_err();
+    let survivor = open(&path("cut")).unwrap();
+    assert_eq!((large_rows(&survivor), row(&survivor)), (0, Some(Bytes::from_static(b"value"))));
+    // nor does closing the store bring a part of it to the disk
+    drop(kv);
+    copy_directory(&path("store"), &path("closed"));
+    let closed = open(&path("closed")).unwrap();
+    assert_eq!((large_rows(&closed), row(&closed)), (0, Some(Bytes::from_static(b"value"))));
 }

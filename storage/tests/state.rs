@@ -20,6 +20,7 @@ use ledger::check::LedgerIdentity;
 use ledger::entry::{CertifiedBundle, ConfigurationChange, LogEntry, LogPayload};
 use ledger::identifier::canonical_bytes;
 use ledger::parallel::Serial;
+use ledger::protocol::Protocol;
 use ledger::signature::SigningKey;
 use ledger::transaction::{SeenHead, SupplyChange};
 use ledger::view::LiveOutput;
@@ -30,7 +31,7 @@ use ledger::{
 use proptest::prelude::*;
 use storage::state::{AttestationRefusal, EntryResult};
 use storage::{
-    KvChanges, KvOptions, KvStore, LedgerState, Manifest, RocksKv, SnapshotSink, SnapshotSource, StateFault,
+    KvChanges, KvOptions, KvStore, LedgerState, Manifest, Manner, RocksKv, SnapshotSink, SnapshotSource, StateFault,
     StorageFault, Table,
 };
 
@@ -563,7 +564,7 @@ fn a_wrong_state_is_neither_opened_nor_restored_from_a_snapshot() {
     replica.state = None;
     let kv = Arc::new(RocksKv::open(replica.path.path(), b"test", KvOptions::default()).unwrap());
     let label = Bytes::from_static(b"any");
-    kv.write(0, &|changes| changes.delete(Table::Live, lost.id.as_bytes())).unwrap();
+    kv.write(Manner::default(), &|changes| changes.delete(Table::Live, lost.id.as_bytes())).unwrap();
     // the files are sound; what they say is not
     let snapshot = kv.checkpoint(label, Box::new(|| ())).unwrap();
     let opened = LedgerState::open(kv, identity(), Limits::V1);
@@ -577,6 +578,46 @@ fn a_wrong_state_is_neither_opened_nor_restored_from_a_snapshot() {
         sink.write(file.name(), 0, &snapshot.read(file.name(), 0, length).unwrap()).unwrap();
     }
     assert!(matches!(honest.finish_restore(sink), Err(StateFault::Inconsistent { .. })));
+}
+
+#[test]
+fn the_version_in_force_is_kept_and_refused_by_programs_that_do_not_know_it() {
+    let second = Protocol::FIRST.next().unwrap();
+    let mut replica = Replica::new();
+    let core = |replica: &Replica| replica.rows(Table::Meta)[0].1.clone();
+    replica.state().flush().unwrap();
+    let before = core(&replica);
+
+    // a program of the first version stops at the entry, and nothing has happened
+    let entry = LogPayload::Configure(ConfigurationChange::RaiseProtocol(second));
+    let log_time = replica.now();
+    let bytes = LogEntry { log_time, payload: entry.clone() }.encode();
+    let (state, kv) = replica.state.take().unwrap();
+    let old = state.with_protocol_newest(Protocol::FIRST).unwrap();
+    let head = old.head();
+    let stopped = old.apply(&Serial, 1, Some(&bytes), Bytes::new()).unwrap_err();
+    assert!(matches!(stopped, StateFault::Entry { index: 1, .. }), "{stopped}");
+    assert_eq!(old.head(), head);
+    drop(old);
+    replica.state = Some((LedgerState::open(Arc::clone(&kv), identity(), Limits::V1).unwrap(), kv));
+
+    assert!(matches!(replica.apply(entry), EntryResult::Configured { changed: true }));
+    replica.state().flush().unwrap();
+    let after = core(&replica);
+    assert_eq!((after.len(), after.last()), (before.len() + 1, Some(&second.number())));
+    let (state, kv) = replica.state.take().unwrap();
+    drop(state);
+    let reopened = LedgerState::open(Arc::clone(&kv), identity(), Limits::V1).unwrap();
+    assert_eq!(reopened.configuration().protocol, second);
+    let refused = reopened.with_protocol_newest(Protocol::FIRST).unwrap_err();
+    assert!(matches!(refused, StateFault::NewerProtocol { .. }), "{refused}");
+
+    // the program that comes after this one leaves a ledger that this one does not touch
+    let mut newer = after.to_vec();
+    *newer.last_mut().unwrap() += 1;
+    kv.write(Manner::default(), &|changes| changes.put(Table::Meta, b"core", &newer)).unwrap();
+    let refused = LedgerState::open(kv, identity(), Limits::V1).unwrap_err();
+    assert!(matches!(refused, StateFault::NewerProtocol { .. }), "{refused}");
 }
 
 #[test]
@@ -760,6 +801,42 @@ fn what_does_not_continue_a_configured_provers_chain_is_not_kept() {
     assert_eq!(replica.state().proof_status().attestations, 1);
     assert_eq!(replica.attest(&sign(&next)), Ok(()));
     assert!(!replica.state().is_last_attestation(&first));
+}
+
+/// Of three attestations that a configured prover signed and that do not continue its last one, those that are kept.
+fn kept_out_of_chain() -> Vec<&'static str> {
+    let mut replica = Replica::new();
+    replica.apply(LogPayload::Configure(ConfigurationChange::AddProvers(vec![key(50).party()])));
+    let mut prover = TestProver::new(50);
+    let first = prover.attest(replica.state());
+    assert_eq!(replica.attest(&first), Ok(()));
+    replica.submit(&[issue(1, 1, 100)]);
+    let mut unlinked = prover.findings(replica.state(), Verdict::Proved);
+    unlinked.predecessor = Attestation::NONE;
+    replica.submit(&[issue(2, 1, 100)]);
+    // what stands between is said nothing of
+    let gap = prover.findings(replica.state(), Verdict::Proved);
+    let sign = |findings: Findings| canonical_bytes(&findings.sign(&key(50)));
+    let told = [("a repetition", first), ("one without its predecessor", sign(unlinked)), ("a gap", sign(gap))];
+    told.into_iter().filter(|(_, attestation)| replica.attest(attestation).is_ok()).map(|(name, _)| name).collect()
+}
+
+#[test]
+fn a_provers_chain_has_no_gap_no_branch_and_no_repetition() {
+    assert_eq!(kept_out_of_chain(), Vec::<&str>::new());
+}
+
+/// The test above finds what it is meant to find.
+#[cfg(feature = "planted")]
+#[test]
+fn planted_bugs_are_found_here() {
+    let flaw = flaws::Flaw::AttestationLinkUnchecked;
+    flaws::plant(Some(flaw));
+    let kept = kept_out_of_chain();
+    flaws::plant(None);
+    assert_eq!(kept, ["a repetition", "one without its predecessor", "a gap"]);
+    println!("| `{flaw}` | {} | `storage/tests/state.rs` | invariant 11 | case 1 |", flaw.sentence());
+    assert_eq!(kept_out_of_chain(), Vec::<&str>::new(), "without it nothing is found");
 }
 
 #[test]
@@ -1040,8 +1117,8 @@ impl KvStore for Troubled {
         self.kv.scan(table, prefix, from, limit)
     }
 
-    fn write(&self, bytes_about: usize, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
-        self.kv.write(bytes_about, tell)
+    fn write(&self, manner: Manner<'_>, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
+        self.kv.write(manner, tell)
     }
 
     fn sync(&self) -> Result<(), StorageFault> {

@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
 use crate::identity::{Identity, Protocol};
-use crate::peer::{Peer, PeerSlot};
+use crate::peer::PeerSlot;
 
 /// A connection, secured or not.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Accepted {
         if let State::ShakingHands(accept) = &mut self.state {
             match ready!(Pin::new(accept).poll(context)) {
                 Ok(stream) => {
-                    self.peer.tell(Peer::of(stream.get_ref().1.peer_certificates()));
+                    self.peer.tell(stream.get_ref().1.peer_certificates());
                     self.state = State::Secured(Box::new(stream));
                 }
                 Err(fault) => {

@@ -134,6 +134,23 @@ impl Authority {
         self.issue_until(role, names, until, directory, file_name)
     }
 
+    /// The same to a subject of this name: by that name nodes tell one client from another.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_to(
+        &self,
+        subject: &str,
+        role: Role,
+        names: &[String],
+        valid: Duration,
+        directory: &Path,
+        file_name: &str,
+    ) -> Result<Issued, AuthorityFault> {
+        let params = params_of(subject, role, names, SystemTime::now() + valid)?;
+        self.write(&params, role, directory, file_name)
+    }
+
     /// The same, valid until then, which may be over.
     ///
     /// # Errors
@@ -146,7 +163,16 @@ impl Authority {
         directory: &Path,
         file_name: &str,
     ) -> Result<Issued, AuthorityFault> {
-        let params = params_of(role, names, until)?;
+        self.write(&params_of(&own_name(role), role, names, until)?, role, directory, file_name)
+    }
+
+    fn write(
+        &self,
+        params: &CertificateParams,
+        role: Role,
+        directory: &Path,
+        file_name: &str,
+    ) -> Result<Issued, AuthorityFault> {
         let key = KeyPair::generate().map_err(certificate("making a key"))?;
         let issued = params.signed_by(&key, &self.issuer).map_err(certificate("issuing a certificate"))?;
         fs::create_dir_all(directory).map_err(file(directory))?;
@@ -173,7 +199,18 @@ fn authority_params(key: &KeyPair) -> CertificateParams {
     params
 }
 
-fn params_of(role: Role, names: &[String], until: SystemTime) -> Result<CertificateParams, AuthorityFault> {
+/// The subject of who has no name of its own.
+#[must_use]
+pub fn own_name(role: Role) -> String {
+    format!("Seriatim {role}")
+}
+
+fn params_of(
+    subject: &str,
+    role: Role,
+    names: &[String],
+    until: SystemTime,
+) -> Result<CertificateParams, AuthorityFault> {
     let serves = matches!(role, Role::Node(_) | Role::Validator | Role::Prover);
     let local = LOCAL_NAMES.iter().map(|name| (*name).to_owned()).filter(|_| serves);
     let mut names: Vec<String> = names.iter().cloned().chain(local).collect();
@@ -182,7 +219,7 @@ fn params_of(role: Role, names: &[String], until: SystemTime) -> Result<Certific
     let uri = role.uri().try_into().map_err(certificate("the role"))?;
     params.subject_alt_names.push(SanType::URI(uri));
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, format!("Seriatim {role}"));
+    params.distinguished_name.push(DnType::CommonName, subject);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     if serves {

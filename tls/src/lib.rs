@@ -23,7 +23,7 @@ mod connector;
 mod authority;
 
 pub use accepted::Accepted;
-pub use authority::{Authority, AuthorityFault, Issued, LOCAL_NAMES};
+pub use authority::{Authority, AuthorityFault, Issued, LOCAL_NAMES, own_name};
 pub use connector::{ConnectFault, Connector, Expectation, SecuredStream, secured_fault};
 pub use fault::TlsFault;
 pub use identity::{Files, Identity, OwnFiles, Protocol};

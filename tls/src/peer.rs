@@ -3,6 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::objects::oid_registry;
+use x509_parser::prelude::FromDer;
 
 use crate::role::Role;
 
@@ -35,7 +38,14 @@ pub struct PeerSlot(Slot);
 #[derive(Debug, Clone)]
 enum Slot {
     Plain,
-    Secured(Arc<OnceLock<Peer>>),
+    Secured(Arc<OnceLock<Shown>>),
+}
+
+/// What a handshake told.
+#[derive(Debug)]
+struct Shown {
+    peer: Peer,
+    subject: Option<Arc<str>>,
 }
 
 impl PeerSlot {
@@ -47,10 +57,12 @@ impl PeerSlot {
         Self(Slot::Secured(Arc::new(OnceLock::new())))
     }
 
-    pub(crate) fn tell(&self, peer: Peer) {
+    /// The certificates that were shown in the handshake, the peer's own first.
+    pub(crate) fn tell(&self, certificates: Option<&[CertificateDer<'_>]>) {
         if let Slot::Secured(slot) = &self.0 {
+            let subject = certificates.and_then(<[_]>::first).and_then(subject_of);
             // hands are shaken once in a connection
-            let _told_before = slot.set(peer);
+            let _told_before = slot.set(Shown { peer: Peer::of(certificates), subject });
         }
     }
 
@@ -59,7 +71,28 @@ impl PeerSlot {
     pub fn peer(&self) -> Peer {
         match &self.0 {
             Slot::Plain => Peer::Plain,
-            Slot::Secured(slot) => slot.get().copied().unwrap_or(Peer::Unknown),
+            Slot::Secured(slot) => slot.get().map_or(Peer::Unknown, |shown| shown.peer),
         }
     }
+
+    /// The subject of the certificate that the peer showed, as text, such as `CN=Seriatim a client`: the same after a
+    /// renewal under the same name. None where it showed none, or one without a subject.
+    #[must_use]
+    pub fn subject(&self) -> Option<Arc<str>> {
+        match &self.0 {
+            Slot::Plain => None,
+            Slot::Secured(slot) => slot.get()?.subject.clone(),
+        }
+    }
+}
+
+/// The subject of a certificate, of which the signature is somebody else's matter.
+fn subject_of(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let subject = certificate.subject();
+    // what is no text still tells one subject from another
+    let text = subject
+        .to_string_with_registry(oid_registry())
+        .unwrap_or_else(|_unwritten| subject.as_raw().iter().map(|byte| format!("{byte:02x}")).collect());
+    Some(text).filter(|text| !text.is_empty()).map(Arc::from)
 }

@@ -109,6 +109,39 @@ async fn both_sides_learn_the_others_role() {
 }
 
 #[tokio::test]
+async fn a_server_learns_the_subject_which_a_renewal_keeps() {
+    let scene = Scene::new();
+    let node = Identity::serving(scene.issue(Role::Node(3), "node-3").files, Role::Node(3)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let subject_of = async |identity: Identity| {
+        let connector = Connector::to_nodes(identity);
+        let calling = async {
+            let mut stream = connect(&connector, "localhost", port).await.unwrap();
+            stream.read_u8().await.unwrap()
+        };
+        let answering = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = Accepted::secured(stream, &node, Protocol::Grpc).unwrap();
+            stream.write_all(b"!").await.unwrap();
+            stream.flush().await.unwrap();
+            stream.peer().subject()
+        };
+        let (_, subject) = tokio::join!(calling, answering);
+        subject.map(|subject| subject.to_string())
+    };
+    let to = |subject: &str, file: &str| {
+        let issued = scene.authority.issue_to(subject, Role::Client, &[], VALID, scene.directory.path(), file);
+        Identity::calling(issued.unwrap().files).unwrap()
+    };
+    assert_eq!(subject_of(scene.stranger()).await, None);
+    assert_eq!(subject_of(to("desk 7", "first")).await.as_deref(), Some("CN=desk 7"));
+    assert_eq!(subject_of(to("desk 7", "second")).await.as_deref(), Some("CN=desk 7"));
+    let unnamed = Identity::calling(scene.issue(Role::Client, "client").files).unwrap();
+    assert_eq!(subject_of(unnamed).await.as_deref(), Some("CN=Seriatim a client"));
+}
+
+#[tokio::test]
 async fn who_is_there_is_not_who_is_expected() {
     let scene = Scene::new();
     let server = Identity::serving(scene.issue(Role::Node(5), "node-5").files, Role::Node(5)).unwrap();

@@ -14,6 +14,7 @@ use meters::{Distribution, Durations};
 use seams::{BoxFuture, CallError, Compute, Duplex, Method, Service, offload};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
+use traces::{Parent, Span, SpanKind};
 
 use crate::check::{BundleVerdicts, validate_bundle};
 use crate::message::{REFUSED_MALFORMED, REFUSED_METHOD, REFUSED_OVERLOADED, ValidateReply, ValidateRequest};
@@ -124,9 +125,12 @@ impl ValidatorService {
             });
         };
         let job = Arc::clone(&shared);
+        let span = Span::child("check", SpanKind::Internal, &Parent::current());
+        span.set("seriatim.validator", || shared.key.party().to_string());
         // the job keeps the place: it runs to its end also when nobody waits for it any more
         let (answer, transactions, place) =
             offload(&*shared.compute, move || job.answer(&body).map(|(answer, count)| (answer, count, place))).await?;
+        span.set("seriatim.transactions", || i64::from(transactions));
         shared.keep_back(transactions).await;
         drop(place);
         Ok(answer)

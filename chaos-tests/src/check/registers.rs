@@ -71,22 +71,26 @@ impl Object for Register {
 pub fn histories(operations: &[Operation], parties: &BTreeSet<Party>) -> BTreeMap<Party, Vec<Interval<RegisterCall>>> {
     let mut histories: BTreeMap<Party, Vec<Interval<RegisterCall>>> = BTreeMap::new();
     for operation in operations {
-        let found = match &operation.call {
-            Call::Submission { members, answers, .. } => match (members.as_slice(), answers.as_slice()) {
-                ([bytes], [answer]) => write(bytes, answer.as_ref(), parties),
-                _ => None,
-            },
-            Call::Read { party, level: Level::Linearizable, found: Some(found) } if parties.contains(party) => {
-                Some((*party, RegisterCall::Read(found.outputs.first().copied())))
-            }
-            Call::Read { .. } => None,
-        };
-        if let Some((party, call)) = found {
+        if let Some((party, call)) = register_call(operation, parties) {
             let Operation { invoked, answered, .. } = *operation;
             histories.entry(party).or_default().push(Interval { invoked, answered, call });
         }
     }
     histories
+}
+
+/// What an operation is to one of these parties' registers, if anything.
+pub(super) fn register_call(operation: &Operation, parties: &BTreeSet<Party>) -> Option<(Party, RegisterCall)> {
+    match &operation.call {
+        Call::Submission { members, answers, .. } => match (members.as_slice(), answers.as_slice()) {
+            ([bytes], [answer]) => write(bytes, answer.as_ref(), parties),
+            _ => None,
+        },
+        Call::Read { party, level: Level::Linearizable, found: Some(found) } if parties.contains(party) => {
+            Some((*party, RegisterCall::Read(found.outputs.first().copied())))
+        }
+        Call::Read { .. } => None,
+    }
 }
 
 /// A write, where the transaction is one. What is known to have had no effect, whatever the register held, is none.
@@ -107,7 +111,8 @@ fn write(bytes: &[u8], answer: Option<&Told>, parties: &BTreeSet<Party>) -> Opti
     }
     let call = match from {
         Some(from) => RegisterCall::Replace { from, to, happened },
-        None if happened == Some(true) => RegisterCall::Create { to },
+        // where nothing is known of it, it may have happened: it has no answer then
+        None if happened != Some(false) => RegisterCall::Create { to },
         None => return None,
     };
     Some((party, call))

@@ -5,16 +5,31 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use ledger::Outcome;
 use serde_json::{Value, json};
 
 use super::{Call, Operation, Told};
 
+/// Writes both forms into a directory.
+///
+/// # Errors
+/// Where a file cannot be written.
+pub fn write(directory: &Path, operations: &[Operation]) -> anyhow::Result<()> {
+    let write = |name: &str, text: String| {
+        let file = directory.join(name);
+        std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
+    };
+    write("history.jsonl", to_json_lines(operations))?;
+    write("history.edn", to_edn(operations))
+}
+
 /// What an event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(crate) enum Kind {
     Invoke,
     Ok,
     Fail,
@@ -22,7 +37,7 @@ enum Kind {
 }
 
 impl Kind {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Invoke => "invoke",
             Self::Ok => "ok",
@@ -69,7 +84,7 @@ fn ending(operation: &Operation) -> Kind {
 
 /// Numbers processes: a client is one until a call of it stays unknown.
 #[derive(Default)]
-struct Processes {
+pub(crate) struct Processes {
     /// By call: the process that made it.
     of_call: BTreeMap<usize, u64>,
     free: BTreeMap<u64, Vec<u64>>,
@@ -77,19 +92,20 @@ struct Processes {
 }
 
 impl Processes {
-    fn of(&mut self, event: &Event<'_>) -> u64 {
-        let client = event.operation.client;
-        if event.kind == Kind::Invoke {
+    /// Whose event this is, of all events in their order: the process that makes the call, by the number of the call and
+    /// its client.
+    pub(crate) fn of(&mut self, kind: Kind, call: usize, client: u64) -> u64 {
+        if kind == Kind::Invoke {
             // a client may make several calls at once: each is a process then
             let process = self.free.entry(client).or_default().pop().unwrap_or_else(|| {
                 self.next += 1;
                 self.next - 1
             });
-            self.of_call.insert(event.call, process);
+            self.of_call.insert(call, process);
             return process;
         }
-        let process = self.of_call.remove(&event.call).unwrap_or(u64::MAX);
-        if event.kind != Kind::Info {
+        let process = self.of_call.remove(&call).unwrap_or(u64::MAX);
+        if kind != Kind::Info {
             self.free.entry(client).or_default().push(process);
         }
         process
@@ -149,7 +165,7 @@ fn lines(operations: &[Operation], line: impl Fn(usize, &Event<'_>, u64, &Value)
     let mut processes = Processes::default();
     let mut text = String::new();
     for (index, event) in events(operations).iter().enumerate() {
-        let process = processes.of(event);
+        let process = processes.of(event.kind, event.call, event.operation.client);
         text.push_str(&line(index, event, process, &value(event)));
         text.push('\n');
     }

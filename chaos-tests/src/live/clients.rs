@@ -319,14 +319,15 @@ pub(super) async fn keep_heads(desk: Arc<Desk>, client: Client) {
         let Ok(cluster) = client.fetch_cluster().await else { continue };
         // members come and go; what was seen stays
         let trusted = TrustedNodes::named_by(&cluster, 1);
-        let tracked = tracker.get_or_insert_with(|| HeadTracker::new(trusted));
+        let tracked = tracker.get_or_insert_with(|| HeadTracker::new(trusted.clone()));
+        tracked.trust(trusted);
         match tracked.advance(&client).await {
             Ok(_) => lock(&desk.findings).looked_at(Property::AppendOnly, 1),
             Err(fault @ (HeadFault::Forked(_) | HeadFault::Unconnected { .. })) => {
                 desk.found(Property::AppendOnly, fault.to_string());
             }
-            Err(HeadFault::Untrusted(_)) => tracker = None,
-            Err(HeadFault::Problem(_)) => {}
+            // whoever signed it came or went in between
+            Err(HeadFault::Untrusted(_) | HeadFault::Problem(_)) => {}
         }
     }
 }

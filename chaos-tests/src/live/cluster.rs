@@ -27,6 +27,8 @@ const START_MAX: Duration = Duration::from_secs(60);
 const STATUS_MAX: Duration = Duration::from_millis(400);
 /// How long a change of the members may take.
 const CHANGE_MAX: Duration = Duration::from_secs(30);
+/// How fast a node is given a ledger at least, with faults and load on the same machine, in bytes per second.
+const COPIED_PER_SECOND: u64 = 5 * 1024 * 1024;
 const CLUSTER: &str = "chaos";
 /// The log is compacted this early, so that nodes that were away need snapshots.
 const LOG_BYTES_MAX: u64 = 2 * 1024 * 1024;
@@ -323,7 +325,18 @@ impl Cluster {
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let deadline = Instant::now() + CHANGE_MAX;
+        self.on_leader_within(CHANGE_MAX, ask).await
+    }
+
+    async fn on_leader_within<T, F>(
+        &self,
+        patience: Duration,
+        ask: impl Fn(AdminClient<Channel>) -> F,
+    ) -> anyhow::Result<T>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let deadline = Instant::now() + patience;
         loop {
             let mut why = "there is no leader".to_owned();
             if let Some(position) = self.leader().await {
@@ -339,6 +352,12 @@ impl Cluster {
             }
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// How long it may take to give a node the whole ledger, which grows as the run goes on.
+    pub(super) async fn copying_max(&self) -> Duration {
+        let bytes = self.statuses().await.into_iter().flatten().map(|status| status.ledger_bytes).max();
+        Duration::from_secs(bytes.unwrap_or_default() / COPIED_PER_SECOND)
     }
 
     /// Waits until a node takes part.
@@ -372,7 +391,8 @@ impl Cluster {
         self.on_leader(learner).await.context("adding a learner")?;
         let promote =
             |mut admin: AdminClient<Channel>| async move { admin.promote(wire::NodeRequest { node: id }).await };
-        self.on_leader(promote).await.context("promoting a learner")?;
+        let patience = CHANGE_MAX + self.copying_max().await;
+        self.on_leader_within(patience, promote).await.context("promoting a learner")?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use crate::dice::Dice;
 
 /// Size of a node's file system; its image is sparse.
-const IMAGE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+const IMAGE_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 /// The end of an image's name; before it is the runner's pid.
 const IMAGE: &str = "image";
 /// What is left when a disk is filled.

@@ -19,7 +19,7 @@ use crate::check::{Findings, Property};
 use crate::dice::{Dice, lock};
 use crate::report::FaultSpan;
 
-/// How long a node that was started may take until it takes part.
+/// How long a node that was started may take until it takes part, once it has the ledger.
 const PART_MAX: Duration = Duration::from_secs(60);
 /// How long the cluster may take to commit again after a fault has been undone.
 const PROGRESS_MAX: Duration = Duration::from_secs(30);
@@ -357,7 +357,8 @@ impl Nemesis<'_> {
             self.cluster.start_node(*position)?;
         }
         for position in positions {
-            let takes_part = self.cluster.await_part(*position, PART_MAX).await;
+            let patience = PART_MAX + self.cluster.copying_max().await;
+            let takes_part = self.cluster.await_part(*position, patience).await;
             let words = || self.cluster.nodes[*position].process.last_words();
             anyhow::ensure!(takes_part, "node {} does not take part again: {}", position + 1, words());
         }

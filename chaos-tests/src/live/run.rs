@@ -1,6 +1,6 @@
 //! One run from the first process to the verdicts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use super::links::Links;
 use super::nemesis::{Fault, Nemesis};
 use super::network::{Network, NetworkChoice};
 use super::{disk, read_back, watch};
-use crate::check::{Findings, Property, attestations, order, registers};
+use crate::check::{Findings, Property, attestations, order, registers, to_registers_edn};
 use crate::dice::{Dice, lock};
-use crate::history::{Journal, to_edn, to_json_lines};
+use crate::history::{self, Journal};
 use crate::report::{FaultSpan, LiveReport, NodeTrack, Setting};
 use crate::workload::Market;
 
@@ -243,7 +243,10 @@ async fn under_faults(
             findings.extend(attestations::check(&cluster.direct(position)?, &name, prover).await);
         }
     }
-    write_histories(&options.directory, &journal)?;
+    history::write(&options.directory, journal.operations())?;
+    let (file, registers) = (options.directory.join("registers.edn"), market.registers());
+    std::fs::write(&file, to_registers_edn(journal.operations(), &registers))
+        .with_context(|| format!("writing {}", file.display()))?;
     let (spans, tracks) = (lock(&spans).clone(), lock(&tracks).clone());
     let report = LiveReport::new(setting, &journal, spans, tracks, &findings, batches);
     let file = options.directory.join("report.json");
@@ -291,13 +294,4 @@ async fn read_copies(cluster: &Cluster, findings: &mut Findings) -> anyhow::Resu
         copies.push((name, told));
     }
     Ok(copies)
-}
-
-fn write_histories(directory: &Path, journal: &Journal) -> anyhow::Result<()> {
-    let write = |name: &str, text: String| {
-        let file = directory.join(name);
-        std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
-    };
-    write("history.jsonl", to_json_lines(journal.operations()))?;
-    write("history.edn", to_edn(journal.operations()))
 }

@@ -8,9 +8,10 @@ use sequencer::NodeId;
 
 use crate::check::Property;
 
-/// Defines the flaws: name, what it is, which node it strikes, what must find it, within how many seeds.
+/// Defines the flaws: name, what it is, which node it strikes, what must find it (a property, or a check in the product that
+/// stops a node with these words), within how many seeds.
 macro_rules! flaws {
-    ($($(#[doc = $doc:literal])+ $name:ident, strikes $strikes:expr, found by $($property:ident)|+, within $seeds:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident, strikes $strikes:expr, found by $($property:ident)|+ $(or stopped by $words:literal)?, within $seeds:literal;)+) => {
         /// A flaw of the simulated world.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum PlantedBug {
@@ -31,6 +32,12 @@ macro_rules! flaws {
             #[must_use]
             pub const fn found_by(self) -> &'static [Property] {
                 match self { $(Self::$name => &[$(Property::$property),+],)+ }
+            }
+
+            /// Words of the check in the product that stops a node because of it, which is as good.
+            #[must_use]
+            pub const fn stopped_by(self) -> &'static [&'static str] {
+                match self { $(Self::$name => &[$($words)?],)+ }
             }
 
             /// Seeds within which it has to be found.
@@ -59,27 +66,27 @@ flaws! {
     /// Logs say that a vote is durable long before it is.
     VoteBeforeSync, strikes Struck::Everybody, found by Acknowledgements | EqualReplicas, within 1_000;
     /// Logs say that what contradicts a new leader is gone long before it is.
-    TruncationBeforeSync, strikes Struck::Everybody, found by Acknowledgements | EqualReplicas | Soundness, within 1_000;
+    TruncationBeforeSync, strikes Struck::Everybody, found by Acknowledgements | EqualReplicas, within 1_000;
     /// Logs forget the vote at a power cut.
     VoteNotDurable, strikes Struck::Everybody, found by EqualReplicas | Acknowledgements, within 40;
     /// Logs lose their last durable entry at a power cut.
     TornTail, strikes Struck::Everybody, found by Acknowledgements | EqualReplicas, within 40;
     /// What is known to be committed outlives a power cut that the entries do not outlive.
-    CommittedAheadOfLog, strikes Struck::Everybody, found by Soundness, within 100;
+    CommittedAheadOfLog, strikes Struck::Everybody, found by EqualReplicas | Acknowledgements or stopped by "is known to be committed", within 100;
     /// A log whose disk fails goes on as if it did not.
-    SyncErrorSwallowed, strikes Struck::Everybody, found by Acknowledgements | EqualReplicas | Soundness, within 300;
+    SyncErrorSwallowed, strikes Struck::Everybody, found by Acknowledgements | EqualReplicas, within 300;
     /// The log of node 1 gives entries with a byte changed, and no checksum notices.
-    LogRot, strikes Struck::Node(1), found by Soundness | EqualReplicas, within 20;
+    LogRot, strikes Struck::Node(1), found by EqualReplicas, within 20;
     /// The disk of node 1 loses a live output at each flush, unnoticed.
-    LoseLiveOutput, strikes Struck::Node(1), found by Soundness, within 40;
+    LoseLiveOutput, strikes Struck::Node(1), found by EqualReplicas | Acknowledgements, within 40;
     /// Snapshots of the ledger lack the table of transactions that were sequenced.
     SnapshotForgetsTransactions, strikes Struck::Everybody, found by EqualReplicas | OneOutcome, within 60;
     /// A snapshot says that it is newer than its content.
-    SnapshotAheadOfContent, strikes Struck::Everybody, found by Soundness | EqualReplicas, within 60;
+    SnapshotAheadOfContent, strikes Struck::Everybody, found by EqualReplicas or stopped by "but was promised", within 60;
     /// Taking in a snapshot leaves the rows in place that it does not have.
-    RestoreKeepsOldRows, strikes Struck::Everybody, found by Soundness | EqualReplicas, within 60;
+    RestoreKeepsOldRows, strikes Struck::Everybody, found by EqualReplicas or stopped by "do not add up to the head", within 60;
     /// Node 2 loses its disk at every crash, and takes part again under its number.
-    WipedNodeRejoins, strikes Struck::Nobody, found by Acknowledgements | EqualReplicas | Soundness, within 100;
+    WipedNodeRejoins, strikes Struck::Nobody, found by Acknowledgements | EqualReplicas, within 100;
     /// Validators certify every transaction, whatever it is.
     ValidatorApprovesAll, strikes Struck::Nobody, found by Authority | Outcomes, within 40;
     /// Validators' verdicts are those on the transactions before.

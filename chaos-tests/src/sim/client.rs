@@ -87,7 +87,7 @@ impl Client {
 
     /// Calls until the time has come.
     pub async fn run(self, until: Duration) {
-        let think = Duration::from_millis(1)..=Duration::from_millis(60);
+        let think = Duration::from_millis(1)..=Duration::from_millis(40);
         while self.world.now() < until {
             sleep(self.world.pause(&think)).await;
             if self.world.chance(150) {
@@ -158,8 +158,9 @@ impl Client {
         // the node is given a little less time than the client takes: sometimes it answers that it does not know
         let deadline = Instant::now() + patience * 9 / 10;
         let lane = if self.world.chance(50) { Lane::Light } else { Lane::Bulk };
-        let submission =
-            |replica: Replica| async move { replica.gateway().submit(lane, asked, deadline).ok()?.await.ok() };
+        let submission = |replica: Replica| async move {
+            replica.gateway().submit(lane, asked, deadline, Default::default()).ok()?.await.ok()
+        };
         let answers: Option<Option<Vec<Answer>>> = self.ask(node, members, patience, submission).await;
         let Some(mut answers) = answers.flatten() else { return false };
         if self.bug == Some(PlantedBug::GarbleAnswer) && self.world.chance(5) {
@@ -253,6 +254,7 @@ impl Client {
     /// Submits something new at every node that runs, and expects an outcome.
     pub async fn ask_every_node(&self, deadline: Instant) {
         for (node, _) in self.cluster.replicas() {
+            self.world.looked_at(Property::Recovery, 1);
             let members = [self.market.issue()];
             let bytes: Vec<Bytes> = members.iter().map(|member| Bytes::from(member.encode())).collect();
             let ids = members.iter().map(Transaction::id).collect();

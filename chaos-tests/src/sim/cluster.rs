@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ledger::check::LedgerIdentity;
 use ledger::entry::ConfigurationChange;
+use ledger::protocol::Protocol;
 use ledger::signature::SigningKey;
 use ledger::{ClusterId, Limits, Party};
 use node::api::{Api, Facts};
@@ -72,13 +73,29 @@ const FOUNDING_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a node whose disk failed stays down.
 const REPAIR: Duration = Duration::from_millis(500);
 
+/// Which validator lies, where one does.
+const LIAR: usize = 0;
+/// And one that does not.
+const HONEST: usize = 1;
+
 /// A prover of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct ProverKey {
     /// What it signs with.
     pub key: SigningKey,
-    /// Whether somebody is between it and all nodes, and tells it lies.
-    pub is_deceived: bool,
+    /// What it does.
+    pub manner: ProverManner,
+}
+
+/// What a prover does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProverManner {
+    /// It judges what nodes tell it.
+    Honest,
+    /// The same, and somebody is between it and all nodes, and tells it lies.
+    Deceived,
+    /// It signs what is not so.
+    Lying,
 }
 
 /// What a cluster consists of.
@@ -376,7 +393,8 @@ impl Cluster {
         };
         let key = self.machine(id).key;
         let (identity, validation) = (self.0.identity, ServiceOptions::default());
-        ReplicaOptions { identity, key, sequencer, gateway, pool, validation, flush_size: options.flush_size }
+        let (flush_size, protocol_newest) = (options.flush_size, Protocol::NEWEST);
+        ReplicaOptions { identity, key, sequencer, gateway, pool, validation, flush_size, protocol_newest }
     }
 
     /// Starts a node on its disk, where it does not run; ends when it listens, or when it was crashed meanwhile.
@@ -392,6 +410,7 @@ impl Cluster {
             process.group = Some(group.clone());
             process.life
         };
+        self.0.world.looked_at(Property::Soundness, 1);
         self.0.world.record(&Event::Started(&machine.address));
         if self.0.options.bug == Some(PlantedBug::WipedNodeRejoins) && id == 2 && life > 1 {
             machine.disk.wipe();
@@ -459,11 +478,11 @@ impl Cluster {
             return;
         }
         let disk_failed = machine.disk.temper().has_failed();
-        let is_corrupt = machine.disk.is_corrupt();
+        let is_damaged = machine.disk.is_damaged();
         self.crash(id);
-        if is_corrupt {
+        if is_damaged {
             // it refuses, as it must: somebody else takes its place
-            self.0.world.record(&Event::Fault(&format!("node {id} is set aside: {reason}")));
+            self.0.world.record(&Event::Note(&format!("node {id} is set aside: {reason}")));
             self.replace(id);
         } else if disk_failed {
             let cluster = self.clone();
@@ -494,11 +513,23 @@ impl Cluster {
         true
     }
 
-    /// Puts a new node in the place of one, which is taken out of service for ever. Does nothing while another is being
-    /// replaced, or where there is no spare.
-    pub fn replace(&self, old: NodeId) {
+    /// Nothing of a node goes on until it is told to, as under SIGSTOP. False where it does not run, or stands still.
+    pub fn stand_still(&self, id: NodeId) -> bool {
+        let group = self.machine(id).process().group.clone();
+        group.is_some_and(|group| group.stand_still())
+    }
+
+    /// A node that stood still goes on.
+    pub fn go_on(&self, id: NodeId) {
+        let group = self.machine(id).process().group.clone();
+        group.into_iter().for_each(|group| group.go_on());
+    }
+
+    /// Puts a new node in the place of one, which is taken out of service for ever. False, and nothing is done, while
+    /// another is being replaced.
+    pub fn replace(&self, old: NodeId) -> bool {
         if self.0.replacing.swap(true, Ordering::Relaxed) {
-            return;
+            return false;
         }
         let cluster = self.clone();
         drop(tokio::spawn(async move {
@@ -515,6 +546,7 @@ impl Cluster {
             }
             cluster.0.replacing.store(false, Ordering::Relaxed);
         }));
+        true
     }
 
     /// Nodes that could still take the place of others.
@@ -546,7 +578,7 @@ impl Cluster {
                 let asked = change.clone();
                 let made = group.spawn(async move { asked.make(&replica).await }).await;
                 if matches!(made, Ok(true)) {
-                    self.0.world.record(&Event::Fault(&format!("{change:?} is done")));
+                    self.0.world.record(&Event::Note(&format!("{change:?} is done")));
                     return;
                 }
             }
@@ -560,9 +592,23 @@ impl Cluster {
         self.0.validators.len()
     }
 
-    /// A validator takes so long for each answer from now on.
-    pub fn set_pace(&self, number: usize, pace: RangeInclusive<Duration>) {
-        self.0.validators.get(number).into_iter().for_each(|machine| machine.pace.set(pace.clone()));
+    /// The key that a validator signs with.
+    #[must_use]
+    pub fn validator_key(&self, number: usize) -> Option<Party> {
+        self.0.validators.get(number).map(|machine| machine.key.party())
+    }
+
+    /// Validators that may be dismissed. Beside a liar, who is found out, two certificates are required: a node's own and
+    /// that of an honest one, who stays.
+    #[must_use]
+    pub fn dismissible(&self) -> Vec<usize> {
+        let stays = self.0.options.lie.map(|_| HONEST);
+        (0..self.validators()).filter(|number| Some(*number) != stays).collect()
+    }
+
+    /// A validator takes so long for each answer from now on; false where it did before.
+    pub fn set_pace(&self, number: usize, pace: RangeInclusive<Duration>) -> bool {
+        self.0.validators.get(number).is_some_and(|machine| machine.pace.set(pace))
     }
 
     /// Starts a validator, where it does not run.
@@ -584,7 +630,7 @@ impl Cluster {
             transport: self.0.network.endpoint(machine.address.clone()),
             clock: machine.clock.clone(),
         };
-        let liar = self.0.options.lie.filter(|_| number == 0).or(self.0.options.bug.and_then(Lie::of));
+        let liar = self.0.options.lie.filter(|_| number == LIAR).or(self.0.options.bug.and_then(Lie::of));
         let service: Arc<dyn seams::Service> = match liar {
             Some(lie) => Arc::new(LyingValidator { service, key, lie }),
             None => Arc::new(service),
@@ -595,14 +641,14 @@ impl Cluster {
         *running = Some(group);
     }
 
-    /// Ends a validator at once.
-    pub fn crash_validator(&self, number: usize) {
-        let Some(machine) = self.0.validators.get(number) else { return };
-        if let Some(group) = lock(&machine.group).take() {
-            self.0.world.record(&Event::Crashed(&machine.address));
-            group.abort_all();
-            self.0.network.leave(&machine.address);
-        }
+    /// Ends a validator at once; false where it did not run.
+    pub fn crash_validator(&self, number: usize) -> bool {
+        let Some(machine) = self.0.validators.get(number) else { return false };
+        let Some(group) = lock(&machine.group).take() else { return false };
+        self.0.world.record(&Event::Crashed(&machine.address));
+        group.abort_all();
+        self.0.network.leave(&machine.address);
+        true
     }
 
     /// Starts whatever does not run, except nodes that stopped by themselves.
@@ -619,6 +665,8 @@ impl Cluster {
         for id in self.nodes() {
             self.crash(id);
         }
-        (0..self.validators()).for_each(|number| self.crash_validator(number));
+        for number in 0..self.validators() {
+            self.crash_validator(number);
+        }
     }
 }

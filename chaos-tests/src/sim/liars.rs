@@ -1,13 +1,18 @@
-//! Validators that sign what is not so.
+//! Validators and provers that sign what is not so.
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use ledger::Rejection;
+use client::{Client, Numbered, Problem};
 use ledger::certificate::{Attested, VerdictBitmap};
 use ledger::signature::SigningKey;
+use ledger::{Hash, Party, Rejection};
 use seams::{BoxFuture, CallError, Duplex, Method, Service};
+use tokio::time::sleep;
 use validator::ValidatorService;
 use validator::message::ValidateReply;
 
+use crate::dice::Dice;
 use crate::sim::bugs::PlantedBug;
 
 /// What a validator lies about.
@@ -67,5 +72,53 @@ impl Service for LyingValidator {
 
     fn accept(&self, method: Method, duplex: Duplex) {
         self.service.accept(method, duplex);
+    }
+}
+
+/// Between two lies.
+const LYING_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A prover that judges nothing: it says again what an honest one said, with something of it falsified, under its own key
+/// and in a chain of its own, so that the ledger has to keep it.
+pub(super) struct LyingProver {
+    pub(super) client: Client,
+    pub(super) dice: Dice,
+    /// Whose words it twists.
+    pub(super) honest: Option<Party>,
+    pub(super) key: SigningKey,
+}
+
+impl LyingProver {
+    /// Lies for as long as it is let. What of it came to be ordered it reads from the ledger each time.
+    pub(super) async fn run(self) {
+        loop {
+            sleep(LYING_INTERVAL).await;
+            // whatever fails is tried again
+            drop(self.lie().await);
+        }
+    }
+
+    async fn lie(&self) -> Result<(), Problem> {
+        let told = self.client.attestations(1).await?;
+        let of = |prover: Party| told.iter().filter(move |Numbered { attestation, .. }| attestation.prover == prover);
+        let last = of(self.key.party()).next_back().map(|Numbered { attestation, .. }| attestation);
+        let is_next = |first_batch: u64| {
+            last.is_none_or(|last| Some(first_batch) == last.findings.statement.last_batch.checked_add(1))
+        };
+        let truths = self.honest.into_iter().flat_map(of);
+        let truth = truths.map(|truth| &truth.attestation.findings).find(|truth| is_next(truth.statement.first_batch));
+        let Some(mut words) = truth.cloned() else { return Ok(()) };
+        // of a first one it is nothing, as of the other's first
+        if let Some(last) = last {
+            words.predecessor = last.hash();
+        }
+        let mut false_hash = [0; 32];
+        self.dice.fill(&mut false_hash);
+        if self.dice.chance(500) {
+            words.statement.after.log_root = Hash::from_bytes(false_hash);
+        } else if let Some(evidence) = words.statement.evidence.last_mut() {
+            *evidence = Hash::from_bytes(false_hash);
+        }
+        self.client.submit_attestation(&words.sign(&self.key)).await
     }
 }

@@ -17,6 +17,7 @@ use seams::{Address, BoxFuture, CallError, Duplex, Method, Service, TaskGroup, T
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::check::Property;
 use crate::dice::lock;
 use crate::sim::world::{Event, World};
 
@@ -62,6 +63,8 @@ struct State {
     places: BTreeMap<Address, Place>,
     cuts: BTreeSet<(Address, Address)>,
     weather: Weather,
+    /// Whether links stay as they are from now on.
+    is_repaired: bool,
     streams: BTreeMap<u64, stream::Connection>,
     streams_opened: u64,
 }
@@ -87,6 +90,7 @@ impl Network {
             places: BTreeMap::new(),
             cuts: BTreeSet::new(),
             weather: Weather::calm(),
+            is_repaired: false,
             streams: BTreeMap::new(),
             streams_opened: 0,
         };
@@ -115,20 +119,38 @@ impl Network {
         Arc::new(Endpoint { network: self.clone(), from })
     }
 
-    /// Changes the weather.
-    pub fn set_weather(&self, weather: Weather) {
-        self.state().weather = weather;
+    /// Changes the weather; false where it was like that.
+    pub fn set_weather(&self, weather: Weather) -> bool {
+        let before = std::mem::replace(&mut self.state().weather, weather.clone());
+        before != weather
     }
 
-    /// From now on nothing passes from one address to the other; the other direction stays as it is.
-    pub fn cut(&self, from: &Address, to: &Address) {
-        self.state().cuts.insert((from.clone(), to.clone()));
+    /// From now on nothing passes from one address to the other; the other direction stays as it is. False where nothing
+    /// passed before.
+    pub fn cut(&self, from: &Address, to: &Address) -> bool {
+        let mut state = self.state();
+        let is_late = state.is_repaired;
+        let is_new = state.cuts.insert((from.clone(), to.clone()));
+        drop(state);
+        if is_late {
+            let what = format!("the simulation itself cuts {from} -> {to} when faults are over");
+            self.0.world.violation(Property::Soundness, what);
+        }
+        is_new
     }
 
-    /// Makes every link whole.
-    pub fn heal(&self) {
-        self.state().cuts.clear();
+    /// Faults are over: every link is whole, and stays so.
+    pub fn repair(&self) {
+        self.heal();
+        self.set_weather(Weather::calm());
+        self.state().is_repaired = true;
+    }
+
+    /// Makes every link whole; false where all were.
+    pub fn heal(&self) -> bool {
+        let cuts = std::mem::take(&mut self.state().cuts);
         self.0.changes.send_modify(|changes| *changes += 1);
+        !cuts.is_empty()
     }
 
     fn is_cut(&self, from: &Address, to: &Address) -> bool {

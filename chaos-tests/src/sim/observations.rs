@@ -58,6 +58,7 @@ impl Observations {
         let (number, head) = (batch.head.batch, batch.head.hash());
         self.world.record(&Event::Applied { node: id, batch: number, head });
         let first = *lock(&self.heads).entry(number).or_insert((head, id));
+        self.world.looked_at(Property::EqualReplicas, 1);
         if first.0 != head {
             let (expected, witness) = first;
             self.world.violation(
@@ -78,6 +79,7 @@ impl Observations {
     #[must_use]
     pub fn differences(&self, batches: &[Arc<BatchRecord>]) -> Vec<String> {
         let heads = lock(&self.heads);
+        self.world.looked_at(Property::Acknowledgements, heads.len());
         let mut faults = Vec::new();
         for (number, (head, id)) in heads.iter() {
             let kept = batches.iter().find(|batch| batch.head.batch == *number).map(|batch| batch.head.hash());

@@ -24,8 +24,9 @@ impl Pace {
         Self { world: world.clone(), delay: Arc::new(Mutex::new(Duration::ZERO..=Duration::ZERO)) }
     }
 
-    pub(super) fn set(&self, delay: RangeInclusive<Duration>) {
-        *lock(&self.delay) = delay;
+    /// False where it was like that.
+    pub(super) fn set(&self, delay: RangeInclusive<Duration>) -> bool {
+        std::mem::replace(&mut *lock(&self.delay), delay.clone()) != delay
     }
 
     async fn keep(&self) {

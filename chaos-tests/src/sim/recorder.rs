@@ -27,10 +27,10 @@ pub(super) fn told(answer: &Answer) -> Option<Told> {
 }
 
 impl History {
-    /// Nothing asked yet.
+    /// Writes into this journal.
     #[must_use]
-    pub fn new(world: &World) -> Self {
-        Self { world: world.clone(), journal: Arc::default() }
+    pub fn new(world: &World, journal: &Arc<Mutex<Journal>>) -> Self {
+        Self { world: world.clone(), journal: Arc::clone(journal) }
     }
 
     /// Everything so far.

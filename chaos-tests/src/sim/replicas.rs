@@ -76,6 +76,7 @@ fn compare(world: &World, (id, replica): (NodeId, &Replica), (first, batches): (
             world.violation(Property::Acknowledgements, format!("the history of node {id} cannot be read: {fault}"))
         }
         Ok(others) => {
+            world.looked_at(Property::EqualReplicas, batches.len().max(others.len()));
             let differs = batches.iter().zip(&others).position(|(ours, theirs)| ours != theirs);
             if differs.is_some() || others.len() != batches.len() {
                 let batch = differs.unwrap_or_else(|| batches.len().min(others.len())) + 1;
@@ -95,6 +96,7 @@ fn sample<T>(items: &[T]) -> impl Iterator<Item = &T> {
 fn prove_consistency(world: &World, id: NodeId, replica: &Replica, batches: &[Arc<BatchRecord>]) {
     let Some(newest) = batches.last().map(|batch| batch.head) else { return };
     for old in sample(batches).map(|batch| batch.head) {
+        world.looked_at(Property::AppendOnly, 1);
         let proved = match replica.state().consistency(old.size, newest.size) {
             Err(fault) => Err(fault.to_string()),
             Ok(proof) => {
@@ -116,6 +118,7 @@ async fn verify_receipts(world: &World, cluster: &Cluster, id: NodeId, batches: 
     let keys = cluster.keys();
     let records: Vec<&OutcomeRecord> = batches.iter().flat_map(|batch| &batch.records).collect();
     for record in sample(&records) {
+        world.looked_at(Property::AppendOnly, 1);
         let (asked, transaction) = (replica.clone(), record.transaction);
         let receipt = group.spawn(async move { asked.receipt(transaction, RECEIPT_PATIENCE).await }).await;
         let proved = match receipt {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ledger::signature::SigningKey;
@@ -17,12 +17,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::check::{Findings, Property, Violation, order, registers};
 use crate::dice::lock;
+use crate::history::{Journal, Operation};
 use crate::sim::bugs::PlantedBug;
 use crate::sim::client::Client;
 use crate::sim::clock::NodeClock;
-use crate::sim::cluster::{Cluster, ClusterOptions, ProverKey};
+use crate::sim::cluster::{Cluster, ClusterOptions, ProverKey, ProverManner};
 use crate::sim::liars::Lie;
-use crate::sim::nemesis::{Nemesis, Schedule, ScheduledFault};
+use crate::sim::nemesis::{Fault, Nemesis, Schedule, ScheduledFault};
 use crate::sim::network::Network;
 use crate::sim::observations::Observations;
 use crate::sim::provers::Provers;
@@ -47,6 +48,8 @@ pub struct SimulationOptions {
     pub steps: u32,
     /// Whether there are faults.
     pub faults: bool,
+    /// The kinds to draw from; where none is named, those that the seed has.
+    pub kinds: Vec<Fault>,
     /// Faults that do not happen, by their numbers: all others happen as if these had.
     pub left_out: BTreeSet<usize>,
     /// A flaw of the simulated world, for the tests of the checks.
@@ -59,7 +62,33 @@ impl SimulationOptions {
     /// [`STEPS`] steps with faults.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, steps: STEPS, faults: true, left_out: BTreeSet::new(), bug: None, trace_printed: false }
+        Self {
+            seed,
+            steps: STEPS,
+            faults: true,
+            kinds: Vec::new(),
+            left_out: BTreeSet::new(),
+            bug: None,
+            trace_printed: false,
+        }
+    }
+
+    /// The command that runs the same execution again; a flaw of the world is not part of it.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let mut command = format!("seriatim chaos sim --seed {} --steps {}", self.seed, self.steps);
+        if !self.faults {
+            command.push_str(" --calm");
+        }
+        if !self.kinds.is_empty() {
+            let names: Vec<String> = self.kinds.iter().map(|kind| format!("{kind:?}")).collect();
+            command.push_str(&format!(" --faults {}", names.join(",")));
+        }
+        if !self.left_out.is_empty() {
+            let numbers: Vec<String> = self.left_out.iter().map(ToString::to_string).collect();
+            command.push_str(&format!(" --leave-out {}", numbers.join(",")));
+        }
+        command
     }
 }
 
@@ -70,13 +99,15 @@ pub struct Report {
     pub seed: u64,
     /// How long it was, in steps.
     pub steps: u32,
+    /// The command that runs the same execution again.
+    pub command: String,
     /// Hash over every event: the same for every run of the seed.
     pub trace_hash: String,
     /// Events in the trace.
     pub events: u64,
     /// Virtual time that passed.
     pub simulated: Duration,
-    /// Faults that were caused.
+    /// Faults of the schedule that did something.
     pub faults: u64,
     /// Calls of clients.
     pub operations: usize,
@@ -102,6 +133,7 @@ impl Report {
         Self {
             seed: options.seed,
             steps: options.steps,
+            command: options.command(),
             trace_hash: String::new(),
             events: 0,
             simulated: Duration::ZERO,
@@ -141,7 +173,7 @@ impl Report {
             "checked": checked,
             "verdict": if violations.is_empty() { "sound" } else { "violated" },
             "violations": violations,
-            "replay": format!("seriatim chaos sim --seed {} --steps {} --trace", self.seed, self.steps),
+            "replay": format!("{} --trace", self.command),
         })
         .to_string()
     }
@@ -159,6 +191,15 @@ impl Report {
 /// Where the runtime cannot be made.
 #[must_use]
 pub fn simulate(options: &SimulationOptions) -> Report {
+    simulate_with_history(options).0
+}
+
+/// Runs one seed; also what its clients wrote down.
+///
+/// # Panics
+/// Where the runtime cannot be made.
+#[must_use]
+pub fn simulate_with_history(options: &SimulationOptions) -> (Report, Vec<Operation>) {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -166,17 +207,19 @@ pub fn simulate(options: &SimulationOptions) -> Report {
         .build()
         .expect("a runtime without input and output needs nothing of the operating system");
     crate::sim::panics::collect();
-    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(options.clone()))));
+    let journal = Arc::default();
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(options.clone(), &journal))));
     // not in a task of the cluster: a check met a replica that had panicked before, or the simulation itself is wrong
     let mut report = ended.unwrap_or_else(|_told_below| Report::cut_short(options));
     drop(runtime);
     for panic in crate::sim::panics::take() {
         report.findings.violation(Property::Soundness, format!("panic: {panic}"));
     }
-    report
+    let journal = std::mem::take(&mut *lock(&journal));
+    (report, journal.into_operations())
 }
 
-async fn run(options: SimulationOptions) -> Report {
+async fn run(options: SimulationOptions, journal: &Arc<Mutex<Journal>>) -> Report {
     let world = World::new(options.seed, options.trace_printed);
     let network = Network::new(&world);
     let observations = Observations::new(&world);
@@ -184,7 +227,7 @@ async fn run(options: SimulationOptions) -> Report {
     cluster.found().await;
     let provers = Provers::new(&world, &network, &cluster);
     provers.start_all().await;
-    let history = History::new(&world);
+    let history = History::new(&world, journal);
     let market = Market::new(&world, Arc::new(NodeClock::right(&world)), cluster.identity());
     let client = |number: u64| Client::new(number, &world, &network, &cluster, &history, &market, options.bug);
     let clients: Vec<Client> = (1..=world.between(CLIENTS)).map(client).collect();
@@ -197,7 +240,7 @@ async fn run(options: SimulationOptions) -> Report {
     let schedule: Schedule = Arc::default();
     let mut tasks: Vec<_> = clients.iter().map(|client| tokio::spawn(client.clone().run(until))).collect();
     if options.faults {
-        let nemesis = Nemesis::new(&world, &network, &cluster, &provers, &addresses, &options.left_out, &schedule);
+        let nemesis = Nemesis::new(&world, &network, &cluster, &provers, &addresses, &options, &schedule);
         tasks.push(tokio::spawn(nemesis.run(until)));
     }
     for task in tasks {
@@ -229,9 +272,9 @@ fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
     let lie = lie.filter(|_| world.chance(300) && validators > 1);
     let mut provers = Vec::new();
     if world.chance(PROVED_PER_MILLE) {
-        provers.push(ProverKey { key: SigningKey::from_seed(world.key_seed()), is_deceived: false });
-        if world.chance(300) {
-            provers.push(ProverKey { key: SigningKey::from_seed(world.key_seed()), is_deceived: true });
+        let others = [ProverManner::Deceived, ProverManner::Lying].into_iter().filter(|_| world.chance(300));
+        for manner in [ProverManner::Honest].into_iter().chain(others) {
+            provers.push(ProverKey { key: SigningKey::from_seed(world.key_seed()), manner });
         }
     }
     ClusterOptions {
@@ -254,6 +297,7 @@ fn draw_cluster(world: &World, bug: Option<PlantedBug>) -> ClusterOptions {
 /// After the last fault: every unknown outcome becomes known, every node takes work, all replicas come to agree.
 async fn recover(world: &World, cluster: &Cluster, clients: &[Client], history: &History) {
     let deadline = Instant::now() + RECOVERY_PATIENCE;
+    world.looked_at(Property::Recovery, history.unknown().len());
     for client in clients.iter().take(1) {
         client.settle_unknown(deadline).await;
         client.ask_every_node(deadline).await;
@@ -270,7 +314,7 @@ async fn recover(world: &World, cluster: &Cluster, clients: &[Client], history: 
         let heads: Vec<_> = cluster.replicas().into_iter().map(|(_, replica)| replica.state().head()).collect();
         let agreed = heads.windows(2).all(|pair| matches!(pair, [left, right] if left == right));
         if agreed && heads.len() == running {
-            return;
+            return world.looked_at(Property::Recovery, running);
         }
         if Instant::now() > deadline {
             return world.violation(Property::Recovery, format!("replicas do not converge: {heads:?} of {running}"));
@@ -298,6 +342,7 @@ fn report(
     Report {
         seed: options.seed,
         steps: options.steps,
+        command: options.command(),
         trace_hash,
         events,
         simulated: world.now(),
@@ -329,7 +374,7 @@ impl fmt::Display for Report {
             write!(out, "\n  {violation}")?;
         }
         if !self.is_sound() {
-            write!(out, "\n  replay: seriatim chaos sim --seed {seed} --steps {} --trace", self.steps)?;
+            write!(out, "\n  replay: {} --trace", self.command)?;
         }
         Ok(())
     }

@@ -65,11 +65,11 @@ impl fmt::Display for Shrunk {
         let left = &self.report.schedule;
         write!(out, "{} of {} faults are enough ({} runs):", left.len(), self.faults_before, self.runs)?;
         for fault in left {
-            write!(out, "\n  {:>8.3} s  {:?}", fault.at.as_secs_f64(), fault.kind)?;
+            write!(out, "\n  {:>8.3} s  {:>3}  {:?}", fault.at.as_secs_f64(), fault.number, fault.kind)?;
         }
         for violation in self.report.violations() {
             write!(out, "\n  {violation}")?;
         }
-        Ok(())
+        write!(out, "\n  replay: {} --trace", self.report.command)
     }
 }

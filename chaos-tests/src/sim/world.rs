@@ -90,8 +90,10 @@ pub enum Event<'a> {
         /// What.
         answer: &'a str,
     },
-    /// The nemesis did something.
+    /// The nemesis begins something of its schedule. Whether that does anything is told by [`World::struck`].
     Fault(&'a str),
+    /// What the simulation itself does, or finds.
+    Note(&'a str),
 }
 
 impl fmt::Display for Event<'_> {
@@ -117,6 +119,7 @@ impl fmt::Display for Event<'_> {
             Event::Invoked { client, operation } => write!(out, "client {client} invokes {operation}"),
             Event::Answered { client, answer } => write!(out, "client {client} learns {answer}"),
             Event::Fault(what) => write!(out, "fault: {what}"),
+            Event::Note(what) => write!(out, "note: {what}"),
         }
     }
 }
@@ -171,23 +174,34 @@ impl World {
         let mut trace = lock(&self.0.trace);
         trace.hasher.update(line.as_bytes());
         trace.events += 1;
-        trace.faults += u64::from(matches!(event, Event::Fault(_)));
         if trace.printed {
             eprint!("{line}");
         }
     }
 
+    /// A fault of the schedule did something: a process ended, a link was cut, a write failed. Until then it does not
+    /// count.
+    pub fn struck(&self, what: &str) {
+        self.record(&Event::Note(&format!("{what} strikes")));
+        lock(&self.0.trace).faults += 1;
+    }
+
+    /// So many more things of a kind were looked at.
+    pub fn looked_at(&self, property: Property, count: usize) {
+        lock(&self.0.findings).looked_at(property, count);
+    }
+
     /// Reports that something is wrong with the simulated system.
     pub fn violation(&self, property: Property, what: impl Into<String>) {
         let violation = Violation::new(property, what);
-        self.record(&Event::Fault(&format!("VIOLATION {violation}")));
+        self.record(&Event::Note(&format!("VIOLATION {violation}")));
         lock(&self.0.findings).violation(violation.property, violation.what);
     }
 
     /// Takes over what a check found.
     pub fn found(&self, findings: Findings) {
         for violation in findings.violations() {
-            self.record(&Event::Fault(&format!("VIOLATION {violation}")));
+            self.record(&Event::Note(&format!("VIOLATION {violation}")));
         }
         lock(&self.0.findings).extend(findings);
     }
@@ -205,7 +219,7 @@ impl World {
         (trace.hasher.finalize().to_hex().to_string(), trace.events)
     }
 
-    /// Faults so far.
+    /// Faults so far that did something.
     #[must_use]
     pub fn faults(&self) -> u64 {
         lock(&self.0.trace).faults

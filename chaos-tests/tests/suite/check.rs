@@ -4,4 +4,5 @@ mod scene;
 
 mod order;
 mod linearizability;
+mod agreement;
 mod export;

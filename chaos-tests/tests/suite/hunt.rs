@@ -4,45 +4,68 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use chaos_tests::Report;
-use chaos_tests::check::Property;
+use chaos_tests::check::{Property, Violation};
 
 /// A bug to be found.
 pub(crate) struct Quarry {
     pub(crate) name: String,
     /// What it is.
     pub(crate) sentence: &'static str,
+    /// What is to find it.
+    pub(crate) layer: &'static str,
     /// Of these properties one has to be found violated; anything else is an accident.
     pub(crate) found_by: &'static [Property],
+    /// Words that the finding must have: none where the property alone says enough.
+    pub(crate) words: &'static str,
+    /// Words of a check in the product that stops a node because of just this: as good as a property. That a node stops
+    /// for any other reason, or panics, is an accident.
+    pub(crate) stopped_by: &'static [&'static str],
     /// Seeds within which it has to be found.
     pub(crate) seeds: u64,
     /// Runs a seed with the bug.
     pub(crate) simulate: Box<dyn Fn(u64) -> Report + Sync>,
 }
 
-/// What found a bug: the seed, and the faults that it took.
+/// What found a bug: the seed, what was found there, and the faults that it took.
 pub(crate) struct Found {
     pub(crate) seed: u64,
+    pub(crate) violation: Violation,
     pub(crate) report: Report,
 }
 
 impl Quarry {
+    /// Whether this is what has to be found.
+    fn is_meant(&self, report: &Report, violation: &Violation) -> bool {
+        if violation.property != Property::Soundness {
+            return self.found_by.contains(&violation.property) && violation.what.contains(self.words);
+        }
+        let checked = |reason: &String| self.stopped_by.iter().any(|words| reason.contains(words));
+        report.stopped.values().filter(|reason| checked(reason)).any(|reason| violation.what.ends_with(reason))
+    }
+
     /// The first seed in which the bug is found.
     pub(crate) fn find(&self) -> Option<Found> {
-        let is_found =
-            |report: &Report| report.violations().iter().any(|found| self.found_by.contains(&found.property));
+        assert!(
+            !self.found_by.contains(&Property::Soundness),
+            "that a node stops may be an accident: say by what check"
+        );
         (1..=self.seeds).find_map(|seed| {
             let report = (self.simulate)(seed);
-            is_found(&report).then_some(Found { seed, report })
+            let violation = report.violations().iter().find(|violation| self.is_meant(&report, violation)).cloned();
+            violation.map(|violation| Found { seed, violation, report })
         })
     }
 
-    /// One line of the table in docs/chaos.md.
+    /// One line of the table in docs/chaos.md, and what was found.
     fn line(&self, found: Option<&Found>) -> String {
-        let Quarry { name, sentence, found_by, seeds, .. } = self;
-        let Some(Found { seed, report }) = found else { return format!("| `{name}` | NOT FOUND within {seeds} |") };
-        let by = report.violations().iter().find(|violation| found_by.contains(&violation.property));
-        let by = by.map(|violation| violation.property.label()).unwrap_or_default();
-        format!("| `{name}` | {sentence} | {by} | {seed} | {} |", report.faults)
+        let Quarry { name, sentence, layer, seeds, .. } = self;
+        let Some(Found { seed, violation, report }) = found else {
+            return format!("| `{name}` | {sentence} | {layer}: NOT FOUND within {seeds} |");
+        };
+        let is_stop = violation.property == Property::Soundness;
+        let by = if is_stop { "a check that stops the node" } else { violation.property.label() };
+        let what: String = violation.what.chars().take(160).collect();
+        format!("| `{name}` | {sentence} | {layer} | {by} | seed {seed} | {} | {what}", report.schedule.len())
     }
 }
 

@@ -34,7 +34,7 @@ async fn a_leader_that_hears_nobody_does_not_hold_up_the_others() {
         };
         let cluster = Cluster::new(&world, &network, &observations, options);
         cluster.found().await;
-        let history = History::new(&world);
+        let history = History::new(&world, &Arc::default());
         let market = Market::new(&world, Arc::new(NodeClock::right(&world)), cluster.identity());
         let client = Client::new(1, &world, &network, &cluster, &history, &market, None);
         client.prepare(Instant::now() + Duration::from_secs(30)).await;

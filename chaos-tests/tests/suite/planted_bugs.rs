@@ -12,7 +12,10 @@ fn quarry(bug: PlantedBug) -> Quarry {
     Quarry {
         name: format!("{bug:?}"),
         sentence: bug.sentence(),
+        layer: "simulation",
         found_by: bug.found_by(),
+        words: "",
+        stopped_by: bug.stopped_by(),
         seeds: bug.seeds(),
         simulate: Box::new(move |seed| simulate(&SimulationOptions { bug: Some(bug), ..SimulationOptions::new(seed) })),
     }
@@ -40,7 +43,7 @@ fn a_replica_that_loses_an_output_is_stopped_by_the_comparison_of_heads() {
 #[test]
 fn a_failing_seed_shrinks_to_fewer_faults() {
     let bug = PlantedBug::TornTail;
-    let Some(Found { seed, report }) = quarry(bug).find() else { panic!("{bug:?} is not found") };
+    let Some(Found { seed, report, .. }) = quarry(bug).find() else { panic!("{bug:?} is not found") };
     let options = SimulationOptions { bug: Some(bug), ..SimulationOptions::new(seed) };
     let shrunk = chaos_tests::sim::shrink::shrink(&options);
     let property = |report: &Report| report.violations().first().map(|violation| violation.property);
@@ -51,5 +54,8 @@ fn a_failing_seed_shrinks_to_fewer_faults() {
     assert!(shrunk.report.schedule.len() < report.schedule.len(), "{shrunk}");
     let again = simulate(&SimulationOptions { left_out: shrunk.left_out.clone(), ..options });
     assert_eq!(again.trace_hash, shrunk.report.trace_hash, "a schedule with faults left out is one execution too");
+    let numbers: Vec<String> = shrunk.left_out.iter().map(ToString::to_string).collect();
+    let replay = format!("seriatim chaos sim --seed {seed} --steps 32 --leave-out {} --trace", numbers.join(","));
+    assert!(shrunk.to_string().ends_with(&replay), "{shrunk}");
     println!("{shrunk}");
 }

@@ -7,6 +7,7 @@ use ledger::{Outcome as LedgerOutcome, Rejection, TransactionId};
 use proto::convert::{Answer, Consistency, Decision, SubmissionResult};
 use proto::{Problem, ProblemKind, wire};
 use tokio::time::Instant;
+use traces::{Parent, Span, SpanKind};
 
 use super::{Client, doubtful};
 use crate::api::LedgerApi;
@@ -25,12 +26,19 @@ impl Client {
     }
 
     pub(crate) async fn submit_until(&self, submission: &Submission, deadline: Instant) -> Vec<Outcome> {
+        // by itself, or as a part of what the caller does
+        let span = Span::entry("submit", SpanKind::Client, &Parent::current(), Instant::now());
+        let trace = &span.parent();
         let attempt = |node: Arc<dyn LedgerApi>| async move {
             let request = wire::SubmitRequest {
                 submissions: vec![wire::Submission { tag: 1, transactions: submission.members.clone() }],
                 timeout_ms: millis(self.attempt_time(deadline)),
             };
-            let response = node.submit(request).await?;
+            let submitted = {
+                let _within = trace.enter();
+                node.submit(request)
+            };
+            let response = submitted.await?;
             let [result] = response.results.as_slice() else {
                 let message = format!("{} results for one submission", response.results.len());
                 return Err(Problem::new(ProblemKind::DoubtfulAnswer, message));

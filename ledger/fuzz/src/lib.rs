@@ -11,6 +11,7 @@ use ledger::check::{LedgerIdentity, check_structure};
 use ledger::effects::Effects;
 use ledger::entry::LogEntry;
 use ledger::identifier::canonical_bytes;
+use ledger::protocol::Protocol;
 use ledger::transaction::ReceivedTransaction;
 use ledger::{Limits, Receipt, Rejection, SignedHead, Symbol};
 
@@ -44,7 +45,7 @@ pub fn bundle(bytes: &[u8]) {
 
 /// An entry of the log.
 pub fn log_entry(bytes: &[u8]) {
-    if let Ok(entry) = LogEntry::decode(bytes) {
+    if let Ok(entry) = LogEntry::decode(bytes, Protocol::NEWEST) {
         assert_eq!(entry.encode(), bytes);
     }
 }

@@ -1,5 +1,7 @@
 //! Which parts of a batch may be resolved side by side: transactions linked by outputs that change form a component.
 
+use flaws::{Flaw, is_planted};
+
 use crate::identifier::OutputId;
 
 use super::Placement;
@@ -11,6 +13,9 @@ use super::prepare::Prepared;
 /// nothing in the batch creates or consumes stays as it is, and so one grant does not put all its users in one queue.
 /// Commands choose their inputs later and could meet anything, so a batch with one is a single component.
 pub(super) fn components(members: &[Option<Prepared>], placed: &Placement) -> Vec<Vec<usize>> {
+    if is_planted(Flaw::ConflictsUnlinked) {
+        return (0..placed.units.len()).map(|unit| vec![unit]).collect();
+    }
     if placed.has_commands {
         return vec![(0..placed.units.len()).collect()];
     }

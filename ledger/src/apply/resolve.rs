@@ -12,6 +12,7 @@ use crate::effects::small_index;
 use crate::id_map::IdMap;
 use crate::identifier::{OutputId, TransactionId};
 use crate::outcome::Outcome;
+use crate::quantity::LogTime;
 use crate::rejection::Rejection;
 use crate::transaction::{Intent, Movements, Origin};
 use crate::view::{LedgerView, LiveOutput, Place, ViewFault};
@@ -158,7 +159,10 @@ impl Resolver<'_> {
     }
 
     fn judge_times(&self, prepared: &Prepared) -> Result<(), Rejection> {
-        let log_time = self.context.log_time;
+        let mut log_time = self.context.log_time;
+        if is_planted(Flaw::ExpiryByLocalClock) {
+            log_time = LogTime::from_unix_millis(flaws::local_clock(log_time.unix_millis()));
+        }
         let valid_until = prepared.body().valid_until;
         if log_time >= valid_until {
             return Err(Rejection::Expired { log_time });

@@ -3,13 +3,13 @@
 use ledger::apply::{AdmittedBundle, BatchContext, MemberResult, apply};
 use ledger::bundle::{BundleBuilder, BundleLayout};
 use ledger::certificate::{Attested, Certificate, CertificateFault, ValidatorSet, VerdictBitmap};
-use ledger::entry::CertifiedBundle;
+use ledger::entry::{CertifiedBundle, Configuration, ConfigurationChange};
 use ledger::history::KeptHistory;
 use ledger::identifier::BundleDigest;
 use ledger::parallel::Serial;
 use ledger::{
-    AtomicGroupId, Body, Contract, Input, Intent, Limits, LogTime, Movements, Origin, Outcome, Position, Quantity,
-    Rejection, Sequence, SupplyChange, Transaction, TransactionId, Unlock,
+    AtomicGroupId, Body, Contract, Input, Intent, Limits, LogTime, Movements, Origin, Outcome, Party, Position,
+    Quantity, Rejection, Sequence, SupplyChange, Transaction, TransactionId, Unlock,
 };
 
 use crate::support::{State, Submitted, TestLedger, asset, identity, key, party};
@@ -225,4 +225,58 @@ fn what_may_have_been_forgotten_gets_no_second_place() {
     let group = Submitted::new(grouped(&[first, issue_until(at(61))]));
     let effects = ledger.batch_certified(&Serial, at(60), &[group], &[true, true]);
     assert_eq!(effects.results, [MemberResult::Forgotten, MemberResult::Forgotten]);
+}
+
+/// Of a thousand changes of the validators, each behind the one before: those behind which a certificate that was right
+/// under an earlier set still admits its bundle.
+fn changes_that_old_certificates_survive() -> Vec<usize> {
+    let bundle = BundleDigest::of(b"one");
+    let mut configuration = Configuration::genesis();
+    let all: Vec<Party> = (0..4).map(|number| party(&format!("v{number}"))).collect();
+    let mut survived = Vec::new();
+    let mut earlier: Vec<Certificate> = Vec::new();
+    for number in 0..1_000_usize {
+        let some = vec![all[number / 2 % all.len()]];
+        let change = match number % 2 {
+            0 => ConfigurationChange::AddValidators(some),
+            _ => ConfigurationChange::RemoveValidators(some),
+        };
+        let Some(next) = configuration.after(&change) else { continue };
+        configuration = next;
+        let set = &configuration.validators;
+        let admits = |certificate: &Certificate| set.admit(&bundle, 1, std::slice::from_ref(certificate)).is_ok();
+        if earlier.iter().any(admits) {
+            survived.push(number);
+        }
+        let names = (0..4).map(|number| format!("v{number}")).filter(|name| set.keys.contains(&party(name)));
+        let made: Vec<Certificate> = names.map(|name| certificate(&name, bundle, &[true], set.epoch)).collect();
+        assert!(made.iter().all(admits), "what the validators in force certify is admitted");
+        earlier.extend(made);
+        let recent = earlier.len().saturating_sub(8);
+        earlier.drain(..recent);
+    }
+    survived
+}
+
+#[test]
+fn no_certificate_survives_a_change_of_the_validators() {
+    assert_eq!(changes_that_old_certificates_survive(), Vec::<usize>::new());
+}
+
+/// The test above finds what it is meant to find.
+#[cfg(feature = "planted")]
+#[test]
+fn planted_bugs_are_found_here() {
+    let flaw = flaws::Flaw::OldEpochAccepted;
+    flaws::plant(Some(flaw));
+    let survived = changes_that_old_certificates_survive();
+    flaws::plant(None);
+    let first = survived.first().expect("it is found: only the validators in force admit");
+    let by = "authority (only the validators in force admit)";
+    println!(
+        "| `{flaw}` | {} | `ledger/tests/suite/certification.rs` | {by} | case {} |",
+        flaw.sentence(),
+        first + 1
+    );
+    assert_eq!(changes_that_old_certificates_survive(), Vec::<usize>::new(), "without it nothing is found");
 }

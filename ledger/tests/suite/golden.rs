@@ -9,6 +9,7 @@ use ledger::certificate::{Attested, Certificate, ValidatorSet, VerdictBitmap};
 use ledger::digest::UnspentDigest;
 use ledger::entry::{CertifiedBundle, Configuration, ConfigurationChange, LogEntry, LogPayload};
 use ledger::identifier::{BundleDigest, canonical_bytes};
+use ledger::protocol::Protocol;
 use ledger::rejection::{Counted, Part};
 use ledger::transaction::{ReceivedTransaction, SeenHead};
 use ledger::{
@@ -158,6 +159,7 @@ pub(crate) fn entries() -> Vec<LogEntry> {
         LogPayload::Configure(ConfigurationChange::RequireCertificates(2)),
         LogPayload::Configure(ConfigurationChange::RegisterNode { node: 3, key: party(4) }),
         LogPayload::Configure(ConfigurationChange::KeepHistory(Some(86_400_000))),
+        LogPayload::Configure(ConfigurationChange::RaiseProtocol(Protocol::NEWEST)),
     ];
     payloads.into_iter().map(|payload| LogEntry { log_time, payload }).collect()
 }
@@ -416,6 +418,29 @@ fn the_configuration_grows_by_changes_that_alter_something() {
     assert_eq!(change(&one, ConfigurationChange::RemoveValidators(vec![party(1)])), None);
     let two = change(&one, ConfigurationChange::AddValidators(vec![party(2)])).unwrap();
     assert_eq!(change(&two, ConfigurationChange::RequireCertificates(2)).unwrap().validators.required, 2);
+}
+
+#[test]
+fn the_version_is_raised_by_one_and_a_program_that_does_not_know_it_reads_no_entry_of_it() {
+    let raise = |version: Protocol| ConfigurationChange::RaiseProtocol(version);
+    let genesis = Configuration::genesis();
+    let second = Protocol::FIRST.next().unwrap();
+    let raised = genesis.after(&raise(second)).unwrap();
+    assert_eq!((raised.protocol, raised.validators.epoch), (second, 1));
+    assert_eq!(raised.after(&raise(second)), None, "it is in force already");
+    assert_eq!(genesis.after(&raise(second.next().unwrap())), None, "one version after the other");
+    assert_eq!(raised.after(&raise(Protocol::FIRST)), None, "there is no way back");
+
+    let log_time = LogTime::from_unix_millis(1_000);
+    let entry = LogEntry { log_time, payload: LogPayload::Configure(raise(second)) };
+    assert_eq!(LogEntry::decode(&entry.encode(), second).unwrap(), entry);
+    let refused = LogEntry::decode(&entry.encode(), Protocol::FIRST).unwrap_err().to_string();
+    assert_eq!(refused, "log entry of version 2; this program knows version 1");
+    // nor is such an entry passed off as one of the version before, or an old one as new
+    for mut bytes in [entry.encode(), entries()[0].encode()] {
+        bytes[0] ^= 3;
+        assert!(LogEntry::decode(&bytes, Protocol::NEWEST).is_err());
+    }
 }
 
 #[test]

@@ -126,7 +126,7 @@ pub fn submission(bytes: &[u8]) {
     let sent: Vec<(u64, usize)> =
         request.submissions.iter().map(|submission| (submission.tag, submission.transactions.len())).collect();
     let world = World::get();
-    let results = match world.runtime.block_on(world.node.api().submit(request)) {
+    let results = match world.runtime.block_on(world.node.api().submit(None, request, &Default::default())) {
         Ok(results) => results,
         Err(problem) => return assert!(problem.kind == ProblemKind::BadRequest && sent.is_empty(), "{problem}"),
     };

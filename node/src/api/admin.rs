@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Api, faults};
 use crate::gateway::ConfigureFault;
+use crate::replica::Replica;
 
 /// How long a change may take.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
@@ -84,7 +85,8 @@ impl Api {
     /// Where it would be unsafe, or nobody leads.
     pub async fn change_members(&self, change: &MemberChange) -> Result<Done, Problem> {
         self.initialized()?;
-        let sequencer = self.replica()?.sequencer();
+        let replica = self.replica()?;
+        let sequencer = replica.sequencer();
         let deadline = Instant::now() + CHANGE_PATIENCE;
         loop {
             if let Some(leader) = leader_elsewhere(sequencer).await? {
@@ -93,7 +95,7 @@ impl Api {
             if *change == MemberChange::Remove(sequencer.id()) {
                 return step_aside(sequencer).await;
             }
-            let made = timeout_at(deadline, make(sequencer, change)).await;
+            let made = timeout_at(deadline, make(replica, change)).await;
             match made.unwrap_or_else(|elapsed| Err(MemberFault::Unknown(elapsed.to_string()))) {
                 Ok(said) => return Ok(Done::Here(said)),
                 Err(MemberFault::NotLeader { leader: Some(leader) }) => return Ok(Done::Elsewhere(leader)),
@@ -215,7 +217,7 @@ impl Api {
         Ok(self.replica()?.state().configuration().validators)
     }
 
-    async fn configure(&self, change: ConfigurationChange) -> Result<(), Problem> {
+    pub(super) async fn configure(&self, change: ConfigurationChange) -> Result<(), Problem> {
         let deadline = Instant::now() + CHANGE_PATIENCE;
         self.replica()?.configure(change, deadline).await.map_err(|fault| faults::configure(&fault))
     }
@@ -244,13 +246,16 @@ async fn step_aside(sequencer: &Sequencer) -> Result<Done, Problem> {
         .ok_or_else(|| faults::no_leader("the lead was not handed over"))
 }
 
-async fn make(sequencer: &Sequencer, change: &MemberChange) -> Result<String, MemberFault> {
+async fn make(replica: &Replica, change: &MemberChange) -> Result<String, MemberFault> {
+    let sequencer = replica.sequencer();
     match change {
         MemberChange::AddLearner { node, address } => {
+            refuse_used(replica, *node)?;
             sequencer.add_learner(*node, address.clone()).await?;
             Ok(format!("node {node} is a member at {address}; it votes once it is promoted"))
         }
         MemberChange::Promote(node) => {
+            refuse_unknown(replica, *node)?;
             sequencer.promote(*node).await?;
             Ok(format!("node {node} votes"))
         }
@@ -258,9 +263,30 @@ async fn make(sequencer: &Sequencer, change: &MemberChange) -> Result<String, Me
             sequencer.remove(*node).await?;
             Ok(format!("node {node} is no member any more; its number is never used again"))
         }
-        MemberChange::TransferLeader(node) => {
-            sequencer.transfer_leader(*node, ELECTION_PATIENCE).await?;
-            Ok(format!("the lead was handed over to node {node}"))
-        }
+        MemberChange::TransferLeader(node) => match sequencer.transfer_leader(*node, ELECTION_PATIENCE).await? {
+            leader if leader == *node => Ok(format!("the lead was handed over to node {node}")),
+            other => Err(MemberFault::Refused(format!("node {node} did not take over, and node {other} leads now"))),
+        },
     }
+}
+
+/// A number that a removed node had is not given away again: entries are named by it, and votes were cast under it.
+fn refuse_used(replica: &Replica, node: NodeId) -> Result<(), MemberFault> {
+    let members = replica.sequencer().status().members;
+    let is_member = members.voters.contains_key(&node) || members.learners.contains_key(&node);
+    if !is_member && replica.state().configuration().nodes.contains_key(&node) {
+        let why = format!("number {node} was a node's that is no member any more: take one that was never used");
+        return Err(MemberFault::Refused(why));
+    }
+    Ok(())
+}
+
+/// A node votes only after the cluster knows its key: by that it is told, should it lose its disk, that it had one.
+fn refuse_unknown(replica: &Replica, node: NodeId) -> Result<(), MemberFault> {
+    let learns = replica.sequencer().status().members.learners.contains_key(&node);
+    if learns && !replica.state().configuration().nodes.contains_key(&node) {
+        let why = format!("node {node} has not made its key known yet: does it run, and is it reached at its address?");
+        return Err(MemberFault::Refused(why));
+    }
+    Ok(())
 }

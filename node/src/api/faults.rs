@@ -35,6 +35,7 @@ pub(super) fn state(fault: StateFault) -> Problem {
         | StateFault::Entry { .. }
         | StateFault::View(_)
         | StateFault::Inconsistent { .. }
+        | StateFault::NewerProtocol { .. }
         | StateFault::OtherLedger => Problem::new(ProblemKind::StorageFailed, fault.to_string()),
     }
 }

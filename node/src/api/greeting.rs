@@ -16,9 +16,13 @@ use ledger::{ClusterId, Party};
 use seams::{Address, BoxFuture, CallError, Duplex, Method, Service, Transport};
 
 use super::Api;
+use crate::replica::{Consistency, Replica};
 
 /// How long a node may take to greet.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a greeting waits for a majority to confirm what it says: no longer than whoever asked waits for it.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
+const _: () = assert!(CONFIRM_PATIENCE.as_millis() < GREETING_TIMEOUT.as_millis());
 
 /// Between two questions while a member has not said where it serves HTTP.
 const STRANGER_PAUSE: Duration = Duration::from_millis(500);
@@ -34,10 +38,14 @@ pub enum Stage {
     Opening,
     /// It runs and is in no cluster.
     Uninitialized,
+    /// It wrote down the first members, and has not heard of any leader since.
+    Founded,
     /// It is a member, or was.
     Member {
-        /// The nodes whose keys the cluster knows.
+        /// The nodes whose keys the cluster knows, as far as this one knows.
         registered: BTreeMap<u64, Party>,
+        /// Whether a majority confirmed that it knows all of them.
+        confirmed: bool,
     },
 }
 
@@ -71,13 +79,12 @@ pub(super) struct Neighbours {
 }
 
 impl Api {
-    fn greeting(&self) -> Greeting {
+    async fn greeting(self) -> Greeting {
         let facts = self.facts();
         let stage = match self.replica() {
             Err(_) if facts.fresh => Stage::Fresh,
             Err(_) => Stage::Opening,
-            Ok(replica) if replica.sequencer().watch().borrow().members.voters.is_empty() => Stage::Uninitialized,
-            Ok(replica) => Stage::Member { registered: replica.state().configuration().nodes },
+            Ok(replica) => stage(replica).await,
         };
         Greeting { node: facts.node, cluster: facts.identity.cluster, stage, http_address: facts.http_address.clone() }
     }
@@ -119,19 +126,37 @@ impl Api {
     }
 }
 
+/// How far a node has come whose replica runs.
+async fn stage(replica: &Replica) -> Stage {
+    let status = replica.sequencer().status();
+    if status.members.voters.is_empty() {
+        return Stage::Uninitialized;
+    }
+    // the entry that names the first members is the log's first
+    let begins = status.last_log.is_none_or(|last| last == 0);
+    if begins && status.leader.is_none() && status.members.voters.contains_key(&status.id) {
+        return Stage::Founded;
+    }
+    let confirmed = replica.await_freshness(Consistency::Linearizable, CONFIRM_PATIENCE).await.is_ok();
+    Stage::Member { registered: replica.state().configuration().nodes, confirmed }
+}
+
 /// What other roles call: greetings are answered here, everything else by the replica once it is there.
 impl Service for Api {
     fn handle(&self, method: Method, body: Bytes) -> BoxFuture<'static, Result<Bytes, CallError>> {
-        let answer = match (method, self.replica()) {
-            (Method::Status, _) => Ok(canonical_bytes(&self.greeting()).into()),
+        let refused = match (method, self.replica()) {
+            (Method::Status, _) => {
+                let greeting = self.clone().greeting();
+                return async move { Ok(canonical_bytes(&greeting.await).into()) }.boxed();
+            }
             (_, Ok(replica)) => return replica.handle(method, body),
-            (_, Err(problem)) => Err(CallError::Refused {
+            (_, Err(problem)) => CallError::Refused {
                 code: problem.kind.code(),
                 message: problem.message,
                 retry_after: problem.retry_after,
-            }),
+            },
         };
-        std::future::ready(answer).boxed()
+        std::future::ready(Err(refused)).boxed()
     }
 
     fn accept(&self, method: Method, duplex: Duplex) {

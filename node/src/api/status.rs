@@ -13,8 +13,8 @@ use validator::ValidatorState;
 use super::proofs::proof_status;
 use super::{Api, faults};
 
-/// The protocol that clients and nodes of this version speak.
-const PROTOCOL_VERSION: u32 = 1;
+/// The version of this program.
+const SOFTWARE_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A follower that has this many committed entries still to apply is not ready.
 const LAG_MAX: u64 = 1_000;
 
@@ -25,7 +25,7 @@ pub enum Health {
     Starting,
     /// The node is no member of a cluster yet.
     NotInitialized,
-    /// Nobody leads, as far as the node knows.
+    /// Nobody leads, as far as the node knows; also where it has not heard of the leader for a while.
     NoLeader,
     /// The node has still to apply so many committed entries.
     Lagging(u64),
@@ -88,7 +88,7 @@ impl Api {
         if let Some(why) = replica.sequencer().fatal().borrow().clone() {
             return Health::Stopped(why);
         }
-        health_of(&replica.sequencer().status())
+        health_of(&replica.sequencer().status(), replica.sequencer().is_led())
     }
 
     /// The cluster's description.
@@ -103,8 +103,8 @@ impl Api {
             cluster: facts.identity.cluster.as_bytes().to_vec().into(),
             cluster_name: facts.cluster_name.clone(),
             group: u32::from(facts.identity.group),
-            protocol_version: PROTOCOL_VERSION,
-            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol_version: u32::from(replica.state().configuration().protocol.number()),
+            software_version: SOFTWARE_VERSION.to_owned(),
             node: facts.node,
             leader: status.leader.as_ref().map_or(0, |leader| leader.id),
             members: self.members(&status),
@@ -143,6 +143,9 @@ impl Api {
             earliest_batch: state.earliest_batch(),
             keep_history_ms: state.configuration().keep_history_ms,
             proofs: Some((&proof_status(&state.proof_status())).into()),
+            protocol: u32::from(state.configuration().protocol.number()),
+            protocol_newest: u32::from(state.protocol_newest().number()),
+            software_version: SOFTWARE_VERSION.to_owned(),
         })
     }
 
@@ -179,14 +182,14 @@ impl Api {
     }
 }
 
-fn health_of(status: &Status) -> Health {
+fn health_of(status: &Status, is_led: bool) -> Health {
     if status.role == Role::Stopped {
         return Health::Stopped("the node takes no part in the order any more".to_owned());
     }
     if status.members.voters.is_empty() {
         return Health::NotInitialized;
     }
-    if status.leader.is_none() {
+    if !is_led {
         return Health::NoLeader;
     }
     if status.role == Role::Learner {

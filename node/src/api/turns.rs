@@ -13,6 +13,7 @@ use meters::Counter;
 use proto::{Problem, wire};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use traces::Parent;
 
 use crate::gateway::{GatewayOptions, Lane};
 
@@ -65,6 +66,8 @@ pub(super) struct Turn {
     pub(super) submissions: Vec<wire::Submission>,
     /// When its request was there.
     pub(super) arrived: Instant,
+    /// What its request is a part of.
+    pub(super) trace: Parent,
     /// When all of it has to be answered.
     pub(super) deadline: Instant,
 }
@@ -121,10 +124,10 @@ impl Turns {
     pub(super) fn wait(&self, turn: &Turn, asker: Asker) -> impl Future<Output = Result<Room, Problem>> + Send + use<> {
         let (pieces, deadline) = (turn.pieces(), turn.deadline);
         let is_light = asker == Asker::Idle && pieces <= LIGHT_TURN_PIECES_MAX;
-        let light = is_light.then(|| Arc::clone(&self.light).try_acquire_many_owned(pieces).ok()).flatten();
+        let light = is_light.then(|| Arc::clone(&self.light));
         let bulk = Arc::clone(&self.bulk);
         async move {
-            if let Some(permit) = light {
+            if let Some(permit) = light.and_then(|light| light.try_acquire_many_owned(pieces).ok()) {
                 return Ok(Room { permit, lane: Lane::Light });
             }
             match timeout_at(deadline, bulk.acquire_many_owned(pieces)).await {
@@ -146,13 +149,13 @@ impl Turns {
 
 impl Turn {
     /// What it weighs. Nothing weighs more than all the room there is.
-    fn pieces(&self) -> u32 {
+    pub(super) fn pieces(&self) -> u32 {
         self.submissions.iter().map(pieces).fold(0, u32::saturating_add).min(PIECES_MAX)
     }
 }
 
 /// A request's turns, in order. The time that it allows counts from now.
-pub(super) fn turns_of(request: wire::SubmitRequest) -> VecDeque<Turn> {
+pub(super) fn turns_of(request: wire::SubmitRequest, trace: &Parent) -> VecDeque<Turn> {
     let asked = Duration::from_millis(u64::from(request.timeout_ms));
     let patience = if asked.is_zero() { TIMEOUT_DEFAULT } else { asked.min(TIMEOUT_MAX) };
     let arrived = Instant::now();
@@ -161,7 +164,7 @@ pub(super) fn turns_of(request: wire::SubmitRequest) -> VecDeque<Turn> {
     let mut taken = TURN_PIECES_MAX;
     for submission in request.submissions {
         if taken >= TURN_PIECES_MAX {
-            turns.push_back(Turn { submissions: Vec::new(), arrived, deadline });
+            turns.push_back(Turn { submissions: Vec::new(), arrived, trace: trace.clone(), deadline });
             taken = 0;
         }
         taken = taken.saturating_add(pieces(&submission));
@@ -195,15 +198,15 @@ mod tests {
         for (submissions, bytes, turns, largest) in
             [(1, 10, 1, 1), (64, 10, 1, 64), (65, 10, 2, 64), (3, 160_000, 2, 2)]
         {
-            let cut = turns_of(request(submissions, bytes));
+            let cut = turns_of(request(submissions, bytes), &Parent::default());
             let sizes: Vec<usize> = cut.iter().map(|turn| turn.submissions.len()).collect();
             assert_eq!((sizes.len(), sizes.iter().max(), sizes.iter().sum()), (turns, Some(&largest), submissions));
         }
-        assert!(turns_of(request(0, 0)).is_empty());
+        assert!(turns_of(request(0, 0), &Parent::default()).is_empty());
     }
 
     fn turn(bytes: usize) -> Turn {
-        turns_of(request(1, bytes)).pop_front().unwrap()
+        turns_of(request(1, bytes), &Parent::default()).pop_front().unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,7 +229,8 @@ mod tests {
         let turns = Turns::new(&GatewayOptions::default());
         let (little, huge) = (request(63, 10), request(1, 100 * 1024 * 1024));
         let submissions = [little.submissions, huge.submissions].concat();
-        let heavy = turns_of(wire::SubmitRequest { submissions, timeout_ms: 1_000 }).pop_front().unwrap();
+        let heavy =
+            turns_of(wire::SubmitRequest { submissions, timeout_ms: 1_000 }, &Parent::default()).pop_front().unwrap();
         let mut room = turns.wait(&heavy, Asker::Busy).await.unwrap();
         let mut parts: Vec<Room> = heavy.submissions.iter().map(|part| room.part_for(part).unwrap()).collect();
         drop(room);

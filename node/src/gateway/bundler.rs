@@ -12,9 +12,10 @@ use ledger::{Limits, Outcome, Rejection};
 use storage::{AppliedEntry, EntryResult, LedgerState};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
+use traces::{Span, SpanKind};
 use validator::Room;
 
-use super::{Answer, Gateway, GatewayOptions, Inner, Pending, forward};
+use super::{Answer, Gateway, GatewayOptions, Inner, Pending, forward, traced};
 
 /// Where validators are idle, what waits is shared among them, but not into more than so many parts of a full bundle:
 /// signatures that are verified together cost less.
@@ -124,35 +125,52 @@ impl Draft {
 async fn carry(gateway: Gateway, draft: Draft, permit: Permit) {
     let queueing = &gateway.0.around.measures.stages.queueing;
     draft.submissions.iter().for_each(|pending| queueing.record(pending.arrived.elapsed()));
+    let span = traced::bundle(&draft.submissions);
     let bytes = Bytes::from(draft.builder.finish());
     let deadline = draft.submissions.iter().map(|pending| pending.deadline).max().unwrap_or_else(Instant::now);
     let mut answers = Answers::new(draft.submissions);
     let limits = gateway.0.around.state.limits();
     match BundleLayout::read(&bytes, limits) {
-        Ok(layout) => order(&gateway, &bytes, Arc::new(layout), deadline, &mut answers).await,
+        Ok(layout) => {
+            span.set("seriatim.bundle", || layout.digest().to_string());
+            order(&gateway, &bytes, Arc::new(layout), deadline, &mut answers, &span).await;
+        }
         Err(fault) => tracing::error!(%fault, "a bundle of this gateway's own making cannot be read"),
     }
     drop(permit);
+    if let Some((batch, _)) = answers.applied {
+        traced::await_attestation(&gateway, &span, batch);
+    }
     answers.send(&gateway);
 }
 
 /// Certifies and forwards until the bundle is applied here, or time is up.
-async fn order(gateway: &Gateway, bytes: &Bytes, layout: Arc<BundleLayout>, deadline: Instant, answers: &mut Answers) {
+async fn order(
+    gateway: &Gateway,
+    bytes: &Bytes,
+    layout: Arc<BundleLayout>,
+    deadline: Instant,
+    answers: &mut Answers,
+    span: &Span,
+) {
     let around = &gateway.0.around;
     let (_registration, mut applied) = gateway.0.waiting.register(layout.digest());
     while Instant::now() < deadline {
         let configuration = around.state.configuration();
         let began = Instant::now();
         let certify = around.pool.certify(bytes.clone(), Arc::clone(&layout), &configuration.validators);
-        let certified = match timeout_at(deadline, certify).await {
+        let validation = Span::child("validation", SpanKind::Internal, &span.parent());
+        let certified = match timeout_at(deadline, validation.parent().carry(certify)).await {
             Ok(Ok(certified)) => certified,
             Ok(Err(fault)) => {
                 tracing::debug!(%fault, "a bundle has no certificates yet");
+                validation.fail("uncertified");
                 sleep(gateway.0.options.retry_pause).await;
                 continue;
             }
-            Err(_) => return,
+            Err(_) => return validation.fail("timeout"),
         };
+        drop(validation);
         let certified_at = Instant::now();
         around.measures.stages.validation.record(certified_at - began);
         answers.refuse(certified.rejections);
@@ -161,16 +179,21 @@ async fn order(gateway: &Gateway, bytes: &Bytes, layout: Arc<BundleLayout>, dead
         }
         let certified = CertifiedBundle { bundle: bytes.to_vec(), certificates: certified.certificates };
         // dropping the forwarding loses nothing: the order decides, and this replica sees it
+        let ordering = Span::child("ordering", SpanKind::Internal, &span.parent());
+        let forwarding = ordering.parent().carry(forward::until_applied(gateway, certified, deadline));
         let decided = tokio::select! {
             decided = applied.recv() => decided,
-            () = forward::until_applied(gateway, certified, deadline) => None,
+            () = forwarding => None,
         };
         if let Some(decided) = &decided {
             around.measures.stages.ordering.record(decided.began.saturating_duration_since(certified_at));
+            ordering.end_at(decided.began);
+            span.past("apply", decided.began, decided.ended);
         }
         match decided.as_deref().map(|decided| &decided.entry) {
             Some(AppliedEntry { result: EntryResult::Applied { results, batch }, .. }) => {
                 let batch = batch.as_ref().map(|batch| (batch.head.batch, batch.records.as_slice()));
+                answers.applied = batch.map(|(number, _)| (number, Instant::now()));
                 for (member, result) in results.iter().enumerate() {
                     answers.know(member, sequenced(&around.state, result, batch));
                 }
@@ -215,12 +238,14 @@ fn sequenced(
 struct Answers {
     submissions: Vec<Pending>,
     members: Vec<Option<Answer>>,
+    /// The batch that the bundle became, and when this was known.
+    applied: Option<(u64, Instant)>,
 }
 
 impl Answers {
     fn new(submissions: Vec<Pending>) -> Self {
         let count = submissions.iter().map(|pending| pending.members.len()).sum();
-        Self { submissions, members: vec![None; count] }
+        Self { submissions, members: vec![None; count], applied: None }
     }
 
     fn refuse(&mut self, rejections: Vec<(usize, Rejection)>) {
@@ -268,6 +293,11 @@ impl Answers {
                 }
             }
             measures.stages.response.record(pending.arrived.elapsed());
+            pending.span.set("seriatim.outcome", || traced::outcome(&answers));
+            if let Some((batch, known)) = self.applied {
+                pending.span.set("seriatim.batch", || i64::try_from(batch).unwrap_or(i64::MAX));
+                pending.span.past_until_now("response", known);
+            }
             // whoever asked may have left
             drop(pending.reply.send(answers));
         }

@@ -12,6 +12,7 @@ use ledger::identifier::append_canonical_bytes;
 use seams::{Address, CallError, Clock, Method, Transport};
 use sequencer::{ProposeFault, Sequencer, Status};
 use tokio::time::{Instant, sleep};
+use traces::{Parent, Span, SpanKind};
 
 use super::{Gateway, Surroundings};
 
@@ -97,6 +98,9 @@ async fn propose(
         ForwardRequest::Attest(attestation) => LogPayload::Attest(attestation),
     };
     let entry = LogEntry { log_time: LogTime::from_unix_millis(clock.unix_millis()), payload };
+    // on the leader: until it has applied the entry
+    let commit = Span::child("commit", SpanKind::Internal, &Parent::current());
+    commit.set("seriatim.node", || i64::try_from(sequencer.id()).unwrap_or(i64::MAX));
     match sequencer.propose(Bytes::from(entry.encode()), deadline).await {
         Ok(answer) => ForwardAnswer::Ordered(answer.response.first() == Some(&1)),
         Err(ProposeFault::NotLeader { leader }) => {

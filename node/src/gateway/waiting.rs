@@ -19,6 +19,8 @@ pub(super) struct Decided {
     pub(super) entry: AppliedEntry,
     /// When this replica began to apply it.
     pub(super) began: Instant,
+    /// When it had.
+    pub(super) ended: Instant,
 }
 
 /// Bundles of this gateway that are on their way. Equal submissions at the same time make equal bundles: what becomes of
@@ -62,7 +64,7 @@ impl Observer for Waiting {
         let Some(bundle) = entry.bundle else { return };
         let bundles = self.bundles.lock().expect("no holder panics");
         let Some(senders) = bundles.get(&bundle) else { return };
-        let decided = Arc::new(Decided { entry: entry.clone(), began });
+        let decided = Arc::new(Decided { entry: entry.clone(), began, ended: Instant::now() });
         for sender in senders {
             // a full channel holds the answer already
             drop(sender.try_send(Arc::clone(&decided)));

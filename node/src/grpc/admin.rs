@@ -166,6 +166,10 @@ impl Admin for AdminService {
         said(self.api.configure_provers(add, remove, Some(required).filter(|required| *required > 0)).await?)
     }
 
+    async fn raise_protocol(&self, _request: Request<wire::RaiseProtocolRequest>) -> Answer {
+        said(self.api.raise_protocol().await?)
+    }
+
     async fn keep_history(&self, request: Request<wire::KeepHistoryRequest>) -> Answer {
         said(self.api.keep_history(request.get_ref().keep_ms.map(Duration::from_millis)).await?)
     }

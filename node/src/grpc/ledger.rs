@@ -12,9 +12,10 @@ use proto::{ConversionFault, Problem};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use traces::Parent;
 
-use crate::api::Api;
 use crate::api::updates::Watch;
+use crate::api::{Api, Subject};
 
 /// Messages that wait for a slow reader; then its stream waits too.
 const STREAM_MESSAGES: usize = 8;
@@ -33,13 +34,16 @@ impl LedgerService {
     /// Runs a pipeline over a stream of requests; the results come in groups.
     fn pipeline<T: Send + 'static>(
         &self,
-        requests: Streaming<T>,
+        requests: Request<Streaming<T>>,
         request: impl Fn(T) -> wire::SubmitRequest + Send + 'static,
     ) -> ReceiverStream<Vec<SubmissionResult>> {
+        let client = Subject::of(requests.extensions());
         let (sender, results) = mpsc::channel(STREAM_MESSAGES);
         let api = self.api.clone();
-        let requests = requests.map(move |message| message.map(&request));
-        self.api.spawn(async move { api.pipeline(requests, sender).await });
+        // of everything that the stream carries
+        let trace = Parent::of_headers(requests.metadata().as_ref());
+        let requests = requests.into_inner().map(move |message| message.map(&request));
+        self.api.spawn(async move { api.pipeline(client.as_ref(), requests, sender, trace).await });
         ReceiverStream::new(results)
     }
 }
@@ -64,7 +68,9 @@ impl Ledger for LedgerService {
     type WatchUpdatesStream = BoxStream<'static, Result<wire::Update, Status>>;
 
     async fn submit(&self, request: Request<wire::SubmitRequest>) -> Result<Response<wire::SubmitResponse>, Status> {
-        let results = self.api.submit(request.into_inner()).await?;
+        let client = Subject::of(request.extensions());
+        let trace = Parent::of_headers(request.metadata().as_ref());
+        let results = self.api.submit(client.as_ref(), request.into_inner(), &trace).await?;
         Ok(Response::new(response(&results)))
     }
 
@@ -73,7 +79,7 @@ impl Ledger for LedgerService {
         request: Request<Streaming<wire::Submission>>,
     ) -> Result<Response<Self::SubmitStreamStream>, Status> {
         let alone = |submission| wire::SubmitRequest { submissions: vec![submission], timeout_ms: 0 };
-        let results = self.pipeline(request.into_inner(), alone);
+        let results = self.pipeline(request, alone);
         let each = |group: Vec<SubmissionResult>| {
             stream::iter(group.into_iter().map(|result| Ok(wire::SubmissionResult::from(&result))))
         };
@@ -84,7 +90,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<Streaming<wire::SubmitRequest>>,
     ) -> Result<Response<Self::SubmitBatchesStream>, Status> {
-        let results = self.pipeline(request.into_inner(), |request| request);
+        let results = self.pipeline(request, |request| request);
         Ok(Response::new(results.map(|group| Ok(response(&group))).boxed()))
     }
 

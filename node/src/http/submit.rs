@@ -6,11 +6,11 @@
 //! `Idempotency-Key` is taken and given back: a transaction happens at most once by its own identifier, so that the
 //! same request with any key has the same outcome.
 
-use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -19,9 +19,11 @@ use proto::convert::{Answer, Decision, SubmissionResult};
 use proto::{Problem, wire};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use traces::Parent;
 
 use super::failure::{Failure, rejected};
-use crate::api::Api;
+use crate::api::{Api, Subject};
+use crate::connections::Caller;
 use crate::intake::{self, REQUEST_BYTES_MAX};
 use crate::json;
 
@@ -50,8 +52,14 @@ struct Item {
     transactions: Vec<String>,
 }
 
-pub(super) async fn submit(State(api): State<Api>, headers: HeaderMap, body: Body) -> Response {
-    let mut response = match answer(&api, body).await {
+pub(super) async fn submit(
+    State(api): State<Api>,
+    caller: Option<Extension<Caller>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let client = caller.map(|Extension(caller)| Subject::calling(&caller));
+    let mut response = match answer(&api, client.as_ref(), body, &Parent::of_headers(&headers)).await {
         Ok(response) => response,
         Err(problem) => Failure::from(problem).into_response(),
     };
@@ -61,7 +69,7 @@ pub(super) async fn submit(State(api): State<Api>, headers: HeaderMap, body: Bod
     response
 }
 
-async fn answer(api: &Api, body: Body) -> Result<Response, Problem> {
+async fn answer(api: &Api, client: Option<&Subject>, body: Body, trace: &Parent) -> Result<Response, Problem> {
     let metered = Body::new(api.intake().whole(body));
     let body = to_bytes(metered, REQUEST_BYTES_MAX).await.map_err(|fault| intake::problem(&fault))?;
     let request: Request =
@@ -70,7 +78,7 @@ async fn answer(api: &Api, body: Body) -> Result<Response, Problem> {
     match (request.transactions.is_empty(), request.submissions.is_empty()) {
         (false, true) => {
             let submissions = vec![submission("transactions", 0, &request.transactions)?];
-            let results = api.submit(wire::SubmitRequest { submissions, timeout_ms }).await?;
+            let results = api.submit(client, wire::SubmitRequest { submissions, timeout_ms }, trace).await?;
             let result = results.into_iter().next().expect("as many results as submissions");
             alone(result)
         }
@@ -79,7 +87,7 @@ async fn answer(api: &Api, body: Body) -> Result<Response, Problem> {
                 submission(&format!("submissions[{position}].transactions"), item.tag, &item.transactions)
             };
             let submissions = request.submissions.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-            let results = api.submit(wire::SubmitRequest { submissions, timeout_ms }).await?;
+            let results = api.submit(client, wire::SubmitRequest { submissions, timeout_ms }, trace).await?;
             let results: Vec<Value> = results.iter().map(json::submission_result).collect();
             Ok(Json(json!({ "results": results })).into_response())
         }

@@ -13,8 +13,8 @@ use storage::{LogStats, Table};
 use validator::{PoolCounters, ValidatorState, ValidatorStatus};
 
 use super::writer::{Labels, Writer, count};
-use crate::api::Api;
 use crate::api::status::{Health, role_name};
+use crate::api::{Api, RatesMeasured};
 use crate::gateway::GatewayCounters;
 use crate::replica::{DiskUsage, Replica};
 
@@ -26,6 +26,7 @@ pub(super) struct NodeMetrics {
     intake_bytes: u64,
     /// Pieces that wait for their turn, and submissions that found no room.
     turns: (u64, u64),
+    rates: RatesMeasured,
     running: Option<RunningMetrics>,
 }
 
@@ -60,6 +61,7 @@ impl NodeMetrics {
             health: api.health(),
             intake_bytes: count(api.intake().held_bytes()),
             turns: api.turns_measured(),
+            rates: api.rates_measured(),
             running,
         }
     }
@@ -91,7 +93,6 @@ impl RunningMetrics {
 impl Collector for NodeMetrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer::new(encoder);
-        writer.build("node")?;
         writer.gauge("node", "This node's number", self.node)?;
         writer.gauge("ready", "1 where clients should be sent here", u64::from(self.health == Health::Ready))?;
         writer.bytes_gauge("intake", "Bytes of clients' messages that are still coming in", self.intake_bytes)?;
@@ -99,10 +100,23 @@ impl Collector for NodeMetrics {
         let help = "Requests that wait for their turn at the gateway, in pieces of a transaction or 4 KiB";
         writer.gauge("admission_waiting_pieces", help, waiting)?;
         writer.counter("admission_refused", "Submissions that had no turn in time", refused)?;
+        self.write_rates(&mut writer)?;
         match &self.running {
             Some(running) => running.write(&mut writer),
             None => Ok(()),
         }
+    }
+}
+
+impl NodeMetrics {
+    fn write_rates(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let RatesMeasured { clients, refused, waited } = self.rates;
+        let help = "Clients that submitted so lately that their allowance is not whole again, where it is bounded";
+        writer.gauge("rate_clients", help, count(clients))?;
+        let help = "Submissions beyond their client's rate, by how the client is known";
+        writer.counters("rate_limited_submissions", help, &by("client", refused, |count| count))?;
+        let help = "Turns of streams that waited for their client's rate, by how the client is known";
+        writer.counters("rate_delayed_turns", help, &by("client", waited, |count| count))
     }
 }
 

@@ -56,7 +56,6 @@ pub(super) struct ValidatorMetrics {
 impl Collector for ProverMetrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer::new(encoder);
-        writer.build("prover")?;
         writer.gauge("prover_configured", "1 where the ledger counts this prover", u64::from(self.configured))?;
         writer.gauge("proof_stuck", "1 where the prover does not go on; its log says why", u64::from(self.stuck))?;
         writer.gauge("proof_faulty_nodes", "Nodes that told something wrong", self.faulty_nodes)?;
@@ -104,7 +103,6 @@ impl Collector for ValidatorMetrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer::new(encoder);
         let ServiceCounters { bundles, transactions, rejected, busy, refused, malformed } = self.counters;
-        writer.build("validator")?;
         writer.counter("validation_bundles", "Bundles answered with a certificate, probes among them", bundles)?;
         writer.counter("validation_transactions", "Transactions in them", transactions)?;
         writer.counter("validation_rejected", "Transactions that did not pass", rejected)?;

@@ -111,12 +111,6 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
-
-    pub(super) fn build(&mut self, role: &str) -> fmt::Result {
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let labels = vec![("version", version), ("role", role.to_owned())];
-        self.gauges("build_info", "The program, as labels; always 1", &[(labels, 1)])
-    }
 }
 
 fn distribution(mut metric: MetricEncoder<'_>, values: &Distribution) -> fmt::Result {

@@ -58,6 +58,11 @@ impl Channels {
         Self { identity, sites: Arc::default() }
     }
 
+    /// What secures them.
+    pub(crate) const fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
     /// Says which member is to be where: at a member's address only its own certificate is believed.
     pub fn expect<'a>(&self, members: impl IntoIterator<Item = (&'a u64, &'a Address)>) {
         self.sites().members = members.into_iter().map(|(number, address)| (address.clone(), *number)).collect();

@@ -14,6 +14,7 @@ use tls::Peer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use traces::{Parent, SpanKind};
 
 use super::transport::STREAM_MESSAGES;
 use super::{MESSAGE_BYTES_MAX, refusal};
@@ -62,11 +63,17 @@ impl Internal for InternalServer {
     type StreamStream = BoxStream<'static, Result<InternalMessage, Status>>;
 
     async fn call(&self, request: Request<InternalMessage>) -> Result<Response<InternalMessage>, Status> {
+        let trace = Parent::of_headers(request.metadata().as_ref());
         let peer = peer_of(request.extensions());
         let message = request.into_inner();
         let method = method(&message)?;
         permit(peer, method, &message.body).map_err(refused)?;
-        let body = self.service.handle(method, message.body).await.map_err(refusal::to_status)?;
+        let span = super::span(method, SpanKind::Server, &trace);
+        let handled = {
+            let _within = span.parent().enter();
+            self.service.handle(method, message.body)
+        };
+        let body = span.parent().carry(handled).await.map_err(refusal::to_status)?;
         Ok(Response::new(InternalMessage { method: message.method, body }))
     }
 

@@ -10,7 +10,8 @@ use seams::{Address, BoxFuture, CallError, Duplex, Method, Transport, Wire, dupl
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
+use traces::{Parent, Span, SpanKind};
 
 use super::channels::{Channels, Connection};
 use super::{MESSAGE_BYTES_MAX, refusal};
@@ -34,14 +35,23 @@ impl GrpcTransport {
         Self { channels }
     }
 
-    async fn send(self, to: Address, method: Method, body: Bytes, patience: Duration) -> Result<Bytes, CallError> {
+    async fn send(
+        self,
+        to: Address,
+        method: Method,
+        body: Bytes,
+        patience: Duration,
+        trace: &Parent,
+    ) -> Result<Bytes, CallError> {
         let deadline = Instant::now() + patience;
         let connection = match timeout_at(deadline, self.channels.get(&to, Wanted::serving(method))).await {
             Ok(connected) => connected?,
             Err(_) => return Err(CallError::Unreachable(format!("{to}: no connection within {patience:?}"))),
         };
         let mut client = client(&connection);
-        match timeout_at(deadline, client.call(message(method, body))).await {
+        let mut request = Request::new(message(method, body));
+        trace.name_in(request.metadata_mut().as_mut());
+        match timeout_at(deadline, client.call(request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner().body),
             Ok(Err(status)) => Err(self.failed(&connection, &status)),
             Err(_) => Err(CallError::Timeout),
@@ -108,6 +118,22 @@ fn message(method: Method, body: Bytes) -> InternalMessage {
     InternalMessage { method: u32::from(method.number()), body }
 }
 
+fn name_server(span: &Span, to: &Address) {
+    let host_and_port = || to.as_str().rsplit_once(':').unwrap_or((to.as_str(), ""));
+    span.set("server.address", || host_and_port().0.to_owned());
+    span.set("server.port", || host_and_port().1.parse::<i64>().unwrap_or_default());
+}
+
+/// Few words, for the attribute `error.type`.
+const fn kind_of(error: &CallError) -> &'static str {
+    match error {
+        CallError::Unreachable(_) => "unreachable",
+        CallError::Lost(_) => "lost",
+        CallError::Timeout => "timeout",
+        CallError::Refused { .. } => "refused",
+    }
+}
+
 impl Transport for GrpcTransport {
     fn call(
         &self,
@@ -116,7 +142,17 @@ impl Transport for GrpcTransport {
         body: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, CallError>> {
-        self.clone().send(to.clone(), method, body, timeout).boxed()
+        let span = super::span(method, SpanKind::Client, &Parent::current());
+        let (transport, to) = (self.clone(), to.clone());
+        async move {
+            name_server(&span, &to);
+            let answer = transport.send(to, method, body, timeout, &span.parent()).await;
+            if let Err(error) = &answer {
+                span.fail(kind_of(error));
+            }
+            answer
+        }
+        .boxed()
     }
 
     fn open(&self, to: &Address, method: Method) -> BoxFuture<'static, Result<Duplex, CallError>> {

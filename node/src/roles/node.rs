@@ -96,6 +96,9 @@ impl RunningNode {
 
         let belonging = Belonging { node: config.id, cluster, members: config.members.clone() };
         if fresh {
+            if config.members.is_empty() && !config.initialize {
+                tracing::warn!("without --members nobody can be asked whether this node had a disk before and lost it");
+            }
             belonging.admit_fresh(&transport).await?;
         }
         let compute: Arc<dyn Compute> = Arc::new(ThreadPool::new(config.compute_threads)?);
@@ -107,6 +110,7 @@ impl RunningNode {
             drop(seams::tasks::spawn(expect_members(channels, replica.sequencer().watch())));
         }
         drop(seams::tasks::spawn(api.clone().meet_neighbours(transport.clone())));
+        drop(seams::tasks::spawn(api.clone().forget_quiet_clients()));
         if config.initialize {
             form_in_background(belonging, transport, replica.clone(), &address);
         }
@@ -212,6 +216,7 @@ async fn start_replica(
         pool: PoolOptions { addresses: config.validators.as_slice().to_vec(), ..PoolOptions::default() },
         validation: ServiceOptions::default(),
         flush_size: FlushSize::default(),
+        protocol_newest: config.protocol_newest,
     };
     let message_bytes_max = sequencer::Sequencer::message_bytes_max(&options.sequencer);
     assert!(message_bytes_max < MESSAGE_BYTES_MAX, "what the order sends passes the network");
@@ -261,6 +266,7 @@ fn gateway_options(config: &NodeConfig) -> GatewayOptions {
     if let Some(count) = config.queued_transactions_max {
         options.queued_transactions_max = count;
     }
+    options.client_rate = config.client_rate;
     options.cost_model = config.cost_model;
     options
 }

@@ -22,7 +22,7 @@ impl ProverFront {
     pub async fn start(listen: SocketAddr, source: ProverSource, identity: Option<&Identity>) -> anyhow::Result<Self> {
         let listener = bind(listen, "--http-listen").await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, servers: Servers::http_only(listener, prover_router(source), identity) })
+        Ok(Self { address, servers: Servers::http_only(listener, prover_router(source, identity), identity) })
     }
 
     /// Where it serves.

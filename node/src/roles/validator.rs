@@ -45,7 +45,8 @@ impl RunningValidator {
         let compute = Arc::new(ThreadPool::new(config.compute_threads)?);
         let service = ValidatorService::new(options, identity, Limits::V1, key, compute);
         let routes = grpc::validator_routes(Arc::new(service.clone()));
-        let servers = Servers::start(listeners, routes, http::validator_router(&service), tls.as_ref());
+        let router = http::validator_router(&service, tls.as_ref());
+        let servers = Servers::start(listeners, routes, router, tls.as_ref());
         let announcer = Announcer {
             identity,
             key,

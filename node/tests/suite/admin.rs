@@ -33,6 +33,11 @@ async fn a_follower_has_the_leader_make_changes() {
     commit_something(&cluster.client_of(1)).await;
     let members = cluster.node(1).replica().sequencer().status().members;
     assert_eq!(members.voters.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+    // its number was used
+    let member = wire::Member { node: 4, address: cluster.address(4).as_str().to_owned(), ..Default::default() };
+    let mut admin = cluster.admin_stub(1).await;
+    let again = in_time(admin.add_learner(wire::MemberRequest { member: Some(member) })).await.unwrap_err();
+    assert_eq!(Problem::from(again).kind, ProblemKind::MembershipUnsafe);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,6 +53,12 @@ async fn changes_that_endanger_the_cluster_are_refused_with_their_reason() {
     assert_eq!(kind(first.initialize(again).await.unwrap_err()), ProblemKind::AlreadyInitialized);
     let stranger = admin.promote(wire::NodeRequest { node: 9 }).await.unwrap_err();
     assert_eq!(kind(stranger), ProblemKind::MembershipUnsafe);
+    // nobody runs there: the cluster never heard of its key
+    let member = wire::Member { node: 6, address: "127.0.0.1:1".to_owned(), ..Default::default() };
+    in_time(admin.add_learner(wire::MemberRequest { member: Some(member) })).await.unwrap();
+    let unknown = admin.promote(wire::NodeRequest { node: 6 }).await.unwrap_err();
+    assert!(unknown.message().contains("has not made its key known"), "{unknown}");
+    assert_eq!(kind(unknown), ProblemKind::MembershipUnsafe);
     let nowhere = wire::MemberRequest { member: Some(wire::Member { node: 5, ..Default::default() }) };
     assert_eq!(kind(admin.add_learner(nowhere).await.unwrap_err()), ProblemKind::BadRequest);
     let greedy = wire::ConfigureValidatorsRequest { required: 9, ..Default::default() };

@@ -1,6 +1,7 @@
 //! Nodes that stop, return and lead.
 
 use client::Consistency;
+use node::api::status::Health;
 
 use crate::support::{Cluster, commit, commit_something, eventually, in_time, issue, key, led};
 
@@ -61,4 +62,20 @@ async fn a_whole_cluster_that_stops_starts_again_where_it_was() {
     let status = in_time(client.transaction(&transaction.id(), Consistency::Linearizable, false)).await.unwrap();
     assert_eq!(status.sequenced.unwrap().1, batch);
     assert!(commit_something(&client).await > batch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_no_majority_answers_is_not_ready_until_one_does() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let followers: Vec<_> = (1..=3).filter(|node| *node != leader).collect();
+    let health = |cluster: &Cluster| cluster.node(leader).api().health();
+    eventually(|| async { (health(&cluster) == Health::Ready).then_some(()) }).await;
+    for follower in &followers {
+        cluster.stop_node(*follower).await;
+    }
+    eventually(|| async { (health(&cluster) == Health::NoLeader).then_some(()) }).await;
+    cluster.start_node(followers[0]).await;
+    eventually(|| async { (health(&cluster) == Health::Ready).then_some(()) }).await;
+    commit_something(&cluster.client()).await;
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use client::Client;
+use futures::future::try_join_all;
 use node::api::status::Health;
 use node::config::{MemberList, NodeConfig, NodeSettings};
 use node::roles::RunningNode;
@@ -71,6 +72,36 @@ async fn a_node_that_lost_its_disk_does_not_start_under_its_number() {
     assert!(refused.contains("its disk was lost") && refused.contains("admin remove 3"), "{refused}");
     in_time(first.stop()).await;
     in_time(second.stop()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_missed_who_joined_cannot_vouch_for_an_empty_disk() {
+    let (directory, addresses) = (tempfile::tempdir().unwrap(), free_addresses(5));
+    let start = |id| RunningNode::start(config(directory.path(), id, &addresses));
+    let registered = async |node: &RunningNode, count| {
+        eventually(|| async { (node.replica().state().configuration().nodes.len() == count).then_some(()) }).await;
+    };
+    let mut running: Vec<RunningNode> = in_time(try_join_all((1..=4).map(start))).await.unwrap();
+    for node in &running {
+        registered(node, 4).await;
+    }
+    in_time(running.remove(0).stop()).await;
+    running.push(in_time(start(5)).await.unwrap());
+    for node in &running {
+        registered(node, 5).await;
+    }
+    for node in running {
+        in_time(node.stop()).await;
+    }
+    std::fs::remove_dir_all(directory.path().join("5")).unwrap();
+    // the first answers at once, and never heard of the fifth; those who did come back meanwhile
+    let first = in_time(start(1)).await.unwrap();
+    let (refused, others) = in_time(async { tokio::join!(start(5), try_join_all((2..=3).map(start))) }).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("its disk was lost") && refused.contains("admin remove 5"), "{refused}");
+    for node in others.unwrap().into_iter().chain([first]) {
+        in_time(node.stop()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

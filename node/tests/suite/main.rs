@@ -19,4 +19,6 @@ mod pruning;
 mod proofs;
 mod proving;
 mod joining;
+mod upgrade;
 mod roles;
+mod rates;

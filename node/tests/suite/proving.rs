@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use client::{AuditOptions, Client, Consistency, TrustedNodes};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -24,6 +25,12 @@ async fn audit(cluster: &Cluster, client: &Client, provers: &[u8], required: usi
     let last = client.proof_status(Consistency::Linearizable).await.unwrap().attested_batch;
     let options = AuditOptions { nodes, provers, required, first_batch: 1, last_batch: Some(last) };
     in_time(client.audit(&options, None, |_, _| {})).await.unwrap().0
+}
+
+async fn remove(cluster: &Cluster, prover: Party) {
+    let remove = vec![Bytes::copy_from_slice(prover.as_bytes())];
+    let request = wire::ConfigureProversRequest { remove, ..Default::default() };
+    in_time(cluster.admin_stub(1).await.configure_provers(request)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,6 +82,55 @@ async fn a_prover_attests_every_batch_once_over_stops_and_crashes_and_anybody_ca
     // who trusts nobody of them has nothing
     let strangers = audit(&cluster, &client, &[8], 1).await;
     assert_eq!((strangers.attested_batches, strangers.missing_batches), (0, newest));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prover_with_a_new_key_goes_on_where_the_old_one_left_off_also_after_a_crash() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let directory = tempfile::tempdir().unwrap();
+    configure(&cluster, &[7], 0).await;
+    let first = start(&addresses(&cluster), 7, directory.path());
+    work(&client, 3).await;
+    attested(&client).await;
+    drop(first);
+    work(&client, 2).await;
+    let left_off = client.proof_status(Consistency::Linearizable).await.unwrap().provers[0].last_batch;
+
+    let succeeding = || {
+        let mut options = options(8, directory.path());
+        options.succeeds = Some(key(7).party());
+        options
+    };
+    // nobody says where a key that is not configured left off
+    let (old, new) = (key(7).party(), key(8).party());
+    configure(&cluster, &[8], 0).await;
+    remove(&cluster, old).await;
+    let waiting = start_with(succeeding(), &addresses(&cluster));
+    eventually(|| async { waiting.figures().configured.then_some(()) }).await;
+    work(&client, 1).await;
+    assert_eq!(waiting.figures().attestations, 0);
+    configure(&cluster, &[7], 0).await;
+    attested(&client).await;
+    waiting.stop().await;
+
+    // from then on it has a chain of its own
+    remove(&cluster, old).await;
+    work(&client, 2).await;
+    let alone = start_with(succeeding(), &addresses(&cluster));
+    let newest = attested(&client).await;
+    alone.stop().await;
+    let said = client.attestations(1).await.unwrap();
+    let mut next = 1;
+    for numbered in &said {
+        let (statement, prover) = (&numbered.attestation.findings.statement, numbered.attestation.prover);
+        assert_eq!(statement.first_batch, next, "no gap and no repetition");
+        assert_eq!(prover, if next <= left_off { old } else { new });
+        next = statement.last_batch + 1;
+    }
+    assert_eq!(next, newest + 1);
+    let found = audit(&cluster, &client, &[7, 8], 1).await;
+    assert_eq!((found.problems, found.attested_batches, found.missing_batches), (Vec::new(), newest, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use client::{Access, Client, TlsFiles, TlsIdentity};
 use ledger::Party;
+use ledger::protocol::Protocol;
 use node::config::{NodeConfig, NodeSettings};
 use node::roles::RunningNode;
 use proto::wire::admin_client::AdminClient;
@@ -27,6 +28,8 @@ pub(crate) struct Cluster {
     places: BTreeMap<NodeId, (SocketAddr, SocketAddr)>,
     /// Secures every connection.
     authority: Option<Authority>,
+    /// What the program of each node knows, where that is not everything.
+    newest: BTreeMap<NodeId, Protocol>,
 }
 
 /// Longer than a test takes.
@@ -35,18 +38,27 @@ pub(crate) const VALID: Duration = Duration::from_secs(86_400);
 impl Cluster {
     /// Starts nodes 1 to `count`, forms the cluster, and waits until everybody's key is known everywhere.
     pub(crate) async fn start(count: u64) -> Self {
-        Self::start_with(count, |_| None).await
+        Self::start_with(count, |_| None, BTreeMap::new()).await
+    }
+
+    /// The same with programs that know no newer version of the protocol.
+    pub(crate) async fn start_of_programs(count: u64, newest: Protocol) -> Self {
+        Self::start_with(count, |_| None, (1..=count).map(|node| (node, newest)).collect()).await
     }
 
     /// The same with secured connections.
     pub(crate) async fn start_secured(count: u64) -> Self {
-        Self::start_with(count, |directory| Some(Authority::make(directory).unwrap())).await
+        Self::start_with(count, |directory| Some(Authority::make(directory).unwrap()), BTreeMap::new()).await
     }
 
-    async fn start_with(count: u64, authority: impl FnOnce(&std::path::Path) -> Option<Authority>) -> Self {
+    async fn start_with(
+        count: u64,
+        authority: impl FnOnce(&std::path::Path) -> Option<Authority>,
+        newest: BTreeMap<NodeId, Protocol>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = authority(&directory.path().join("authority"));
-        let mut cluster = Self { directory, nodes: BTreeMap::new(), places: BTreeMap::new(), authority };
+        let mut cluster = Self { directory, nodes: BTreeMap::new(), places: BTreeMap::new(), authority, newest };
         for node in 1..=count {
             cluster.start_node(node).await;
         }
@@ -69,8 +81,14 @@ impl Cluster {
 
     /// Starts a node, for the first time or again.
     pub(crate) async fn start_node(&mut self, node: NodeId) {
-        let config = self.config(node);
-        let running = in_time(RunningNode::start(config)).await.unwrap();
+        // while it was away, its port may be lent to somebody's outgoing connection
+        let started = eventually(|| async {
+            match RunningNode::start(self.config(node)).await {
+                Err(fault) if format!("{fault:#}").contains("cannot be listened on") => None,
+                started => Some(started),
+            }
+        });
+        let running = started.await.unwrap();
         self.places.insert(node, (running.ready().grpc, running.ready().http));
         self.nodes.insert(node, running);
     }
@@ -90,6 +108,7 @@ impl Cluster {
             listen: Some(listen),
             http_listen: Some(http_listen),
             compute_threads: Some(2),
+            protocol_newest: self.newest.get(&node).map(|newest| newest.number()),
             ..NodeSettings::default()
         };
         settings.try_into().unwrap()
@@ -114,6 +133,11 @@ impl Cluster {
     pub(crate) fn access(&self, role: Option<Role>) -> Access {
         let addresses = self.places.values().map(|(grpc, _)| grpc.to_string()).collect();
         Access { addresses, tls: self.authority.as_ref().map(|_| self.identity(role)) }
+    }
+
+    /// Gives a stopped node a program that knows this version.
+    pub(crate) fn replace_program(&mut self, node: NodeId, newest: Protocol) {
+        self.newest.insert(node, newest);
     }
 
     /// Stops a node in order.

@@ -126,7 +126,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.shared.state().committed)
+        let state = self.shared.state();
+        Ok(if is_planted(Flaw::StatePastLog) { state.last } else { state.committed })
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -154,7 +155,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.last = last_log_id.or(state.purged);
             state.cuts += 1;
         }
-        self.write_through(LogBatch::new().truncate_from(from)).await?;
+        let batch = LogBatch::new().truncate_from(from);
+        if is_planted(Flaw::TruncationBeforeSync) {
+            self.queue(batch, None, Done::Nobody).await?;
+        } else {
+            self.write_through(batch).await?;
+        }
         let mut state = self.shared.state();
         state.durable_end = from;
         state.cuts += 1;

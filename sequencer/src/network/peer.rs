@@ -18,17 +18,21 @@ use openraft::raft::{
 use seams::{Address, CallError, Method, Transport};
 
 use super::{pipeline, rpc_error, unreadable};
+use crate::NodeId;
 use crate::config::{TypeConfig, Vote};
 use crate::encoding::{self, Ballot, Form};
 use crate::options::Options;
 use crate::snapshot_transfer;
 use crate::state_machine::{Snapshot, SnapshotData, StateMachine};
+use crate::transfers::Transfers;
 
 /// Another node, seen from here.
 pub(crate) struct Peer {
+    pub(crate) id: NodeId,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) options: Arc<Options>,
     pub(crate) state_machine: StateMachine,
+    pub(crate) transfers: Transfers,
     pub(crate) address: Address,
     /// Whether entries travel in a stream, or each in a call of its own.
     pub(crate) pipelined: bool,

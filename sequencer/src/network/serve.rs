@@ -1,9 +1,14 @@
 //! The called side: messages of other nodes, given to openraft here.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use openraft::errors::Fatal;
+use openraft::raft::{AppendEntriesResponse, StreamAppendError, StreamAppendResult};
 use seams::{CallError, Duplex};
+use tokio::time::Instant;
 
 use crate::config::{Raft, TypeConfig};
 use crate::encoding::{self, Ballot, Form, Malformed};
@@ -29,9 +34,27 @@ fn stopped(fatal: impl ToString) -> CallError {
     refused(STOPPED, fatal)
 }
 
-pub(crate) async fn append(raft: &Raft, body: Bytes) -> Result<Bytes, CallError> {
+/// When a leader last said anything to this node that it went along with. openraft does not tell: it names a leader
+/// until there is another one, however long it has been silent.
+#[derive(Debug, Default)]
+pub(crate) struct LeaderHeard(Mutex<Option<Instant>>);
+
+impl LeaderHeard {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(crate) fn within(&self, time: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() <= time)
+    }
+}
+
+pub(crate) async fn append(raft: &Raft, heard: &LeaderHeard, body: Bytes) -> Result<Bytes, CallError> {
     let request = encoding::decode_append(body).map_err(unreadable)?;
     let answer = raft.append_entries(request).await.map_err(stopped)?;
+    if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+        heard.now();
+    }
     Ok(encoding::encode(&answer))
 }
 
@@ -47,7 +70,7 @@ pub(crate) async fn transfer_leader(raft: &Raft, body: Bytes) -> Result<Bytes, C
 }
 
 /// Serves a stream of entries until it ends at either side.
-pub(crate) async fn stream(raft: Raft, duplex: Duplex) {
+pub(crate) async fn stream(raft: Raft, heard: Arc<LeaderHeard>, duplex: Duplex) {
     let Duplex { outgoing, incoming } = duplex;
     let requests = futures::stream::unfold(incoming, |mut incoming| async move {
         match incoming.recv().await? {
@@ -66,7 +89,10 @@ pub(crate) async fn stream(raft: Raft, duplex: Duplex) {
     });
     let mut answers = std::pin::pin!(raft.stream_append(requests));
     while let Some(answer) = answers.next().await {
-        let Ok(answer): Result<_, Fatal<TypeConfig>> = answer else { return };
+        let Ok(answer): Result<StreamAppendResult<TypeConfig>, Fatal<TypeConfig>> = answer else { return };
+        if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
+            heard.now();
+        }
         if outgoing.send(encoding::encode(&answer)).await.is_err() {
             return;
         }

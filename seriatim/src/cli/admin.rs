@@ -11,8 +11,10 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use client::{Key, KeyFault};
 use futures::future::join_all;
+use ledger::protocol::Protocol;
 use ledger::{Head, Party};
 use proto::convert::ProofStatus;
+use proto::problem::Retry;
 use proto::wire::admin_client::AdminClient;
 use proto::{Problem, ProblemKind, wire};
 use serde_json::{Value, json};
@@ -67,7 +69,7 @@ enum AdminCommand {
     },
     /// Give a learner that has caught up a vote
     Promote(NodeNumber),
-    /// Add a node as a learner, wait until it has caught up, and give it a vote; safe to repeat
+    /// Add a node as a learner, wait until it has caught up, and give it a vote, whoever leads meanwhile; safe to repeat
     Join {
         /// Its number, never used before
         #[arg(value_name = "NUMBER")]
@@ -107,6 +109,11 @@ enum AdminCommand {
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         count: u16,
     },
+    /// Put the next version of the protocol in force, after every member's program was replaced by one that knows it
+    ///
+    /// There is no way back: programs that do not know the version can take part no longer. It is refused while there is such
+    /// a member.
+    RaiseProtocol,
     /// For how long history is kept; what is older leaves every node's disk
     ///
     /// Batches, outcomes, receipts and who spent what. Live outputs stay, whatever their age. Transactions may be valid
@@ -251,6 +258,10 @@ async fn execute(endpoints: &Endpoints, command: AdminCommand) -> Result<Said, F
             let required = u32::from(count);
             provers(endpoints, wire::ConfigureProversRequest { required, ..Default::default() }).await
         }
+        AdminCommand::RaiseProtocol => {
+            let request = wire::RaiseProtocolRequest {};
+            endpoints.ask(|mut admin: Client| async move { admin.raise_protocol(request).await }).await
+        }
         AdminCommand::KeepHistory { time: KeptTime(time) } => {
             let keep_ms = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             let ask = |mut admin: Client| async move { admin.keep_history(wire::KeepHistoryRequest { keep_ms }).await };
@@ -275,13 +286,13 @@ async fn promote(endpoints: &Endpoints, node: u64) -> Result<wire::AdminResponse
     endpoints.ask(|mut admin: Client| async move { admin.promote(wire::NodeRequest { node }).await }).await
 }
 
-/// Asks again while the node lags; says why it waits whenever that changes.
+/// Asks again while the node lags, and while the lead changes hands; says why it waits whenever that changes.
 async fn promote_in_time(endpoints: &Endpoints, node: u64, patience: Duration) -> Result<wire::AdminResponse, Problem> {
     let deadline = Instant::now() + patience;
     let mut told = String::new();
     loop {
         let problem = match promote(endpoints, node).await {
-            Err(problem) if problem.kind == ProblemKind::MembershipUnsafe && Instant::now() < deadline => problem,
+            Err(problem) if may_pass(&problem) && Instant::now() < deadline => problem,
             ended => return ended,
         };
         let why = problem.to_string();
@@ -291,6 +302,11 @@ async fn promote_in_time(endpoints: &Endpoints, node: u64, patience: Duration) -
         }
         sleep(PROMOTE_PAUSE).await;
     }
+}
+
+/// Whether asking for the same promotion again may succeed. Promoting who votes changes nothing.
+fn may_pass(problem: &Problem) -> bool {
+    problem.kind == ProblemKind::MembershipUnsafe || problem.retry() != Retry::Never
 }
 
 async fn configure(
@@ -340,6 +356,11 @@ async fn status(endpoints: &Endpoints) -> Result<Said, Problem> {
     Ok(Said { text: status_text(&found, &first), json })
 }
 
+/// The same for programs.
+pub(super) async fn status_json(endpoints: &Endpoints) -> Result<Value, Problem> {
+    status(endpoints).await.map(|said| said.json)
+}
+
 fn alone(status: &wire::NodeStatus) -> wire::Member {
     wire::Member { node: status.node, ..wire::Member::default() }
 }
@@ -358,16 +379,29 @@ fn node_json(member: &wire::Member, status: &Result<wire::NodeStatus, Problem>) 
 
 fn status_text(found: &[(wire::Member, Result<wire::NodeStatus, Problem>)], first: &wire::NodeStatus) -> String {
     let mut table = vec![
-        ["NODE", "ROLE", "HEALTH", "TERM", "APPLIED", "BATCH", "TRANSACTIONS", "LIVE", "LOG", "LEDGER", "ADDRESS"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "NODE",
+            "ROLE",
+            "HEALTH",
+            "TERM",
+            "APPLIED",
+            "BATCH",
+            "TRANSACTIONS",
+            "LIVE",
+            "LOG",
+            "LEDGER",
+            "PROTOCOL",
+            "ADDRESS",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     for (member, status) in found {
         table.push(match status {
             Ok(status) => node_row(member, status),
             Err(problem) => {
                 let mut row = vec![member.node.to_string(), "?".to_owned(), problem.kind.name().to_lowercase()];
-                row.resize(10, String::new());
+                row.resize(11, String::new());
                 row.push(member.address.clone());
                 row
             }
@@ -443,8 +477,18 @@ fn node_row(member: &wire::Member, status: &wire::NodeStatus) -> Vec<String> {
         status.live_outputs.to_string(),
         size(status.log_bytes),
         size(status.ledger_bytes),
+        protocol(status),
         member.address.clone(),
     ]
+}
+
+/// The version in force, and the newest that the node knows where that is another one.
+fn protocol(status: &wire::NodeStatus) -> String {
+    let first = u32::from(Protocol::FIRST.number());
+    match (status.protocol.max(first), status.protocol_newest.max(first)) {
+        (in_force, newest) if in_force == newest => in_force.to_string(),
+        (in_force, newest) => format!("{in_force} of {newest}"),
+    }
 }
 
 async fn members(endpoints: &Endpoints) -> Result<Said, Problem> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, value_parser};
-use tls::{Authority, LOCAL_NAMES, Role};
+use tls::{Authority, LOCAL_NAMES, Role, own_name};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -36,6 +36,7 @@ Examples:
   seriatim cert issue node/1 --authority ./authority --out ./node-1 --name a.example --name 10.0.0.1
   seriatim cert issue validator --authority ./authority --out ./validator
   seriatim cert issue operator --authority ./authority --out ~/.seriatim
+  seriatim cert issue client --subject desk-7 --authority ./authority --out ./desk-7
   seriatim node --id 1 --tls-ca authority/ca.crt --tls-certificate node-1/node-1.crt --tls-key node-1/node-1.key …
 
 What each role may do: docs/security.md.")]
@@ -46,6 +47,10 @@ pub(crate) struct IssueArguments {
     /// The directory of the authority
     #[arg(long, value_name = "DIRECTORY")]
     authority: PathBuf,
+    /// Whom it names. Clients of one subject share what one client may submit (`--client-rate-max`), so give each its
+    /// own [default: the role]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    subject: Option<String>,
     /// A name or address that clients call it by; repeat for several. Its own machine's are always in it
     #[arg(long, value_name = "NAME")]
     name: Vec<String>,
@@ -73,13 +78,14 @@ pub(crate) fn run(command: CertCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn issue(arguments: &IssueArguments) -> anyhow::Result<()> {
-    let IssueArguments { role, authority, name, days, out, file } = arguments;
+    let IssueArguments { role, authority, subject, name, days, out, file } = arguments;
     let directory = out.as_ref().unwrap_or(authority);
     let uri = role.uri();
     let called = uri.trim_start_matches(Role::URI_PREFIX).replace('/', "-");
     let file_name = file.as_ref().unwrap_or(&called);
     let authority = Authority::open(authority)?;
-    let mut issued = authority.issue(*role, name, DAY * *days, directory, file_name)?;
+    let subject = subject.clone().unwrap_or_else(|| own_name(*role));
+    let mut issued = authority.issue_to(&subject, *role, name, DAY * *days, directory, file_name)?;
     if out.is_some() {
         issued.files.authority = authority.copy_to(directory)?;
     }

@@ -1,6 +1,6 @@
 //! The nodes that a tool talks to: one after another until one answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::node::json;
@@ -69,6 +69,11 @@ impl TlsArgs {
             None if own.is_some() => anyhow::bail!("--tls-certificate needs --tls-ca, which says whom to believe"),
             None => Ok(None),
         }
+    }
+
+    /// The private key's file.
+    pub(crate) fn key_file(&self) -> Option<&Path> {
+        self.tls_key.as_deref()
     }
 
     /// Whether connections are to be secured.

@@ -5,20 +5,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use http_body_util::{BodyExt, Empty};
-use hyper::Request;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::endpoints::TlsArgs;
+use super::get::{Believed, get};
 
 /// Longer than a process on the same machine takes to answer, shorter than health checks wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Ask the node, validator or prover on this machine how it is.
 #[derive(Debug, Args)]
@@ -27,6 +23,7 @@ Exit codes: 0 it is well, 1 it is not or does not answer. What it says is printe
 
 Examples:
   seriatim health                                   is the node on this machine ready for clients?
+  seriatim health ready --within 2min               the same, once it is, or after two minutes of asking
   seriatim health live --http 127.0.0.1:7580        does the validator run?")]
 pub(crate) struct HealthArguments {
     /// What to ask
@@ -35,6 +32,9 @@ pub(crate) struct HealthArguments {
     /// Where it serves HTTP; a wildcard address means this machine
     #[arg(long, env = "SERIATIM_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7480")]
     http: SocketAddr,
+    /// Ask again until it is well, for at most this long: after a restart, for example
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s")]
+    within: Duration,
     #[command(flatten)]
     tls: TlsArgs,
 }
@@ -50,47 +50,28 @@ enum Probe {
 }
 
 pub(crate) async fn run(arguments: HealthArguments) -> anyhow::Result<ExitCode> {
-    let probe = match arguments.probe {
-        Probe::Live => "live",
-        Probe::Startup => "startup",
-        Probe::Ready => "ready",
+    let path = match arguments.probe {
+        Probe::Live => "/health/live",
+        Probe::Startup => "/health/startup",
+        Probe::Ready => "/health/ready",
     };
-    let address = reachable(arguments.http);
-    let believing = arguments.tls.believing()?;
-    let asked = async {
-        match believing {
-            // a process on this machine, whatever name its certificate is for
-            Some(identity) => {
-                let connected = identity.connect_http(&address.ip().to_string(), address.port(), false).await;
-                ask(connected.with_context(|| format!("nothing that is to be believed at {address}"))?, address, probe)
-                    .await
-            }
-            None => {
-                let connected = TcpStream::connect(address).await;
-                ask(connected.with_context(|| format!("nothing serves HTTP at {address}"))?, address, probe).await
-            }
+    let address = reachable(arguments.http).to_string();
+    let identity = arguments.tls.believing()?;
+    // a process on this machine, whatever name its certificate is for
+    let believed = identity.as_ref().map_or(Believed::Anybody, Believed::OfCluster);
+    let deadline = Instant::now() + arguments.within;
+    loop {
+        let asked = timeout(ANSWER_TIMEOUT, get(believed, &address, path)).await;
+        let answer = asked.with_context(|| format!("{address} does not answer")).flatten();
+        let well = answer.as_ref().is_ok_and(|(status, _)| status.is_success());
+        if !well && Instant::now() < deadline {
+            sleep(PAUSE).await;
+            continue;
         }
-    };
-    let (well, said) = timeout(ANSWER_TIMEOUT, asked).await.with_context(|| format!("{address} does not answer"))??;
-    println!("{}", String::from_utf8_lossy(&said));
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Whether it is well, and what it says.
-async fn ask(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    address: SocketAddr,
-    probe: &str,
-) -> anyhow::Result<(bool, Bytes)> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // it ends with the answer, and what breaks it breaks the answer
-    drop(tokio::spawn(connection));
-    let request = Request::get(format!("/health/{probe}")).header("host", address.to_string());
-    let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await;
-    let response = response.with_context(|| format!("nothing serves HTTP at {address}"))?;
-    let well = response.status().is_success();
-    let said = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
-    Ok((well, said))
+        let (_, said) = answer?;
+        println!("{}", String::from_utf8_lossy(&said));
+        return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
 }
 
 /// Where to reach what listens at this address, from this machine.

@@ -30,7 +30,7 @@ pub(super) struct NodeArgs {
 
 impl NodeArgs {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let Some(config) = self.role.begin(|config: &NodeConfig| config.log_format)? else {
+        let Some(config) = self.role.begin("node", |config: &NodeConfig| config.log_format)? else {
             return Ok(ExitCode::SUCCESS);
         };
         let starting = RunningNode::start(config);

@@ -41,7 +41,7 @@ pub(super) struct ProverArgs {
 
 impl ProverArgs {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let Some(config) = self.role.begin(|config: &ProverConfig| config.log_format)? else {
+        let Some(config) = self.role.begin("prover", |config: &ProverConfig| config.log_format)? else {
             return Ok(ExitCode::SUCCESS);
         };
         let key = own_key(&config.key_file)?;
@@ -51,6 +51,7 @@ impl ProverArgs {
         let mut options = Options::new(ClusterId::of_name(&config.cluster), key, config.data_dir);
         options.interval = config.attest_interval;
         options.copy = config.replay_copy;
+        options.succeeds = config.succeeds;
         let prover = Arc::new(Attester::start(options, Outside::of_nodes(&nodes)?)?);
         let (figures, copies) = (Arc::clone(&prover), Arc::clone(&prover));
         let source = ProverSource {

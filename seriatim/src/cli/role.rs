@@ -26,11 +26,11 @@ pub(super) struct RoleArgs<S: Args> {
 }
 
 impl<S: Args + Settings> RoleArgs<S> {
-    /// What the process is to run with, its log begun; none where it was only to be printed.
+    /// What the process is to run with, its log and traces begun; none where it was only to be printed.
     ///
     /// # Errors
     /// Where the file cannot be read, or settings are missing or contradict each other.
-    pub(super) fn begin<C>(&self, log_format: impl Fn(&C) -> LogFormat) -> anyhow::Result<Option<C>>
+    pub(super) fn begin<C>(&self, role: &str, log_format: impl Fn(&C) -> LogFormat) -> anyhow::Result<Option<C>>
     where
         C: TryFrom<S, Error = ConfigFault>,
     {
@@ -42,6 +42,7 @@ impl<S: Args + Settings> RoleArgs<S> {
         }
         let config = C::try_from(settings)?;
         telemetry::init(log_format(&config));
+        telemetry::init_traces(role);
         Ok(Some(config))
     }
 }

@@ -80,6 +80,9 @@ Every setting is a flag, a variable of the environment and a key of a TOML file 
 prevails over the environment, the environment over the file, the file over the default. `--print-config` prints the settings that
 result and ends. A file with a key that is none is refused.
 
+Two variables have no flag: `SERIATIM_LOG`, what is logged ([observability](observability.md)), and the `OTEL_…` of traces (the same
+page). Tools that call a cluster take `SERIATIM_ENDPOINTS`, `SERIATIM_KEY` and `SERIATIM_TLS_…`; their `--help` names them.
+
 What all replicas have to agree on is no setting: limits are part of the ledger's version, and validators, provers, certificates
 and how long history is kept are decided by the order (`seriatim admin --help`).
 

@@ -25,7 +25,7 @@ pub(super) struct ValidatorArgs {
 
 impl ValidatorArgs {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let Some(config) = self.role.begin(|config: &ValidatorConfig| config.log_format)? else {
+        let Some(config) = self.role.begin("validator", |config: &ValidatorConfig| config.log_format)? else {
             return Ok(ExitCode::SUCCESS);
         };
         let validator = RunningValidator::start(config).await?;

@@ -12,3 +12,4 @@ mod support;
 mod commands;
 mod proofs;
 mod secured;
+mod support_bundle;

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::commands::run;
+use super::support_bundle::unpacked;
 use crate::support::in_time;
 
 /// A process that says in a line of JSON where it serves. Dropping it kills it.
@@ -97,6 +98,35 @@ async fn settle(client: &Client) {
     assert_eq!(alice.wallet().balance(&alice.party(), &eur).free, Quantity::new(250));
 }
 
+/// A support bundle of the whole cluster, made by an operator whose private key stands in a log.
+async fn bundled(cluster: &Value, certificates: &Path) {
+    let directory = tempfile::tempdir().unwrap();
+    let key = std::fs::read_to_string(certificates.join("operator.key")).unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    let (log, out) = (directory.path().join("node.log"), directory.path().join("bundle.tar.gz"));
+    std::fs::write(&log, format!("INFO before\nWARN found {secret}, alas\n")).unwrap();
+    let workers = [strings(&cluster["validator_http_endpoints"]), strings(&cluster["provers"])].concat();
+    let (endpoint, http) = (&strings(&cluster["endpoints"])[0], workers.join(","));
+    let flags = shown(certificates, "operator");
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let command = ["support-bundle", "--json", "--endpoint", endpoint, "--http", &http, "--log", path(&log)];
+    let made = run(&[&command[..], &["--out", path(&out)], &flags].concat()).await;
+    assert!(made.status.success(), "{made:?}");
+    let told: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert!(told["missing"].as_object().unwrap().is_empty(), "{told}");
+
+    let files = unpacked(&out);
+    let status: Value = serde_json::from_str(&files["status.json"]).unwrap();
+    assert!(status["nodes"].as_array().unwrap().iter().all(|node| node["health"] != "unreachable"), "{status}");
+    let metrics = files.iter().filter(|(name, _)| name.starts_with("metrics/"));
+    let expires = |text: &str| {
+        let sample = text.lines().find_map(|line| line.strip_prefix("seriatim_certificate_expiry_timestamp_seconds "));
+        sample.unwrap().parse::<f64>().unwrap()
+    };
+    assert_eq!(metrics.filter(|(_, text)| expires(text) > 0.0).count(), 3 + workers.len());
+    assert_eq!(files["logs/1-node.log"], "INFO before\nWARN found [struck out], alas\n");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dev_with_tls_settles_through_the_sdk_and_lets_only_operators_administer() {
     let directory = tempfile::tempdir().unwrap();
@@ -136,6 +166,7 @@ async fn dev_with_tls_settles_through_the_sdk_and_lets_only_operators_administer
         assert!(asked.status.success(), "{asked:?}");
         assert!(!run(&["health", "live", "--http", http]).await.status.success(), "plain text is not answered");
     }
+    bundled(&dev.said, &certificates).await;
     // the wallet's command, without a certificate, at an endpoint that says https
     let key = directory.path().join("carol.key");
     let made = run(&["wallet", "--key", path(&key), "keygen"]).await;

@@ -112,8 +112,8 @@ nothing and promises nothing that is not there; after a change, `SERIATIM_WRITE_
 
 Counters count since the process started. Histograms have the usual `_bucket`, `_sum` and `_count`. Every label has few
 values: `reason` and `code` those of [errors.md](errors.md), `stage` the six of [observability.md](observability.md), `table`
-the ledger's tables; `key`, `address` and `to` are the cluster's own validators, provers and nodes. Nothing is labelled with
-what clients send.
+the ledger's tables; `key`, `address` and `to` are the cluster's own validators, provers and nodes; `client` is `certificate` or
+`address`: how a client is known. Nothing is labelled with what clients send.
 ";
 
 /// The page that these families make.

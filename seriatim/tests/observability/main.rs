@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod cluster;
+mod collector;
 mod golden;
 mod metrics;
 mod queries;
+mod traced;
 mod prometheus;

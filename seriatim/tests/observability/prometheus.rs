@@ -116,10 +116,9 @@ fn listening(log: &mut impl BufRead) -> String {
     }
 }
 
-/// Shows only what there was, and there need not have been any: reasons of rejections, and write-outs, which come when
-/// enough has gathered.
-fn may_be_empty((place, query): &Query) -> bool {
-    query.ends_with(" > 0") || place == "cluster.json: Write-outs"
+/// Shows only what there was, and there need not have been any: reasons of rejections.
+fn may_be_empty((_, query): &Query) -> bool {
+    query.ends_with(" > 0")
 }
 
 /// Every query that has to have something to show: the panels', and what the alerts look at.

@@ -13,8 +13,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use rocksdb::{
 };
 
 use self::{restore::Restore, snapshots::Snapshots};
-use super::{KvChanges, KvStore, Table};
+use super::{KvChanges, KvStore, Manner, Table};
 use crate::{
     StorageFault,
     directory::{self, Directory},
@@ -47,6 +48,11 @@ const WRITTEN_PER_SECOND_MAX: i64 = 128 << 20;
 const WRITTEN_REFILL_US: i64 = 10_000;
 /// Merging goes first once in so many times, so that it is never starved.
 const WRITTEN_FAIRNESS: i32 = 10;
+
+/// A large write goes to RocksDB in parts of so many bytes: it needs memory for one of them only, and can pause between them.
+const PART_BYTES: usize = 1 << 20;
+/// What a row takes in a batch and in the memory tables besides its key and value, in bytes, about.
+const ROW_BYTES: usize = 48;
 
 /// How the store uses memory and cores.
 #[derive(Debug, Clone, Copy)]
@@ -89,17 +95,30 @@ struct Shared {
     generation: AtomicU64,
 }
 
-/// Changes as RocksDB takes them.
+/// Changes on their way to RocksDB's memory tables.
 struct Changes<'a> {
+    content: &'a Content,
     /// In the order of [`Table::ALL`], which is that of their numbers.
     families: [&'a ColumnFamily; Table::ALL.len()],
     batch: WriteBatch,
+    batch_bytes: usize,
+    /// After so many bytes they are handed over.
+    part_bytes: usize,
+    part_began: Instant,
+    unlogged: WriteOptions,
+    rest: &'a dyn Fn(Duration),
+    /// The first part that could not be handed over.
+    outcome: Result<(), StorageFault>,
 }
 
 /// One generation of the ledger's tables.
 struct Content {
-    database: DB,
+    /// There until this is dropped.
+    database: Option<DB>,
     path: PathBuf,
+    /// A write has begun and has not come to its end. Then the database is never closed, because closing would bring a part
+    /// of the write to the disk.
+    torn: AtomicBool,
 }
 
 impl RocksKv {
@@ -168,15 +187,18 @@ impl KvStore for RocksKv {
         Ok(rows)
     }
 
-    fn write(&self, bytes_about: usize, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
+    fn write(&self, manner: Manner<'_>, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
         self.shared.poison.check()?;
         let content = self.shared.content();
-        let families = Table::ALL.map(|table| content.family(table));
-        let mut changes = Changes { families, batch: WriteBatch::with_capacity_bytes(bytes_about) };
+        // Parts are one write because nothing but `sync` writes memory tables out, unless they are full: a write that could
+        // fill them has no parts.
+        let in_parts = manner.bytes_about.saturating_mul(2) <= self.shared.options.memory_tables_bytes();
+        let part_bytes = if in_parts { PART_BYTES } else { usize::MAX };
+        content.torn.store(true, Ordering::Relaxed);
+        let mut changes = Changes::new(&content, part_bytes, &manner);
         tell(&mut changes);
-        let mut unlogged = WriteOptions::default();
-        unlogged.disable_wal(true);
-        let outcome = content.write_opt(changes.batch, &unlogged).map_err(content.failed("writing rows"));
+        let outcome = changes.finish();
+        content.torn.store(outcome.is_err(), Ordering::Relaxed);
         self.shared.poison.guard(outcome)
     }
 
@@ -192,7 +214,7 @@ impl KvStore for RocksKv {
     fn checkpoint(&self, label: Bytes, taken: Box<dyn FnOnce() + '_>) -> Result<Arc<dyn SnapshotSource>, StorageFault> {
         let snapshot = self.shared.snapshots.create(label, |path| {
             let content = self.shared.content();
-            rocksdb::checkpoint::Checkpoint::new(&content.database)
+            rocksdb::checkpoint::Checkpoint::new(&content)
                 .and_then(|checkpoint| checkpoint.create_checkpoint(path))
                 .map_err(content.failed("writing a snapshot"))?;
             drop(content);
@@ -224,7 +246,55 @@ impl KvStore for RocksKv {
     }
 }
 
+impl KvOptions {
+    /// What fits into the memory tables in any case, before one of them is written out.
+    fn memory_tables_bytes(&self) -> usize {
+        self.write_buffer_bytes.min(self.write_buffers_total_bytes / 2)
+    }
+}
+
 impl<'a> Changes<'a> {
+    fn new(content: &'a Content, part_bytes: usize, manner: &Manner<'a>) -> Self {
+        let families = Table::ALL.map(|table| content.family(table));
+        let capacity = manner.bytes_about.min(part_bytes);
+        let mut unlogged = WriteOptions::default();
+        unlogged.disable_wal(true);
+        Self {
+            content,
+            families,
+            batch: WriteBatch::with_capacity_bytes(capacity),
+            batch_bytes: 0,
+            part_bytes,
+            part_began: Instant::now(),
+            unlogged,
+            rest: manner.rest,
+            outcome: Ok(()),
+        }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.batch_bytes += bytes + ROW_BYTES;
+        if self.batch_bytes >= self.part_bytes {
+            self.hand_over();
+            (self.rest)(self.part_began.elapsed());
+            self.part_began = Instant::now();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let batch = std::mem::replace(&mut self.batch, WriteBatch::with_capacity_bytes(self.batch_bytes));
+        self.batch_bytes = 0;
+        // after a failure nothing more is written: the store is of no use
+        if self.outcome.is_ok() {
+            self.outcome = self.content.write_opt(batch, &self.unlogged).map_err(self.content.failed("writing rows"));
+        }
+    }
+
+    fn finish(mut self) -> Result<(), StorageFault> {
+        self.hand_over();
+        self.outcome
+    }
+
     fn family(&self, table: Table) -> &'a ColumnFamily {
         let position = Table::ALL.iter().position(|listed| *listed == table);
         position.and_then(|position| self.families.get(position).copied()).expect("every table is listed")
@@ -235,11 +305,13 @@ impl KvChanges for Changes<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
         let family = self.family(table);
         self.batch.put_cf(family, key, value);
+        self.count(key.len() + value.len());
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) {
         let family = self.family(table);
         self.batch.delete_cf(family, key);
+        self.count(key.len());
     }
 }
 
@@ -275,10 +347,11 @@ impl Shared {
         let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);
         // where the pointer is in doubt, neither side may be written any more
         self.poison.guard(point_to(root, generation))?;
-        let Content { database, path: replaced } = std::mem::replace(&mut *content, next);
+        let replaced = std::mem::replace(&mut *content, next);
         drop(content);
-        drop(database);
-        directory::remove(&replaced)
+        let path = replaced.path.clone();
+        drop(replaced);
+        directory::remove(&path)
     }
 }
 
@@ -306,11 +379,11 @@ impl Content {
             Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table, &cache, options)));
         let database = DB::open_cf_descriptors(&database, &path, families)
             .map_err(|error| StorageFault::from_rocks(error, "opening the ledger", &path))?;
-        Ok(Self { database, path })
+        Ok(Self { database: Some(database), path, torn: AtomicBool::new(false) })
     }
 
     fn family(&self, table: Table) -> &ColumnFamily {
-        self.database.cf_handle(table.name()).expect("the database was opened with every table")
+        self.cf_handle(table.name()).expect("the database was opened with every table")
     }
 
     fn failed(&self, action: &'static str) -> impl Fn(rocksdb::Error) -> StorageFault + '_ {
@@ -318,11 +391,19 @@ impl Content {
     }
 }
 
+impl Drop for Content {
+    fn drop(&mut self) {
+        if self.torn.load(Ordering::Relaxed) {
+            std::mem::forget(self.database.take());
+        }
+    }
+}
+
 impl Deref for Content {
     type Target = DB;
 
     fn deref(&self) -> &DB {
-        &self.database
+        self.database.as_ref().expect("it is there until this is dropped")
     }
 }
 

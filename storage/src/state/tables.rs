@@ -35,7 +35,7 @@ pub(super) fn read_core(kv: &dyn KvStore, identity: &LedgerIdentity) -> Result<C
             position: None,
         });
     };
-    let core = Core::try_from_slice(&row).map_err(|_reason| StateFault::Row("meta/core"))?;
+    let core = Core::read(&row).ok_or(StateFault::Row("meta/core"))?;
     let head = core.commitments.head();
     if (head.cluster, head.group) != (identity.cluster, identity.group) {
         return Err(StateFault::OtherLedger);
@@ -120,7 +120,7 @@ pub(super) fn tell(overlay: &Overlay, core: &Core, changes: &mut dyn KvChanges) 
     for (key, row) in &overlay.attestations {
         changes.put(Table::Attestations, key, row);
     }
-    encode(&|row| append_canonical_bytes(row, core), changes, Table::Meta, CORE);
+    encode(&|row| core.append(row), changes, Table::Meta, CORE);
 }
 
 pub(super) fn read_batch(value: &[u8]) -> Result<BatchRecord, StateFault> {

@@ -12,6 +12,7 @@ use ledger::bundle::BundleLayout;
 use ledger::certificate::ValidatorSet;
 use seams::{offload, tasks};
 use tokio::time::{Instant, sleep_until};
+use traces::Parent;
 
 use super::call::{self, CallFault, Question, Vouched};
 use super::roster::{Choice, Done, Instance, Place, Purpose};
@@ -148,13 +149,13 @@ impl Round {
         self.open.insert(instance.clone(), late_at);
         let asked = instance.clone();
         let (inner, question) = (Arc::clone(&self.inner), Arc::clone(&self.question));
-        let task = tasks::spawn(async move {
+        let task = tasks::spawn(Parent::current().carry(async move {
             let began = Instant::now();
             let answer = call::put(&inner, &asked.address, &question, Some(asked.validator)).await;
             drop(permit);
             inner.note(&asked, began.elapsed(), &answer);
             answer
-        });
+        }));
         let ended = |joined: Result<_, tokio::task::JoinError>| {
             // aborted with its node, as this round is about to be
             joined.unwrap_or_else(|error| Err(CallFault::Failed(error.to_string())))

@@ -1,15 +1,14 @@
 //! Simulated tables: writes are seen at once and durable after a sync; a snapshot is one file.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
 use storage::kv::SNAPSHOTS_KEPT;
-use storage::{FileEntry, KvChanges, KvStore, Manifest, SnapshotSink, SnapshotSource, StorageFault, Table};
+use storage::{FileEntry, KvChanges, KvStore, Manifest, Manner, SnapshotSink, SnapshotSource, StorageFault, Table};
 
-use super::{DiskTemper, survivors};
+use super::{DiskTemper, Part, survivors};
 use crate::dice::lock;
 use crate::sim::bugs::PlantedBug;
 use crate::sim::world::World;
@@ -142,10 +141,7 @@ fn living(medium: &KvMedium, life: u64) -> Result<MutexGuard<'_, State>, Storage
 
 impl KvStore for Engine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageFault> {
-        if self.medium.temper.spoils(key) {
-            let location = PathBuf::from(&*self.medium.name);
-            return Err(StorageFault::corruption(&location, format!("a row of {}", table.name()), "a wrong checksum"));
-        }
+        self.medium.temper.read_row(&self.medium.name, table, key)?;
         Ok(self.living()?.written.get(&(table, Bytes::copy_from_slice(key))).cloned())
     }
 
@@ -164,10 +160,14 @@ impl KvStore for Engine {
         let start = (table, Bytes::copy_from_slice(from.max(prefix)));
         let rows = state.written.range(start..);
         let rows = rows.take_while(|((found, key), _)| *found == table && key.starts_with(prefix));
-        Ok(rows.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+        let read = |((_, key), value): (&(Table, Bytes), &Bytes)| {
+            self.medium.temper.read_row(&self.medium.name, table, key)?;
+            Ok((key.clone(), value.clone()))
+        };
+        rows.take(limit).map(read).collect()
     }
 
-    fn write(&self, _bytes_about: usize, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
+    fn write(&self, _manner: Manner<'_>, tell: &dyn Fn(&mut dyn KvChanges)) -> Result<(), StorageFault> {
         let mut batch = Batch::default();
         tell(&mut batch);
         if self.medium.has(PlantedBug::LoseLiveOutput) {
@@ -181,10 +181,13 @@ impl KvStore for Engine {
 
     fn sync(&self) -> Result<(), StorageFault> {
         let mut state = self.writing()?;
-        for batch in std::mem::take(&mut state.unsynced) {
-            write(&mut state.durable, &batch);
+        let failed = self.medium.temper.take_sync(&self.medium.name, Part::Tables);
+        let unsynced = std::mem::take(&mut state.unsynced);
+        let kept = if failed.is_ok() { unsynced.len() } else { survivors(&self.medium.world, unsynced.len()) };
+        for batch in unsynced.iter().take(kept) {
+            write(&mut state.durable, batch);
         }
-        Ok(())
+        failed
     }
 
     fn checkpoint(&self, label: Bytes, taken: Box<dyn FnOnce() + '_>) -> Result<Arc<dyn SnapshotSource>, StorageFault> {

@@ -11,7 +11,7 @@ use storage::{LogBatch, LogEngine, LogOp, LogStats, MetaKey, StorageFault};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::{DiskTemper, survivors};
+use super::{DiskTemper, Part, survivors};
 use crate::dice::lock;
 use crate::sim::bugs::PlantedBug;
 use crate::sim::world::{Event, World};
@@ -192,7 +192,7 @@ impl LogMedium {
             if state.life != life {
                 return;
             }
-            if let Err(fault) = self.temper.take_sync(&self.name) {
+            if let Err(fault) = self.temper.take_sync(&self.name, Part::Log) {
                 return state.fail(survivors(&self.world, group), &fault);
             }
             state.stats.syncs += 1;
@@ -315,6 +315,7 @@ impl LogEngine for Engine {
             return Ok(found);
         }
         for (index, record) in content.entries.range(range) {
+            self.medium.temper.read_entry(&self.medium.name, *index)?;
             bytes += record.len();
             let rotten = self.medium.has(PlantedBug::LogRot) && index % 16 == 15;
             found.push((*index, if rotten { with_a_byte_changed(record) } else { record.clone() }));

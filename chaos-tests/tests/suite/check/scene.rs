@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chaos_tests::check::OrderedBatch;
 use chaos_tests::dice::Dice;
 use chaos_tests::history::{Call, Found, Journal, Level, Told};
-use chaos_tests::workload::Market;
+use chaos_tests::workload::{Kind, Market};
 use client::testkit::LocalLedger;
 use client::{Consistency, Outcome, SignedTransaction, Watch};
 use futures::StreamExt;
@@ -38,6 +38,15 @@ fn told(outcome: &Outcome) -> Told {
 impl Scene {
     /// So many submissions of a market, one after another, each followed by a read.
     pub(crate) async fn play(seed: u64, submissions: u64) -> Self {
+        Self::play_with(seed, submissions, false).await
+    }
+
+    /// The same, where now and then two writes want the same register.
+    pub(crate) async fn contended(seed: u64, submissions: u64) -> Self {
+        Self::play_with(seed, submissions, true).await
+    }
+
+    async fn play_with(seed: u64, submissions: u64, contended: bool) -> Self {
         let ledger = LocalLedger::new("scene");
         let client = ledger.client();
         let identity = client.cluster().await.unwrap().identity;
@@ -46,7 +55,7 @@ impl Scene {
         let mut submitted: Vec<Transaction> = Vec::new();
         let mut now = 0;
         let mut next: Vec<Vec<Transaction>> = market.preparations().into_iter().map(|one| vec![one]).collect();
-        for _ in 0..submissions {
+        for round in 0..submissions {
             for members in next {
                 let signed: Vec<SignedTransaction> =
                     members.iter().map(|member| SignedTransaction::decode(member.encode().into()).unwrap()).collect();
@@ -68,6 +77,10 @@ impl Scene {
                 now += 10;
             }
             next = market.draw();
+            if contended && round % 10 == 9 {
+                // one more than there are registers, all made before any is answered: two of them want the same position
+                (0..=market.registers().len()).for_each(|_| next.extend(market.draw_of(&[Kind::Register])));
+            }
         }
         let head = client.position(Consistency::Local).await.unwrap();
         let watch = Watch { from_batch: 1, parties: Vec::new(), with_records: true };

@@ -8,7 +8,7 @@ use ::node::json::{self, verdict_name};
 use anyhow::{Context, bail};
 use checker::{Attestation, Replay};
 use clap::Args;
-use client::{Audit, AuditFault, AuditOptions, Client, TrustedNodes};
+use client::{Audit, AuditFault, AuditOptions, Client, DismissedProvers, TrustedNodes};
 use ledger::batch::BatchRecord;
 use ledger::{ClusterId, Party};
 use proto::ProblemKind;
@@ -34,7 +34,7 @@ pub(crate) struct AttestationArguments {
     /// The attestation: its bytes, these in hexadecimal, or JSON with them; - for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The key of a prover that you trust; repeat for several
+    /// The key of a prover that you trust; repeat for several. Of one that was dismissed, what it said before that counts
     #[arg(long = "prover-key", value_name = "KEY", required = true, value_delimiter = ',')]
     prover_keys: Vec<Party>,
     /// The ledger's batches from the first on, as `verify ledger --save-evidence` wrote them
@@ -106,17 +106,19 @@ fn replay(file: &Path, copy: Option<&Path>, attestation: &Attestation) -> anyhow
             replay.frontier().batch
         );
     }
-    let mut replayed = BTreeMap::new();
+    let (mut replayed, mut dismissed) = (BTreeMap::new(), DismissedProvers::default());
     while replay.frontier().batch < statement.last_batch {
         let Some(record) = evidence.next()? else {
             bail!("{} ends with batch {}", file.display(), replay.frontier().batch);
         };
         let here = client::replay_batch(&record, &mut replay)?;
+        dismissed.take(&record);
         if record.head.batch >= statement.first_batch {
             replayed.insert(record.head.batch, here);
         }
     }
-    client::compare(attestation, &replayed).map_err(|words| anyhow::anyhow!("the attestation does not hold: {words}"))
+    let holds = dismissed.permit(attestation).and_then(|()| client::compare(attestation, &replayed));
+    holds.map_err(|words| anyhow::anyhow!("the attestation does not hold: {words}"))
 }
 
 /// Fetch a ledger's evidence from any node, replay all of it by the serial rule, compare its end with a head that the named
@@ -146,7 +148,8 @@ pub(crate) struct LedgerArguments {
     /// How many of these nodes must have signed the head [default: a majority of them]
     #[arg(long, value_name = "COUNT")]
     require_nodes: Option<usize>,
-    /// The key of a prover that you trust; repeat for several; without any only the replay judges
+    /// The key of a prover that you trust; repeat for several; without any only the replay judges. Of one that was
+    /// dismissed, what it said before that counts
     #[arg(long = "prover-key", value_name = "KEY", value_delimiter = ',')]
     prover_keys: Vec<Party>,
     /// How many of these provers have to agree on each batch
