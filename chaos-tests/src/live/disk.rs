@@ -1,11 +1,13 @@
 //! Where a node keeps its data: a file system of its own that can fail, or a plain directory that cannot.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 
 use crate::dice::Dice;
 
@@ -13,8 +15,10 @@ use crate::dice::Dice;
 const IMAGE_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 /// The end of an image's name; before it is the runner's pid.
 const IMAGE: &str = "image";
-/// What is left when a disk is filled.
-const LEFT_BYTES: u64 = 256 * 1024;
+/// The least that a filler takes: a block of the file system.
+const BLOCK_BYTES: u64 = 4096;
+/// Where the log's segments lie in a node's data directory.
+const LOG: &str = "log";
 /// Ends a mounted file system as a power cut does: what is not on the disk yet never gets there (`EXT4_IOC_SHUTDOWN`,
 /// no flush of the journal). Neither the standard library nor the system's tools offer this call.
 const SHUTDOWN: &str = "import fcntl, os, struct, sys
@@ -28,7 +32,7 @@ pub(super) struct Disk {
     image: Option<PathBuf>,
 }
 
-fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> io::Result<()> {
+fn run(program: &str, arguments: &[&OsStr]) -> io::Result<()> {
     let output = Command::new(program).args(arguments).output()?;
     if output.status.success() {
         return Ok(());
@@ -85,7 +89,9 @@ impl Disk {
         fs::create_dir_all(root)?;
         let image = root.with_extension(format!("{}.{IMAGE}", std::process::id()));
         File::create(&image)?.set_len(IMAGE_BYTES)?;
-        run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image.as_os_str()])?;
+        // nothing is kept back for root, who the nodes run as: what is full is full for them too
+        let options = ["-q", "-F", "-m", "0"].map(OsStr::new);
+        run("mkfs.ext4", &[&options[..], &[image.as_os_str()]].concat())?;
         let disk = Self { root: root.to_owned(), image: Some(image) };
         disk.attach()?;
         Ok(disk)
@@ -135,12 +141,19 @@ impl Disk {
         self.root.join("filler")
     }
 
-    /// Leaves hardly any space.
+    /// Leaves no space. Done again, it takes what became free since.
     pub(super) fn fill(&self) -> io::Result<()> {
+        let file = File::options().append(true).create(true).open(self.filler())?;
         let free = statvfs(&self.root)?;
-        let bytes = (free.f_bavail * free.f_frsize).saturating_sub(LEFT_BYTES);
-        let file = File::create(self.filler())?;
-        Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
+        let mut bytes = (free.f_bavail * free.f_frsize).max(BLOCK_BYTES);
+        while bytes >= BLOCK_BYTES {
+            match fallocate(&file, FallocateFlags::empty(), file.metadata()?.len(), bytes) {
+                Ok(()) => {}
+                Err(Errno::NOSPC) => bytes /= 2,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Gives the space back.
@@ -166,23 +179,33 @@ impl Disk {
         }
     }
 
-    /// Flips a bit of some file of the ledger or the log; tells which. Nothing may use it.
-    pub(super) fn flip_bit(&self, dice: &Dice) -> io::Result<Option<String>> {
-        let files: Vec<PathBuf> = files(&self.data())?.into_iter().filter(|file| length(file) > 0).collect();
-        let Some(file) = dice.pick(&files) else { return Ok(None) };
+    /// Flips a bit of the log or of the tables, as often of the one as of the other, in a byte that is not zero: what
+    /// files have in reserve is zeros. Tells which. Nothing may use it.
+    pub(super) fn flip_bit(&self, dice: &Dice) -> io::Result<Option<Flipped>> {
+        let root = self.data();
+        let (in_log, elsewhere): (Vec<PathBuf>, Vec<PathBuf>) =
+            files(&root)?.into_iter().partition(|file| file.starts_with(root.join(LOG)));
+        let of_log = dice.chance(500);
+        let Some(file) = dice.pick(if of_log { &in_log } else { &elsewhere }) else { return Ok(None) };
         let mut content = fs::read(file)?;
-        let place = dice.between(0..=length(file).saturating_sub(1));
-        if let Some(byte) = usize::try_from(place).ok().and_then(|place| content.get_mut(place)) {
-            *byte ^= 1 << dice.between(0..=7);
-        }
+        let drawn = usize::try_from(dice.number()).unwrap_or_default() % content.len().max(1);
+        let (before, behind) = content.split_at_mut(drawn);
+        let mut written = (drawn..).zip(behind).chain((0..).zip(before)).filter(|(_, byte)| **byte != 0);
+        let Some((place, byte)) = written.next() else { return Ok(None) };
+        *byte ^= 1 << dice.between(0..=7);
         fs::write(file, content)?;
-        let name = file.strip_prefix(self.data()).unwrap_or(file).display();
-        Ok(Some(format!("{name} at byte {place}")))
+        let name = file.strip_prefix(&root).unwrap_or(file).display();
+        Ok(Some(Flipped { what: format!("{name} at byte {place}"), of_log }))
     }
 }
 
-fn length(file: &Path) -> u64 {
-    fs::metadata(file).map_or(0, |found| found.len())
+/// Where a bit was flipped.
+#[derive(Debug)]
+pub(super) struct Flipped {
+    /// The file and the place, for people.
+    pub(super) what: String,
+    /// Whether it is the log, all of which a node reads when it starts.
+    pub(super) of_log: bool,
 }
 
 /// Files of the data directories, the lock and the key left out: those are not the ledger's.

@@ -1,11 +1,13 @@
 //! Faults of real clusters: drawn from a seed, one after another, each undone before the next; between them the cluster
 //! must go on.
 
+use std::process::ExitStatus;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use client::{Consistency, Problem};
 use proto::wire;
 use proto::wire::admin_client::AdminClient;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,6 +17,7 @@ use super::clients::Desk;
 use super::cluster::Cluster;
 use super::links::{Links, Weather};
 use super::network::Place;
+use super::read_back;
 use crate::check::{Findings, Property};
 use crate::dice::{Dice, lock};
 use crate::report::FaultSpan;
@@ -23,9 +26,11 @@ use crate::report::FaultSpan;
 const PART_MAX: Duration = Duration::from_secs(60);
 /// How long the cluster may take to commit again after a fault has been undone.
 const PROGRESS_MAX: Duration = Duration::from_secs(30);
-/// How long a node whose disk failed may take to notice.
+/// How long a node whose disk failed, or is damaged, may take to notice.
 const NOTICE_MAX: Duration = Duration::from_secs(20);
 
+/// How a node ends that found its disk unfit: when it starts, or later.
+const REFUSALS: [Option<i32>; 2] = [Some(1), Some(70)];
 /// How often the kernel cuts links, where it can, and not the proxies.
 const BY_KERNEL_PER_MILLE: u32 = 500;
 
@@ -82,7 +87,7 @@ pub enum Fault {
     StallDisk,
     /// A node's disk fails every write and sync while the node runs.
     FailDisk,
-    /// A bit of a stopped node's files is another one when it starts again.
+    /// A bit of a stopped node's log or tables is another one when it starts again.
     FlipBit,
     /// A node loses its disk; a new member takes its place.
     WipeAndRejoin,
@@ -543,30 +548,43 @@ impl Nemesis<'_> {
     }
 
     /// Waits until the node ends by itself; tells how.
-    async fn await_end(&mut self, position: usize, patience: Duration) -> Option<String> {
+    async fn await_end(&mut self, position: usize, patience: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             if let Some(status) = self.cluster.nodes[position].process.ended() {
-                return Some(status.to_string());
+                return Some(status);
             }
             sleep(Duration::from_millis(50)).await;
         }
         None
     }
 
+    /// The node ends and says why, when its reserve is used up, and again where it is started on a disk that is still
+    /// full.
     async fn full_disk(&mut self) -> anyhow::Result<String> {
         let position = self.some_member()?;
         self.cluster.nodes[position].disk.fill()?;
-        let hold = self.hold();
-        let ended = self.await_end(position, hold).await;
+        // its log has room reserved that lasts for long; its tables have not
+        self.ask_snapshot(position).await;
+        let under_load = self.await_want_of_space(position).await;
+        self.cluster.nodes[position].disk.fill()?;
+        self.cluster.start_node(position)?;
+        let at_start = self.await_want_of_space(position).await;
         self.cluster.nodes[position].disk.free()?;
-        match ended {
-            Some(status) => {
-                self.restart(&[position]).await?;
-                Ok(format!("{} ended ({status}) and came back", names(&[position])))
-            }
-            None => Ok(format!("{} for {hold:?}, within what it had reserved", names(&[position]))),
-        }
+        self.restart(&[position]).await?;
+        under_load.context("under load")?;
+        at_start.context("started on a full disk")?;
+        Ok(format!("{} ended, ended again while it was full, and came back", names(&[position])))
+    }
+
+    /// The node ends by itself and says that no space is left. It does not run afterwards.
+    async fn await_want_of_space(&mut self, position: usize) -> anyhow::Result<()> {
+        let ended = self.await_end(position, NOTICE_MAX).await;
+        self.cluster.nodes[position].process.kill().await;
+        let words = self.cluster.nodes[position].process.last_words();
+        let status = ended.with_context(|| format!("n{} went on although its disk is full", position + 1))?;
+        anyhow::ensure!(words.contains("no space left"), "n{} ended ({status}): {words}", position + 1);
+        Ok(())
     }
 
     async fn stall_disk(&mut self) -> anyhow::Result<String> {
@@ -593,27 +611,68 @@ impl Nemesis<'_> {
         Ok(format!("{} ended ({ended}) and came back", names(&[position])))
     }
 
-    /// The damaged node serves what is right, or refuses to. Either way its copy is set aside in the end, and a new
-    /// member takes its place: damage may lie where nobody has looked yet.
+    /// The damaged node refuses, or tells the order that the leader tells; it never starts on a damaged log. In the end
+    /// its copy is set aside, and a new member takes its place: damage may lie where nobody has looked yet.
+    ///
+    /// It is stopped in order: what a crash leaves of a last write that was never answered looks like damage.
     async fn flip_bit(&mut self) -> anyhow::Result<String> {
         let position = self.follower().await?;
-        self.cluster.nodes[position].process.kill().await;
+        let stopped = self.cluster.nodes[position].process.stop().await;
+        anyhow::ensure!(stopped, "n{} did not stop in time", position + 1);
         let Some(flipped) = self.cluster.nodes[position].disk.flip_bit(&self.dice)? else {
             self.restart(&[position]).await?;
-            return Ok("no file to flip a bit in".to_owned());
+            return Ok("nothing to flip a bit of".to_owned());
         };
         self.cluster.start_node(position)?;
-        let takes_part = self.cluster.await_part(position, Duration::from_secs(8)).await;
-        let ended = self.await_end(position, self.hold()).await;
-        let words: String = self.cluster.nodes[position].process.last_words().chars().take(160).collect();
+        let found = self.look_into(position).await;
         self.cluster.nodes[position].process.kill().await;
         let replaced = self.replace(position).await?;
-        let how = match (ended, takes_part) {
-            (Some(status), _) => format!("it refused ({status}: {words})"),
-            (None, true) => "it went on".to_owned(),
-            (None, false) => format!("it did not take part ({words})"),
+        let (refused, how) = found.with_context(|| flipped.what.clone())?;
+        anyhow::ensure!(refused || !flipped.of_log, "{}: {how} although its log is damaged", flipped.what);
+        Ok(format!("{}: {}: {how}; {replaced}", names(&[position]), flipped.what))
+    }
+
+    /// Reads all that a damaged node tells, as long as it tells anything: whether it refused, and what it did.
+    async fn look_into(&mut self, position: usize) -> anyhow::Result<(bool, String)> {
+        let deadline = Instant::now() + NOTICE_MAX;
+        let (mut ended, mut takes_part) = (None, false);
+        while ended.is_none() && !takes_part && Instant::now() < deadline {
+            takes_part = self.cluster.await_part(position, Duration::from_millis(100)).await;
+            ended = self.cluster.nodes[position].process.ended();
+        }
+        let told = if takes_part { Some(self.audit(position).await?) } else { None };
+        if ended.is_none() {
+            ended = self.await_end(position, Duration::from_secs(1)).await;
+        }
+        let words: String = self.cluster.nodes[position].process.last_words().chars().take(240).collect();
+        if let Some(status) = ended {
+            anyhow::ensure!(REFUSALS.contains(&status.code()), "it ended ({status}): {words}");
+            return Ok((true, format!("it refused ({status}: {words})")));
+        }
+        Ok(match told {
+            Some(Ok(batches)) => (false, format!("it told {batches} batches as they were")),
+            Some(Err(problem)) => (true, format!("it refused to tell them: {problem}")),
+            None => (true, format!("it did not take part: {words}")),
+        })
+    }
+
+    /// Compares all that a node tells with what the leader tells: how many batches, or why the node does not tell them.
+    async fn audit(&mut self, position: usize) -> anyhow::Result<Result<usize, Problem>> {
+        let leader = self.leader().await?;
+        let (audited, sound) = (self.cluster.direct(position)?, self.cluster.direct(leader)?);
+        let head = match audited.position(Consistency::Local).await {
+            Ok(head) => head,
+            Err(problem) => return Ok(Err(problem)),
         };
-        Ok(format!("{}: {flipped}: {how}; {replaced}", names(&[position])))
+        let told = match read_back::everything(&audited, &head).await {
+            Ok(told) => told,
+            Err(error) => return error.downcast::<Problem>().map(Err),
+        };
+        let batches = told.len();
+        let right = read_back::everything(&sound, &head).await.context("reading the leader's copy")?;
+        let copies = [(names(&[leader]), right), (names(&[position]), told)];
+        read_back::compare(&copies, &mut self.findings);
+        Ok(Ok(batches))
     }
 
     /// A new member with an empty disk takes the place of one that is gone for ever.
@@ -639,18 +698,22 @@ impl Nemesis<'_> {
         Ok(format!("member {} joined at n{}", self.cluster.nodes[spare].id, spare + 1))
     }
 
+    /// Has a node write out its state. One that cannot now does so by itself later.
+    async fn ask_snapshot(&self, position: usize) {
+        let address = self.cluster.nodes[position].grpc;
+        let asked = async {
+            let mut admin = AdminClient::connect(format!("http://{address}")).await.ok()?;
+            admin.snapshot(wire::GetStatusRequest {}).await.ok()
+        };
+        drop(timeout(Duration::from_secs(5), asked).await);
+    }
+
     async fn snapshot(&mut self) -> anyhow::Result<String> {
         let away = self.follower().await?;
         self.cluster.nodes[away].process.kill().await;
         sleep(self.hold()).await;
         for position in self.cluster.members().into_iter().filter(|position| *position != away) {
-            let address = self.cluster.nodes[position].grpc;
-            let asked = async {
-                let mut admin = AdminClient::connect(format!("http://{address}")).await.ok()?;
-                admin.snapshot(wire::GetStatusRequest {}).await.ok()
-            };
-            // a node that cannot now makes one by itself later
-            drop(timeout(Duration::from_secs(5), asked).await);
+            self.ask_snapshot(position).await;
         }
         sleep(Duration::from_millis(500)).await;
         self.restart(&[away]).await?;
