@@ -183,14 +183,15 @@ impl Disk {
     /// files have in reserve is zeros. Tells which. Nothing may use it.
     pub(super) fn flip_bit(&self, dice: &Dice) -> io::Result<Option<Flipped>> {
         let root = self.data();
+        let filled = files(&root)?.into_iter().filter(|file| fs::metadata(file).is_ok_and(|found| found.len() > 0));
         let (in_log, elsewhere): (Vec<PathBuf>, Vec<PathBuf>) =
-            files(&root)?.into_iter().partition(|file| file.starts_with(root.join(LOG)));
+            filled.partition(|file| file.starts_with(root.join(LOG)));
         let of_log = dice.chance(500);
         let Some(file) = dice.pick(if of_log { &in_log } else { &elsewhere }) else { return Ok(None) };
         let mut content = fs::read(file)?;
-        let drawn = usize::try_from(dice.number()).unwrap_or_default() % content.len().max(1);
-        let (before, behind) = content.split_at_mut(drawn);
-        let mut written = (drawn..).zip(behind).chain((0..).zip(before)).filter(|(_, byte)| **byte != 0);
+        let length = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let drawn = usize::try_from(dice.number()).unwrap_or_default() % length.max(1);
+        let mut written = content.iter_mut().enumerate().skip(drawn).filter(|(_, byte)| **byte != 0);
         let Some((place, byte)) = written.next() else { return Ok(None) };
         *byte ^= 1 << dice.between(0..=7);
         fs::write(file, content)?;

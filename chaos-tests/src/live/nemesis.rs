@@ -644,7 +644,8 @@ impl Nemesis<'_> {
         if ended.is_none() {
             ended = self.await_end(position, Duration::from_secs(1)).await;
         }
-        let words: String = self.cluster.nodes[position].process.last_words().chars().take(240).collect();
+        let words = self.cluster.nodes[position].process.last_words();
+        let words: String = words.rsplit(" | ").next().unwrap_or_default().chars().take(240).collect();
         if let Some(status) = ended {
             anyhow::ensure!(REFUSALS.contains(&status.code()), "it ended ({status}): {words}");
             return Ok((true, format!("it refused ({status}: {words})")));
